@@ -1,0 +1,106 @@
+"""Every error pagedopt raises on purpose. Catch `PagedoptError` for all of them, or the builtin beside it.
+
+    PagedoptError (Exception)
+        ConfigError (ValueError)         settings that contradict their rules; lists every problem of every source
+        SpillError (OSError)             the lower tier cannot hold what was moved to it: no room, no rights, no directory
+        PagerError (RuntimeError)        the pager failed; raised from the next step, the state is intact
+        CheckpointError (ValueError)     a state that does not fit the optimizer it was given to
+        ForkError (RuntimeError)         paged state touched in a forked child that does not own it
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = ["CheckpointError", "ConfigError", "ForkError", "PagedoptError", "PagerError", "Problem", "SpillError"]
+
+
+class PagedoptError(Exception):
+    """The root of pagedopt's errors."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with the settings.
+
+    Attributes:
+        origin: where it was given: `file:line`, the environment variable, or the keyword of a call.
+        what: what was given and what is wrong with it.
+        allowed: what would be right.
+        hint: the name or choice that was probably meant, or an empty string.
+    """
+
+    origin: str
+    what: str
+    allowed: str = ""
+    hint: str = ""
+
+    def __str__(self) -> str:
+        parts = [f"{self.origin}: {self.what}"]
+        if self.allowed:
+            parts.append(f"allowed: {self.allowed}")
+        if self.hint:
+            parts.append(f"did you mean {self.hint!r}?")
+        return "; ".join(parts)
+
+
+class ConfigError(PagedoptError, ValueError):
+    """The settings cannot be used.
+
+    Attributes:
+        problems: everything that is wrong, in the order of the sources, the strongest source first.
+    """
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        count = len(self.problems)
+        title = "1 problem" if count == 1 else f"{count} problems"
+        return "\n".join([f"{title} in the settings of pagedopt", *(f"  {problem}" for problem in self.problems)])
+
+
+class SpillError(PagedoptError, OSError):
+    """The lower tier refused: its directory is missing, read-only, in RAM, or full. Training state is intact.
+
+    Args:
+        message: what failed, with the sizes, and what to change.
+        errno: the number the operating system gave, where there is one.
+        spill_dir: the directory that was to hold the pages.
+        needed_bytes: what had to be written, where it is known.
+        free_bytes: what the file system had free, where it is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        errno: int | None = None,
+        spill_dir: str | None = None,
+        needed_bytes: int | None = None,
+        free_bytes: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.errno = errno
+        self.spill_dir = spill_dir
+        self.needed_bytes = needed_bytes
+        self.free_bytes = free_bytes
+
+    def __str__(self) -> str:
+        name = "" if self.errno is None else f" [{errnos.errorcode.get(self.errno, self.errno)}]"
+        return f"{self.args[0]}{name}"
+
+
+class PagerError(PagedoptError, RuntimeError):
+    """The pager failed. `__cause__` is what stopped it; the training state is intact."""
+
+
+class CheckpointError(PagedoptError, ValueError):
+    """A saved state does not fit the optimizer: a shape, a dtype or a slot differs, or bytes are missing."""
+
+
+class ForkError(PagedoptError, RuntimeError):
+    """Paged state was touched in a forked child: pages belong to the process that made them."""
