@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno as errnos
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["CheckpointError", "ConfigError", "ForkError", "PagedoptError", "PagerError", "Problem", "SpillError"]
 
@@ -29,20 +30,20 @@ class Problem:
         origin: where it was given: `file:line`, the environment variable, or the keyword of a call.
         what: what was given and what is wrong with it.
         allowed: what would be right.
-        hint: the name or choice that was probably meant, or an empty string.
+        hints: what was probably meant: a name, a choice, or each reading of an ambiguous value.
     """
 
     origin: str
     what: str
     allowed: str = ""
-    hint: str = ""
+    hints: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         parts = [f"{self.origin}: {self.what}"]
         if self.allowed:
             parts.append(f"allowed: {self.allowed}")
-        if self.hint:
-            parts.append(f"did you mean {self.hint!r}?")
+        if self.hints:
+            parts.append(f"did you mean {' or '.join(map(repr, self.hints))}?")
         return "; ".join(parts)
 
 
@@ -88,6 +89,9 @@ class SpillError(PagedoptError, OSError):
         self.spill_dir = spill_dir
         self.needed_bytes = needed_bytes
         self.free_bytes = free_bytes
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self.args, {**self.__dict__, "errno": self.errno}
 
     def __str__(self) -> str:
         name = "" if self.errno is None else f" [{errnos.errorcode.get(self.errno, self.errno)}]"
