@@ -1,11 +1,11 @@
 """Every error pagedopt raises on purpose. Catch `PagedoptError` for all of them, or the builtin beside it.
 
-    PagedoptError (Exception)
-        ConfigError (ValueError)         settings that contradict their rules; lists every problem of every source
-        SpillError (OSError)             the lower tier cannot hold what was moved to it: no room, no rights, no directory
-        PagerError (RuntimeError)        the pager failed; raised from the next step, the state is intact
-        CheckpointError (ValueError)     a state that does not fit the optimizer it was given to
-        ForkError (RuntimeError)         paged state touched in a forked child that does not own it
+PagedoptError (Exception)
+    ConfigError (ValueError)         settings that contradict their rules; lists every problem of every source
+    SpillError (OSError)             the lower tier cannot hold what is moved to it: no room, no rights, no directory
+    PagerError (RuntimeError)        the pager failed; raised from the next step, the state is intact
+    CheckpointError (ValueError)     a state that does not fit the optimizer it was given to
+    ForkError (RuntimeError)         paged state touched in a forked child that does not own it
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
 """The kinds of values a setting can have: what is allowed, how it is read, how it is shown.
 
-Each kind reads what any source gives (text from the environment, TOML values, Python objects) and raises `Refused`.
+Each kind reads what any source gives (text from the environment, TOML values, Python objects) and raises `RefusedError`.
+`Kind` says what their methods do.
 """
+
+# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -14,13 +17,37 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Protocol
 
-from pagedopt.config.size import MAX_BYTES, Size, SizeSyntaxError, format_bytes, format_percent, parse_size
+from pagedopt.config.size import (
+    MAX_BYTES,
+    Size,
+    SizeSyntaxError,
+    format_bytes,
+    format_percent,
+    parse_percent,
+    parse_size,
+)
 
-__all__ = ["Bytes", "Choice", "Directory", "Kind", "Percent", "Refused", "Seconds", "SizeOf", "Switch", "Whole", "meant"]
+__all__ = [
+    "Bytes",
+    "Choice",
+    "Directory",
+    "Kind",
+    "Percent",
+    "RefusedError",
+    "Seconds",
+    "SizeOf",
+    "Switch",
+    "Whole",
+    "meant",
+]
 
 
-class Refused(ValueError):
-    """A value that its kind does not allow, with what was probably meant."""
+class RefusedError(ValueError):
+    """A value that its kind does not allow.
+
+    Attributes:
+        hints: what may have been meant; the kind need not allow each of them.
+    """
 
     def __init__(self, why: str, hints: tuple[str, ...] = ()) -> None:
         super().__init__(why)
@@ -35,7 +62,7 @@ class Kind(Protocol):
         """The allowed values in words."""
 
     def read(self, given: object) -> Any:
-        """The value of `given`, or `Refused`."""
+        """The value of `given`, or `RefusedError`."""
 
     def show(self, value: Any) -> str:
         """`value` as a user would write it."""
@@ -66,11 +93,11 @@ class Bytes:
     def read(self, given: object) -> int:
         nbytes = _read_size(given, self.plain_min_bytes, self.letter).nbytes
         if nbytes is None:
-            raise Refused("only a number of bytes makes sense here")
+            raise RefusedError("only a number of bytes makes sense here")
         if not self.min_bytes <= nbytes <= self.max_bytes:
-            raise Refused("out of range")
+            raise RefusedError("out of range")
         if self.power_of_two and nbytes & (nbytes - 1):
-            raise Refused("not a power of two", tuple(map(format_bytes, _neighbours(nbytes))))
+            raise RefusedError("not a power of two", tuple(map(format_bytes, _neighbours(nbytes))))
         return nbytes
 
     def show(self, value: int) -> str:
@@ -95,9 +122,9 @@ class SizeOf:
     def read(self, given: object) -> Size:
         size = _read_size(given, self.plain_min_bytes, self.letter)
         if size.fraction is not None and not 0 < size.fraction <= 1:
-            raise Refused("out of range: more than 0 % and at most 100 %")
+            raise RefusedError("out of range: more than 0 % and at most 100 %")
         if size.nbytes is not None and not 0 < size.nbytes <= MAX_BYTES:
-            raise Refused("out of range: at least 1 byte")
+            raise RefusedError("out of range: at least 1 byte")
         return size
 
     def show(self, value: Size) -> str:
@@ -113,18 +140,13 @@ class Percent:
         return "a percentage above 0% and below 100%, such as 8%"
 
     def read(self, given: object) -> float:
-        if isinstance(given, (int, float)) and not isinstance(given, bool):
-            shown = f"{given:g}%"
-            hints = (shown,) if given >= 1 else (shown, format_percent(float(f"{given:.6g}"))) if given > 0 else ()
-            raise Refused("the % is missing", hints)
+        is_number = isinstance(given, (int, float)) and not isinstance(given, bool)
         try:
-            fraction = parse_size(_text(given)).fraction
+            fraction = parse_percent(str(given) if is_number else _text(given))
         except SizeSyntaxError as error:
-            raise Refused(str(error)) from None
-        if fraction is None:
-            raise Refused("the % is missing")
+            raise RefusedError(str(error), error.readings) from None
         if not 0 < fraction < 1:
-            raise Refused("out of range")
+            raise RefusedError("out of range")
         return fraction
 
     def show(self, value: float) -> str:
@@ -146,9 +168,9 @@ class Whole:
         try:
             value = int(given, 10) if isinstance(given, str) else _integer(given)
         except (TypeError, ValueError):
-            raise Refused("not a whole number") from None
+            raise RefusedError("not a whole number") from None
         if not self.minimum <= value <= self.maximum:
-            raise Refused("out of range")
+            raise RefusedError("out of range")
         return value
 
     def show(self, value: int) -> str:
@@ -167,13 +189,13 @@ class Seconds:
 
     def read(self, given: object) -> float:
         if isinstance(given, bool) or not isinstance(given, (int, float, str)):
-            raise Refused("not a number")
+            raise RefusedError("not a number")
         try:
             value = float(given)
         except (ValueError, OverflowError):
-            raise Refused("not a number") from None
+            raise RefusedError("not a number") from None
         if math.isnan(value) or not 0 < value <= self.max_s:
-            raise Refused("out of range")
+            raise RefusedError("out of range")
         return value
 
     def show(self, value: float) -> str:
@@ -195,8 +217,8 @@ class Choice:
             return given
         if isinstance(given, bool):
             word = "on" if given else "off"
-            raise Refused("not a choice", (word,) if word in self.words else ())
-        raise Refused("not a choice", meant(_text(given), self.words))
+            raise RefusedError("not a choice", (word,) if word in self.words else ())
+        raise RefusedError("not a choice", meant(_text(given), self.words))
 
     def show(self, value: str) -> str:
         return value
@@ -217,10 +239,10 @@ class Switch:
         if isinstance(given, bool):
             return given
         if not isinstance(given, str):
-            raise Refused("neither true nor false")
+            raise RefusedError("neither true nor false")
         value = _SWITCH.get(given.strip().lower())
         if value is None:
-            raise Refused("neither true nor false", meant(given, _SWITCH))
+            raise RefusedError("neither true nor false", meant(given, _SWITCH))
         return value
 
     def show(self, value: bool) -> str:
@@ -241,14 +263,14 @@ class Directory:
         if given is None:
             return None
         if not isinstance(given, (str, os.PathLike)):
-            raise Refused("not a path")
+            raise RefusedError("not a path")
         text = os.fspath(given)
         if not isinstance(text, str) or not text.strip() or "\0" in text:
-            raise Refused("not a path")
+            raise RefusedError("not a path")
         try:
             return Path(text).expanduser()
         except RuntimeError:
-            raise Refused("there is no such home directory") from None
+            raise RefusedError("there is no such home directory") from None
 
     def show(self, value: Path | None) -> str:
         return "" if value is None else str(value)
@@ -267,14 +289,14 @@ def _read_size(given: object, plain_min_bytes: int, letter: str) -> Size:
     try:
         size = parse_size(given) if isinstance(given, str) else Size(nbytes=_integer(given))
     except SizeSyntaxError as error:
-        raise Refused(str(error), error.readings) from None
+        raise RefusedError(str(error), error.readings) from None
     except TypeError:
-        raise Refused("not a size") from None
+        raise RefusedError("not a size") from None
     nbytes = size.nbytes
     is_plain = not isinstance(given, str) or given.strip().isdigit()
-    if nbytes is not None and is_plain and not plain_min_bytes <= nbytes <= MAX_BYTES:
+    if nbytes is not None and is_plain and nbytes and not plain_min_bytes <= nbytes <= MAX_BYTES:
         readings = (f"{nbytes}{letter}iB", f"{nbytes}{letter}B") if 0 < nbytes < plain_min_bytes else ()
-        raise Refused("the unit is missing" if readings else "out of range", readings)
+        raise RefusedError("the unit is missing" if readings else "out of range", readings)
     return size
 
 

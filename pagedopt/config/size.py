@@ -8,7 +8,15 @@ from fractions import Fraction
 
 import msgspec
 
-__all__ = ["MAX_BYTES", "Size", "SizeSyntaxError", "format_bytes", "format_percent", "parse_size"]
+__all__ = [
+    "MAX_BYTES",
+    "Size",
+    "SizeSyntaxError",
+    "format_bytes",
+    "format_percent",
+    "parse_percent",
+    "parse_size",
+]
 
 MAX_BYTES = 2**63 - 1
 
@@ -17,7 +25,7 @@ _UNITS = {"B": 1}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate(_LETTERS, 1)}
 _UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate(_LETTERS, 1)}
 _UNIT_BYTES = {unit.lower(): count for unit, count in _UNITS.items()}
-_WRITTEN = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,20})?)\s*([A-Za-z]*|%)", re.ASCII)
+_WRITTEN = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,400})?)\s*([A-Za-z]*|%)", re.ASCII)
 
 
 class SizeSyntaxError(ValueError):
@@ -55,7 +63,7 @@ class Size(msgspec.Struct, frozen=True):
     def resolve(self, total_bytes: int) -> int | None:
         """The bytes this size is of `total_bytes`, rounded down; None when it is automatic."""
         if self.fraction is not None:
-            return int(total_bytes * _exact(self.fraction))
+            return int(total_bytes * Fraction(repr(self.fraction)))
         return self.nbytes
 
     def __str__(self) -> str:
@@ -81,11 +89,27 @@ def parse_size(text: str) -> Size:
         raise SizeSyntaxError("not a size")
     number, unit = written.groups()
     if unit == "%":
-        return Size(fraction=float(Decimal(number).scaleb(-2)))
+        return Size(fraction=_fraction(number))
     nbytes = int(Fraction(number) * _unit_bytes(number, unit))
     if nbytes > MAX_BYTES:
         raise SizeSyntaxError("more bytes than a 64-bit address can hold")
     return Size(nbytes=nbytes)
+
+
+def parse_percent(text: str) -> float:
+    """Read a percentage as a fraction: `8%` is 0.08.
+
+    Raises:
+        SizeSyntaxError: the text is no percentage; without the sign, what it may have meant is offered.
+    """
+    written = _WRITTEN.fullmatch(text.strip())
+    if written is None or written.group(2) not in ("%", ""):
+        raise SizeSyntaxError("not a percentage")
+    number, sign = written.groups()
+    if not sign:
+        readings = (f"{number}%",) if float(number) >= 1 else (f"{number}%", format_percent(float(number)))
+        raise SizeSyntaxError("the % is missing", readings)
+    return _fraction(number)
 
 
 def format_bytes(nbytes: int) -> str:
@@ -101,8 +125,8 @@ def format_percent(fraction: float) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + "%"
 
 
-def _exact(fraction: float) -> Fraction:
-    return Fraction(repr(fraction))
+def _fraction(percent: str) -> float:
+    return float(Decimal(percent).scaleb(-2))
 
 
 def _unit_bytes(number: str, unit: str) -> int:

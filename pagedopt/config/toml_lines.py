@@ -14,7 +14,7 @@ from typing import Any
 if sys.version_info >= (3, 11):
     import tomllib
 else:
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
 
 __all__ = ["error_line", "key_lines", "parse"]
 
@@ -29,13 +29,12 @@ def key_lines(text: str) -> dict[tuple[str, ...], int]:
     lines: dict[tuple[str, ...], int] = {}
     table: tuple[str, ...] = ()
     for start, statement in _statements(text):
-        parsed = parse(statement)
-        if statement.lstrip().startswith("["):
-            table = ()
-        for path in _paths(parsed, table):
+        is_header = statement.lstrip().startswith("[")
+        paths = list(_paths(parse(statement), () if is_header else table))
+        for path in paths:
             lines.setdefault(path, start)
-        if statement.lstrip().startswith("["):
-            table = max(_paths(parsed, ()), key=len)
+        if is_header:
+            table = max(paths, key=len)
     return lines
 
 
