@@ -1,0 +1,380 @@
+#include "arena.h"
+
+#include <unistd.h>
+
+#include <cassert>
+#include <cstring>
+
+#include "error.h"
+#include "sweep.h"
+
+namespace pagedopt {
+namespace {
+
+// A pager that takes longer than this for a plan is not waited for: the step goes on with what is where.
+constexpr std::chrono::seconds kLongestPlanning{5};
+
+}  // namespace
+
+Extent::~Extent() { arena_->release(begin_, bytes_, keep_); }
+
+Arena::Arena(std::unique_ptr<Vm> vm)
+    : vm_(std::move(vm)),
+      pages_(vm_->page_count()),
+      mover_(*vm_, pages_, schedule_, sync_, counters_),
+      live_(vm_->page_count()),
+      owner_pid_(::getpid()) {
+  paged_.give(0, reserved_bytes());
+}
+
+Arena::~Arena() {
+  if (!is_foreign()) return;
+  // The range and the threads are the parent's: there is nothing here to unmap or to join.
+  mover_.abandon_threads();
+  (void)vm_.release();
+}
+
+bool Arena::is_foreign() const noexcept { return ::getpid() != owner_pid_; }
+
+void Arena::refuse_in_fork() const {
+  if (is_foreign())
+    throw ForkError("this optimizer state belongs to process " + std::to_string(owner_pid_) +
+                    "; a forked child cannot use it: make the optimizer in the child, or use the spawn start method");
+}
+
+// ---- extents
+
+std::shared_ptr<Extent> Arena::allocate(std::size_t bytes, bool keep) {
+  refuse_in_fork();
+  std::lock_guard lock(allocating_);
+  const std::size_t size = round_up(std::max<std::size_t>(bytes, 1), kSlotAlignmentBytes);
+  std::optional<std::size_t> offset;
+  if (keep) {
+    offset = kept_.take(size, kSlotAlignmentBytes);
+    if (!offset) {
+      const std::size_t run = round_up(size, page_bytes());
+      if (const auto pages = paged_.take(run, page_bytes())) kept_.give(*pages, run);
+      offset = kept_.take(size, kSlotAlignmentBytes);
+    }
+  } else {
+    offset = paged_.take(size, kSlotAlignmentBytes);
+  }
+  if (!offset) {
+    errno = ENOMEM;
+    PAGEDOPT_THROW_VM("allocate", size, "the arena's reserved range of " + std::to_string(reserved_bytes()) + " bytes is full");
+  }
+  try {
+    commit_up_to(*offset + size);
+  } catch (...) {
+    (keep ? kept_ : paged_).give(*offset, size);
+    throw;
+  }
+  count_live(*offset, size, keep);
+  ++extents_;
+  extent_bytes_ += size;
+  return std::make_shared<Extent>(shared_from_this(), base() + *offset, size, keep);
+}
+
+void Arena::commit_up_to(std::size_t bytes) {
+  bytes = round_up(bytes, page_bytes());
+  if (bytes <= committed_bytes_) return;
+  vm_->commit(static_cast<PageIndex>(committed_bytes_ / page_bytes()), static_cast<PageIndex>(bytes / page_bytes()));
+  committed_bytes_ = bytes;
+}
+
+void Arena::count_live(std::size_t offset, std::size_t bytes, bool keep) {
+  const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
+  for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
+    if (live_[page]++ == 0) pages_.set_live(page, keep);
+}
+
+void Arena::release(std::byte* begin, std::size_t bytes, bool keep) {
+  if (is_foreign()) return;
+  std::lock_guard lock(allocating_);
+  const auto offset = static_cast<std::size_t>(begin - base());
+  const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
+  for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
+    if (--live_[page] == 0) discard(page);
+  // What stays of a shared page keeps its old bytes; an extent starts zeroed, so they are cleared when it is given back.
+  for (const std::size_t edge : {offset / page_bytes(), std::size_t{last}}) {
+    if (live_[edge] == 0) continue;
+    const std::size_t from = std::max(offset, edge * page_bytes());
+    const std::size_t to = std::min(offset + bytes, (edge + 1) * page_bytes());
+    pin(static_cast<PageIndex>(edge));
+    std::memset(base() + from, 0, to - from);
+    unpin(static_cast<PageIndex>(edge));
+    if (edge == last) break;
+  }
+  if (keep) {
+    kept_.give(offset, bytes);
+  } else {
+    paged_.give(offset, bytes);
+  }
+  --extents_;
+  extent_bytes_ -= bytes;
+}
+
+void Arena::discard(PageIndex page) {
+  std::unique_lock lock(sync_.mutex);
+  pages_.set_wanted(page, false);
+  while (!pages_.begin_discard(page)) sync_.moved.wait(lock);
+  try {
+    vm_->discard(page);
+  } catch (const VmError&) {
+    ++counters_.failed_moves;  // the page keeps its memory until the arena goes; it is cleared when it is used again
+    std::memset(base() + std::size_t{page} * page_bytes(), 0, page_bytes());
+  }
+  pages_.finish_discard(page);
+  sync_.work.notify_all();
+}
+
+void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
+  refuse_in_fork();
+  while (bytes > 0) {
+    const PageIndex page = page_of(to);
+    std::byte* const page_end = base() + (std::size_t{page} + 1) * page_bytes();
+    const std::size_t part = std::min(bytes, static_cast<std::size_t>(page_end - to));
+    pin(page);
+    std::memcpy(to, from, part);
+    unpin(page);
+    to += part;
+    from += part;
+    bytes -= part;
+    bool over = false;
+    {
+      std::lock_guard lock(sync_.mutex);
+      const auto budget = mover_.budget();
+      over = budget && pages_.upper() > static_cast<std::int64_t>(*budget);
+    }
+    if (over) mover_.move_down(page, Reason::budget);
+  }
+}
+
+std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
+  refuse_in_fork();
+  std::size_t moved = 0;
+  for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page)
+    moved += mover_.move_up(page) ? 1 : 0;
+  sync_.moved.notify_all();
+  return moved;
+}
+
+std::size_t Arena::evict(std::byte* begin, std::size_t bytes) {
+  refuse_in_fork();
+  std::size_t moved = 0;
+  for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page)
+    moved += mover_.move_down(page, Reason::explicit_) ? 1 : 0;
+  nudge();
+  return moved;
+}
+
+// ---- reading it
+
+Ledger Arena::ledger() {
+  std::lock_guard allocating(allocating_);
+  std::lock_guard lock(sync_.mutex);
+  Ledger sums{};
+  sums.page_bytes = page_bytes();
+  sums.reserved_pages = page_count();
+  for (PageIndex page = 0; page < committed_bytes_ / page_bytes(); ++page) {
+    if (!pages_.live(page)) continue;
+    ++sums.allocated_pages;
+    if (pages_.kept(page)) ++sums.kept_pages;
+    switch (pages_.tier(page)) {
+      case Tier::fresh: ++sums.fresh_pages; break;
+      case Tier::upper: ++sums.upper_pages; break;
+      case Tier::lower: ++sums.lower_pages; break;
+    }
+  }
+  sums.lower_file_bytes = vm_->lower_bytes();
+  sums.extents = extents_;
+  sums.extent_bytes = extent_bytes_;
+  sums.queued_moves = mover_.queued();
+  return sums;
+}
+
+std::vector<Tier> Arena::tiers() {
+  std::lock_guard allocating(allocating_);
+  std::vector<Tier> tiers(committed_bytes_ / page_bytes());
+  for (PageIndex page = 0; page < tiers.size(); ++page) tiers[page] = pages_.tier(page);
+  return tiers;
+}
+
+Measured Arena::measure() {
+  refuse_in_fork();
+  return vm_->measure(tiers());
+}
+
+bool Arena::is_valid() {
+  std::lock_guard allocating(allocating_);
+  std::unique_lock lock(sync_.mutex);
+  sync_.moved.wait(lock, [this] { return mover_.is_idle(); });
+  for (PageIndex page = 0; page < live_.size(); ++page)
+    if ((live_[page] > 0) != pages_.live(page)) return false;
+  return pages_.is_valid();
+}
+
+// ---- for the pager
+
+std::optional<std::uint64_t> Arena::budget_pages() {
+  std::lock_guard lock(sync_.mutex);
+  return mover_.budget();
+}
+
+void Arena::set_budget_pages(std::optional<std::uint64_t> pages) {
+  std::lock_guard lock(sync_.mutex);
+  if (mover_.budget() == pages) return;
+  mover_.set_budget(pages);
+  planned_generation_ = 0;
+  announce();
+}
+
+void Arena::announce() {
+  ++event_;
+  sync_.events.notify_all();
+}
+
+std::uint64_t Arena::wait(std::uint64_t seen, std::chrono::nanoseconds timeout) {
+  std::unique_lock lock(sync_.mutex);
+  sync_.events.wait_for(lock, timeout, [&] { return event_ != seen; });
+  return event_;
+}
+
+Order Arena::order() {
+  std::lock_guard lock(sync_.mutex);
+  return schedule_.order();
+}
+
+bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {
+  refuse_in_fork();
+  std::lock_guard lock(sync_.mutex);
+  if (generation != schedule_.generation() || cycle != schedule_.cycle() || !mover_.failure().empty()) return false;
+  for (const Move& move : moves)
+    if (move.page >= page_count()) throw std::invalid_argument("a move names page " + std::to_string(move.page) + " of " + std::to_string(page_count()));
+  planned_generation_ = generation;
+  planned_cycle_ = cycle;
+  mover_.submit(cycle, moves);
+  return true;
+}
+
+void Arena::attach() {
+  refuse_in_fork();
+  std::lock_guard lock(sync_.mutex);
+  attached_ = true;
+}
+
+void Arena::detach() {
+  if (is_foreign()) return;
+  std::unique_lock lock(sync_.mutex);
+  attached_ = false;
+  mover_.stop(lock);
+  announce();
+  sync_.moved.notify_all();
+}
+
+std::string Arena::failure() {
+  std::lock_guard lock(sync_.mutex);
+  return mover_.failure();
+}
+
+// ---- for sweeps
+
+void Arena::add(Sweep& sweep) {
+  refuse_in_fork();
+  std::lock_guard lock(sync_.mutex);
+  schedule_.add(sweep);
+  mover_.cancel();
+  announce();
+}
+
+void Arena::remove(Sweep& sweep) {
+  if (is_foreign()) return;
+  std::lock_guard lock(sync_.mutex);
+  schedule_.remove(sweep);
+  mover_.cancel();
+  announce();
+}
+
+void Arena::nudge() noexcept {
+  std::lock_guard lock(sync_.mutex);
+  schedule_.disarm();
+  sync_.work.notify_all();
+}
+
+void Arena::pin_slowly(PageIndex page) {
+  PageTable::Pin result = PageTable::Pin::wait;
+  std::unique_lock lock(sync_.mutex);
+  result = pages_.pin(page);
+  if (result == PageTable::Pin::wait) {
+    ++counters_.stalled_pages;
+    if (waiting_++ == 0) stall_start_ = std::chrono::steady_clock::now();
+    bool demanded = false;
+    while ((result = pages_.pin(page)) == PageTable::Pin::wait) {
+      if (!demanded && pages_.wanted(page)) {
+        mover_.demand(page);
+        demanded = true;
+      }
+      sync_.moved.wait(lock);
+    }
+    if (--waiting_ == 0)
+      counters_.stall_ns += static_cast<std::uint64_t>((std::chrono::steady_clock::now() - stall_start_).count());
+  }
+  if (result == PageTable::Pin::direct) ++counters_.direct_pages;
+}
+
+bool Arena::needs_plan(const Sweep& sweep) const {
+  std::int64_t rising = 0;
+  for (const PageIndex page : sweep.order()) {
+    const Tier tier = pages_.tier(page);
+    if (tier == Tier::lower) return true;
+    rising += tier == Tier::fresh ? 1 : 0;
+  }
+  const auto budget = mover_.budget();
+  return budget && pages_.upper() + rising > static_cast<std::int64_t>(*budget);
+}
+
+void Arena::wait_for_plan(std::unique_lock<std::mutex>& lock) {
+  const auto planned = [this] {
+    return !attached_ || !mover_.failure().empty() ||
+           (planned_generation_ == schedule_.generation() && planned_cycle_ == schedule_.cycle());
+  };
+  if (planned()) return;
+  announce();
+  sync_.moved.wait_for(lock, kLongestPlanning, planned);
+}
+
+bool Arena::has_something_to_move() const {
+  const auto budget = mover_.budget();
+  return pages_.lower() > 0 || (budget && pages_.upper() > static_cast<std::int64_t>(*budget));
+}
+
+Arena::Step::Step(Arena& arena, Sweep& sweep) : arena_(arena), sweep_(sweep) {
+  arena.refuse_in_fork();
+  one_at_a_time_ = std::unique_lock(arena.stepping_);
+}
+
+void Arena::Step::begin() {
+  std::unique_lock lock(arena_.sync_.mutex);
+  const std::uint64_t generation = arena_.schedule_.generation();
+  arena_.schedule_.begin(sweep_);
+  begun_ = true;
+  if (generation != arena_.schedule_.generation()) {
+    arena_.mover_.cancel();
+    arena_.announce();
+  }
+  ++arena_.counters_.steps;
+  arena_.counters_.used_pages += sweep_.order().size();
+  if (arena_.attached_ && arena_.needs_plan(sweep_)) arena_.wait_for_plan(lock);
+  arena_.sync_.work.notify_all();
+}
+
+Arena::Step::~Step() {
+  if (!begun_) return;
+  std::unique_lock lock(arena_.sync_.mutex);
+  arena_.schedule_.end();
+  arena_.schedule_.disarm();
+  arena_.sync_.work.notify_all();
+  if (arena_.has_something_to_move()) arena_.announce();
+}
+
+}  // namespace pagedopt

@@ -1,0 +1,155 @@
+// An arena owns one device's reserved address range: extents in it, the page table, the schedule of sweeps, the mover and
+// the counters. Everything Python does to paged memory goes through here.
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "counters.h"
+#include "mover.h"
+#include "pages.h"
+#include "ranges.h"
+#include "schedule.h"
+#include "sync.h"
+#include "vm.h"
+
+namespace pagedopt {
+
+class Arena;
+
+// A run of bytes of an arena, zeroed at first; freed with its last owner.
+class Extent {
+ public:
+  Extent(std::shared_ptr<Arena> arena, std::byte* begin, std::size_t bytes, bool keep)
+      : arena_(std::move(arena)), begin_(begin), bytes_(bytes), keep_(keep) {}
+  ~Extent();
+  Extent(const Extent&) = delete;
+  Extent& operator=(const Extent&) = delete;
+
+  std::byte* data() const noexcept { return begin_; }
+  std::size_t bytes() const noexcept { return bytes_; }
+
+ private:
+  std::shared_ptr<Arena> arena_;
+  std::byte* begin_;
+  std::size_t bytes_;
+  bool keep_;
+};
+
+// Sums over the page table at one moment. upper + lower + fresh == allocated, in pages; `moving` of them are in motion.
+struct Ledger {
+  std::uint64_t page_bytes, reserved_pages, allocated_pages, upper_pages, lower_pages, fresh_pages, kept_pages;
+  std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves;
+};
+
+class Arena : public std::enable_shared_from_this<Arena> {
+ public:
+  explicit Arena(std::unique_ptr<Vm> vm);
+  ~Arena();
+  Arena(const Arena&) = delete;
+  Arena& operator=(const Arena&) = delete;
+
+  // `keep`: small state that is never evicted and shares pages with its like. Raises VmError when the range is full.
+  std::shared_ptr<Extent> allocate(std::size_t bytes, bool keep);
+  bool owns(const std::byte* begin, const std::byte* end) const noexcept { return begin >= base() && end <= base() + reserved_bytes(); }
+  // Copies into the arena page by page, within the budget. pre: owns the range
+  void write(std::byte* to, const std::byte* from, std::size_t bytes);
+  // Explicit hints, synchronous; pages that cannot move now are skipped. Return the number of pages moved.
+  std::size_t prefetch(std::byte* begin, std::size_t bytes);
+  std::size_t evict(std::byte* begin, std::size_t bytes);
+
+  std::byte* base() const noexcept { return vm_->base(); }
+  std::size_t page_bytes() const noexcept { return vm_->page_bytes(); }
+  std::size_t page_count() const noexcept { return vm_->page_count(); }
+  std::size_t reserved_bytes() const noexcept { return page_count() * page_bytes(); }
+  PageIndex page_of(const std::byte* address) const noexcept { return static_cast<PageIndex>(static_cast<std::size_t>(address - base()) / page_bytes()); }
+  const PageTable& pages() const noexcept { return pages_; }
+  const Counters& counters() const noexcept { return counters_; }
+  Ledger ledger();
+  std::vector<Tier> tiers();  // of the pages up to the last one allocated
+  Measured measure();
+  bool is_valid();
+  bool is_foreign() const noexcept;  // this process is a fork of the arena's owner
+
+  // For the pager.
+  std::optional<std::uint64_t> budget_pages();
+  void set_budget_pages(std::optional<std::uint64_t> pages);
+  std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout);  // for an event after `seen`
+  Order order();
+  // False if the order or cycle has moved on, or moving has failed.
+  bool submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves);
+  void attach();
+  void detach();  // no more plans will come: queued moves are forgotten, steps wait for none
+  std::string failure();
+
+  // For sweeps.
+  void add(Sweep& sweep);
+  void remove(Sweep& sweep);
+  void pin(PageIndex page) {
+    if (pages_.pin(page) != PageTable::Pin::pinned) pin_slowly(page);
+  }
+  void unpin(PageIndex page) noexcept { pages_.unpin(page); }
+  void progressed(std::uint64_t task) noexcept {
+    if (schedule_.progressed(task)) nudge();
+  }
+
+  // The life of one step in the arena.
+  class Step {
+   public:
+    Step(Arena& arena, Sweep& sweep);
+    ~Step();
+    Step(const Step&) = delete;
+    Step& operator=(const Step&) = delete;
+    void begin();
+
+   private:
+    Arena& arena_;
+    Sweep& sweep_;
+    std::unique_lock<std::mutex> one_at_a_time_;
+    bool begun_ = false;
+  };
+
+ private:
+  friend class Extent;
+  void release(std::byte* begin, std::size_t bytes, bool keep);
+  void discard(PageIndex page);
+  void pin_slowly(PageIndex page);
+  void nudge() noexcept;
+  void announce();  // pre: lock held
+  bool needs_plan(const Sweep& sweep) const;
+  void wait_for_plan(std::unique_lock<std::mutex>& lock);
+  bool has_something_to_move() const;
+  void refuse_in_fork() const;
+  void commit_up_to(std::size_t bytes);
+  void count_live(std::size_t offset, std::size_t bytes, bool keep);
+
+  std::unique_ptr<Vm> vm_;
+  PageTable pages_;
+  Counters counters_;
+  Sync sync_;
+  Schedule schedule_;
+  Mover mover_;
+
+  std::mutex allocating_;  // before Sync::mutex
+  Ranges paged_;
+  Ranges kept_;
+  std::vector<std::uint32_t> live_;  // extents that touch a page
+  std::size_t committed_bytes_ = 0;
+  std::size_t extents_ = 0;
+  std::size_t extent_bytes_ = 0;
+
+  std::mutex stepping_;  // before Sync::mutex
+  std::uint64_t event_ = 0;
+  bool attached_ = false;
+  std::uint64_t planned_generation_ = 0;
+  std::uint64_t planned_cycle_ = 0;
+  int waiting_ = 0;
+  std::chrono::steady_clock::time_point stall_start_;
+  int owner_pid_;
+};
+
+}  // namespace pagedopt

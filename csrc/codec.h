@@ -1,0 +1,182 @@
+// How a number is stored: float32, bfloat16, float16, and the 256 codes of the dynamic 8-bit map. Host and device compile the
+// same text and round alike.
+//
+// The map (bitsandbytes-compatible): seven decades i = 0..6 at scale 10^(i-6); each splits [0.1, 1] into equal cells, 2^i of
+// them (signed) or 2^(i+1) (unsigned), and holds their means; then 0 and 1, and the negatives of all but 1. With
+// n = the rank of a magnitude (0 for zero; unsigned: 1 for zero), code = 127 + n or 127 - n (signed), n - 1 (unsigned).
+//
+// Encoding is arithmetic. The edges of the cells of decade i are at whole numbers of the line
+//   level_i(x) = 2^i (10^(7-i) x + 8) / 9     (unsigned: twice that)
+// and the lines meet at the joints of the decades, the next one always the flatter. So level = min_i level_i and
+// n = floor(level), but for the joints themselves: the midpoint there is 0.2 of a cell above the power of two.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "rules.h"
+
+namespace pagedopt {
+
+inline constexpr int kBlockElements = 256;  // elements that share one absmax
+inline constexpr int kDecades = 7;
+
+PAGEDOPT_HD std::uint32_t bits_of(float x) {
+  std::uint32_t bits;
+  std::memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+PAGEDOPT_HD float float_of(std::uint32_t bits) {
+  float x;
+  std::memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+PAGEDOPT_HD float magnitude(float x) { return float_of(bits_of(x) & 0x7fffffffu); }
+
+// ---- the map ----
+
+struct CodeMap {
+  float value[256];
+};
+
+// All in float32, as torch.linspace(0.1, 1, cells + 1) has it.
+constexpr float cell_edge(int index, int cells) {
+  const float step = (1.0f - 0.1f) / static_cast<float>(cells);
+  if (index < (cells + 1) / 2) return 0.1f + step * static_cast<float>(index);
+  return 1.0f - step * static_cast<float>(cells - index);
+}
+
+constexpr CodeMap make_code_map(bool is_signed) {
+  constexpr float kScale[kDecades] = {1e-6f, 1e-5f, 1e-4f, 1e-3f, 1e-2f, 1e-1f, 1.0f};
+  CodeMap map{};
+  int rank = 1;  // among the positive values
+  const int zero = is_signed ? 127 : 0;
+  for (int decade = 0; decade < kDecades; ++decade) {
+    const int cells = is_signed ? 1 << decade : 2 << decade;
+    for (int j = 0; j < cells; ++j, ++rank) {
+      const float mean = (cell_edge(j, cells) + cell_edge(j + 1, cells)) / 2.0f;
+      map.value[zero + rank] = kScale[decade] * mean;
+      if (is_signed) map.value[zero - rank] = -map.value[zero + rank];
+    }
+  }
+  map.value[255] = 1.0f;
+  return map;
+}
+
+inline constexpr CodeMap kSignedMap = make_code_map(true);
+inline constexpr CodeMap kUnsignedMap = make_code_map(false);
+
+template <bool is_signed>
+constexpr const CodeMap& code_map_of() {
+  return is_signed ? kSignedMap : kUnsignedMap;
+}
+
+// ---- encoding ----
+
+struct Line {
+  double slope, offset;
+};
+
+// level_i. Decade 0 of the signed map has a single cell, so its line is free to pass through 1.2, the joint's level, at the
+// midpoint between zero and the first value.
+constexpr Line line_of(bool is_signed, int decade) {
+  constexpr double kPower[kDecades] = {1e7, 1e6, 1e5, 1e4, 1e3, 1e2, 1e1};
+  if (is_signed && decade == 0) return {0.8 / 7.25e-7, 2.0 - 0.8e-6 / 7.25e-7};
+  const double cells = is_signed ? 1 << decade : 2 << decade;
+  return {cells * kPower[decade] / 9.0, cells * 8.0 / 9.0};
+}
+
+// The lines for one block's absmax, so that values need not be normalised.
+struct Encoder {
+  float slope[kDecades], offset[kDecades];
+  float top;  // from here on, code 255
+};
+
+// Below this absmax the slopes would overflow: scale the block and its absmax by kLift, which changes no code.
+inline constexpr float kSmallAbsmax = 0x1p-96f;
+inline constexpr float kLift = 0x1p96f;
+
+template <bool is_signed>
+PAGEDOPT_HD Encoder encoder_for(float absmax) {
+  Encoder encoder;
+  const double inverse = 1.0 / static_cast<double>(absmax);
+  for (int i = 0; i < kDecades; ++i) {
+    encoder.slope[i] = static_cast<float>(line_of(is_signed, i).slope * inverse);
+    encoder.offset[i] = static_cast<float>(line_of(is_signed, i).offset);
+  }
+  const CodeMap& map = code_map_of<is_signed>();
+  const double top = 0.5 * (static_cast<double>(map.value[254]) + 1.0) * static_cast<double>(absmax);
+  encoder.top = static_cast<float>(top);
+  if (static_cast<double>(encoder.top) < top) encoder.top = float_of(bits_of(encoder.top) + 1u);
+  return encoder;
+}
+
+struct Encoded {
+  int code;
+  std::uint32_t distance;  // at most kDoubt: so near a cell's edge that only `settle` knows the nearest value
+};
+
+inline constexpr std::uint32_t kDoubt = 6;
+
+template <bool is_signed>
+PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
+  const float size = is_signed ? magnitude(x) : x;
+  float level = size * encoder.slope[0] + encoder.offset[0];
+  for (int i = 1; i < kDecades; ++i) level = smaller(level, size * encoder.slope[i] + encoder.offset[i]);
+  if (!is_signed) level = larger(level, 2.5f);  // v > 0 never takes code 0
+  const float joint = float_of(bits_of(level - 0.2f) | 0x7fffffu);  // just below the next power of two
+  const int n = static_cast<int>(smaller(level, joint));
+  const int code = is_signed ? (x < 0.0f ? 127 - n : 127 + n) : (x > 0.0f ? n - 1 : 0);
+  return {code + (x >= encoder.top ? 1 : 0), (bits_of(level) + kDoubt / 2) & 0xffffu};
+}
+
+// The nearest code, exactly, from a code that may be one off; a tie goes away from zero.
+template <bool is_signed>
+inline int settle(float x, float absmax, int code) {
+  const CodeMap& map = code_map_of<is_signed>();
+  const bool negative = is_signed && x < 0.0f;
+  const int zero = is_signed ? 127 : 0;
+  const int least = !is_signed && x > 0.0f ? 1 : 0, most = negative || !is_signed ? 127 + (is_signed ? 0 : 128) : 128;
+  const double size = magnitude(x);
+  int n = negative ? zero - code : code - zero;
+  const auto midpoint = [&](int rank) {
+    return 0.5 * (static_cast<double>(map.value[zero + rank]) + static_cast<double>(map.value[zero + rank + 1])) * absmax;
+  };
+  while (n < most && size >= midpoint(n)) ++n;
+  while (n > least && size < midpoint(n - 1)) --n;
+  return negative ? zero - n : zero + n;
+}
+
+// ---- 16-bit numbers: to nearest even; NaN stays NaN ----
+
+PAGEDOPT_HD float from_bf16(std::uint16_t x) { return float_of(static_cast<std::uint32_t>(x) << 16); }
+
+PAGEDOPT_HD std::uint16_t to_bf16(float x) {
+  const std::uint32_t bits = bits_of(x);
+  const std::uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
+  const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+  return static_cast<std::uint16_t>((is_nan ? bits | 0x400000u : rounded) >> 16);
+}
+
+// Exponents are moved by whole binades; subnormals go through one exact float subtraction or addition.
+PAGEDOPT_HD float from_f16(std::uint16_t x) {
+  const std::uint32_t sign = (x & 0x8000u) << 16, body = (x & 0x7fffu) << 13;
+  const std::uint32_t normal = body + (112u << 23);
+  const std::uint32_t infinite = body + (224u << 23);
+  const std::uint32_t subnormal = bits_of(float_of(body + (113u << 23)) - float_of(113u << 23));
+  const std::uint32_t size = body >= (31u << 23) ? infinite : body < (1u << 23) ? subnormal : normal;
+  return float_of(sign | size);
+}
+
+PAGEDOPT_HD std::uint16_t to_f16(float x) {
+  const std::uint32_t bits = bits_of(x), sign = (bits >> 16) & 0x8000u, body = bits & 0x7fffffffu;
+  const std::uint32_t normal = (body - (112u << 23) + 0xfffu + ((body >> 13) & 1u)) >> 13;
+  const std::uint32_t subnormal = bits_of(float_of(body) + 0.5f) - bits_of(0.5f);
+  const std::uint32_t infinite = body > 0x7f800000u ? 0x7e00u : 0x7c00u;
+  const std::uint32_t size = body >= (143u << 23) ? infinite : body < (113u << 23) ? subnormal : normal;
+  return static_cast<std::uint16_t>(sign | size);
+}
+
+}  // namespace pagedopt

@@ -1,0 +1,38 @@
+// Exceptions of the core: the call, where, the size it was for and what the system said. The core never exits or aborts.
+#pragma once
+
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+
+namespace pagedopt {
+
+// A call to the operating system (or driver) that failed. `code` is its errno.
+class VmError : public std::runtime_error {
+ public:
+  VmError(const std::string& text, int code) : std::runtime_error(text), code_(code) {}
+  int code() const noexcept { return code_; }
+
+ private:
+  int code_;
+};
+
+// The arena belongs to another process: this one is a fork of its owner.
+class ForkError : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+[[noreturn]] inline void throw_vm_error(const char* call, const char* file, int line, std::size_t bytes, int code,
+                                        const std::string& detail = {}) {
+  std::string text = std::string(call) + " of " + std::to_string(bytes) + " bytes failed: " + std::strerror(code) +
+                     " (errno " + std::to_string(code) + ", " + file + ":" + std::to_string(line) + ")";
+  if (!detail.empty()) text += "; " + detail;
+  throw VmError(text, code);
+}
+
+}  // namespace pagedopt
+
+// Raises VmError with the errno of the moment.
+#define PAGEDOPT_THROW_VM(call, bytes, detail) ::pagedopt::throw_vm_error(call, __FILE_NAME__, __LINE__, bytes, errno, detail)

@@ -1,0 +1,222 @@
+#include "mover.h"
+
+#include <chrono>
+
+#include "error.h"
+
+namespace pagedopt {
+namespace {
+
+// Adds the time of its own life to a counter.
+class Timed {
+ public:
+  explicit Timed(std::atomic<std::uint64_t>& ns) : ns_(ns), start_(std::chrono::steady_clock::now()) {}
+  ~Timed() { ns_ += static_cast<std::uint64_t>((std::chrono::steady_clock::now() - start_).count()); }
+  Timed(const Timed&) = delete;
+  Timed& operator=(const Timed&) = delete;
+
+ private:
+  std::atomic<std::uint64_t>& ns_;
+  std::chrono::steady_clock::time_point start_;
+};
+
+}  // namespace
+
+Mover::~Mover() {
+  std::unique_lock lock(sync_.mutex);
+  stop(lock);
+}
+
+void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
+  cancel();
+  if (!failure_.empty()) return;
+  cycle_ = cycle;
+  for (const Move& move : moves) {
+    (move.kind == MoveKind::prefetch ? up_ : down_).push_back(move);
+    if (move.kind == MoveKind::prefetch) pages_.set_wanted(move.page, true);
+  }
+  if (!moves.empty() && !reader_) {
+    stopping_ = false;
+    reader_ = std::make_unique<std::thread>([this] { read_loop(); });
+    writer_ = std::make_unique<std::thread>([this] { write_loop(); });
+  }
+  sync_.work.notify_all();
+  sync_.moved.notify_all();
+}
+
+void Mover::cancel() {
+  for (const Move& move : up_) pages_.set_wanted(move.page, false);
+  for (const PageIndex page : demanded_) pages_.set_wanted(page, false);
+  up_.clear();
+  down_.clear();
+  demanded_.clear();
+  sync_.moved.notify_all();
+}
+
+bool Mover::nothing_will_leave() {
+  return !writing_ && (down_.empty() || !is_due(down_.front(), Schedule::Waiter::reader));
+}
+
+std::optional<PageIndex> Mover::next_up() {
+  while (!demanded_.empty() && !pages_.wanted(demanded_.front())) demanded_.pop_front();
+  if (!demanded_.empty()) {
+    // Compute waits for this page: over the budget rather than for ever, when no eviction can make room before it.
+    if (!has_room() && !nothing_will_leave()) return std::nullopt;
+    const PageIndex page = demanded_.front();
+    demanded_.pop_front();
+    return page;
+  }
+  while (!up_.empty() && !pages_.wanted(up_.front().page)) up_.pop_front();
+  if (up_.empty() || !has_room() || !is_due(up_.front(), Schedule::Waiter::reader)) return std::nullopt;
+  const PageIndex page = up_.front().page;
+  up_.pop_front();
+  return page;
+}
+
+std::optional<Move> Mover::next_down() {
+  if (down_.empty() || !is_due(down_.front(), Schedule::Waiter::writer)) return std::nullopt;
+  const Move move = down_.front();
+  down_.pop_front();
+  return move;
+}
+
+void Mover::read_loop() {
+  std::unique_lock lock(sync_.mutex);
+  while (!stopping_) {
+    const std::optional<PageIndex> page = next_up();
+    if (!page) {
+      sync_.work.wait(lock);
+      continue;
+    }
+    ++running_;
+    lock.unlock();
+    std::string failure;
+    try {
+      if (!move_up(*page)) ++counters_.refused_moves;
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    lock.lock();
+    --running_;
+    pages_.set_wanted(*page, false);
+    if (!failure.empty()) fail(failure);
+    sync_.moved.notify_all();
+  }
+}
+
+void Mover::write_loop() {
+  std::unique_lock lock(sync_.mutex);
+  while (!stopping_) {
+    const std::optional<Move> move = next_down();
+    if (!move) {
+      sync_.work.wait(lock);
+      continue;
+    }
+    ++running_;
+    writing_ = true;
+    lock.unlock();
+    std::string failure;
+    try {
+      if (!move_down(move->page, move->reason)) ++counters_.refused_moves;
+    } catch (const std::exception& error) {
+      failure = error.what();
+    }
+    lock.lock();
+    --running_;
+    writing_ = false;
+    if (!failure.empty()) fail(failure);
+    sync_.work.notify_all();
+    sync_.moved.notify_all();
+  }
+}
+
+void Mover::fail(const std::string& what) {
+  ++counters_.failed_moves;
+  if (failure_.empty()) failure_ = what;
+  cancel();
+  sync_.events.notify_all();
+}
+
+bool Mover::move_up(PageIndex page) {
+  const Timed timed(counters_.read_ns);
+  const PageTable::Source source = pages_.begin_prefetch(page);
+  if (source == PageTable::Source::none) return false;
+  try {
+    if (source == PageTable::Source::zeros)
+      vm_.populate(page);
+    else
+      vm_.prefetch(page);
+  } catch (...) {
+    pages_.cancel_prefetch(page, source);
+    throw;
+  }
+  if (source == PageTable::Source::lower && pages_.take_cached(page)) vm_.drop_cache(page);
+  pages_.finish_prefetch(page, source);
+  (source == PageTable::Source::zeros ? counters_.populated_bytes : counters_.prefetched_bytes) += vm_.page_bytes();
+  return true;
+}
+
+void Mover::evict_content(PageIndex page, PageTable::Content content) {
+  try {
+    if (content == PageTable::Content::zeros)
+      vm_.place_lower(page);
+    else
+      vm_.demote(page);
+  } catch (...) {
+    pages_.cancel_evict(page, content);
+    throw;
+  }
+  pages_.finish_evict(page);
+}
+
+bool Mover::move_down(PageIndex page, Reason reason) {
+  const Timed timed(counters_.write_ns);
+  const PageTable::Content content = pages_.begin_evict(page);
+  if (content == PageTable::Content::busy) return false;
+  if (content == PageTable::Content::dirty) {
+    try {
+      vm_.write_back(page);
+    } catch (...) {
+      pages_.cancel_evict(page, content);
+      throw;
+    }
+    counters_.evicted_bytes += vm_.page_bytes();
+    if (!pages_.begin_remap(page)) {
+      ++counters_.abandoned_evictions;
+      return true;
+    }
+  }
+  evict_content(page, content);
+  if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
+  if (content != PageTable::Content::zeros) count_eviction(reason);
+  return true;
+}
+
+void Mover::count_eviction(Reason reason) {
+  switch (reason) {
+    case Reason::budget: ++counters_.evicted_budget_pages; break;
+    case Reason::pressure: ++counters_.evicted_pressure_pages; break;
+    case Reason::behind: ++counters_.evicted_behind_pages; break;
+    case Reason::explicit_: ++counters_.evicted_explicit_pages; break;
+  }
+}
+
+void Mover::stop(std::unique_lock<std::mutex>& lock) {
+  cancel();
+  if (!reader_) return;
+  stopping_ = true;
+  sync_.work.notify_all();
+  const auto reader = std::move(reader_);
+  const auto writer = std::move(writer_);
+  lock.unlock();
+  reader->join();
+  writer->join();
+  lock.lock();
+}
+
+void Mover::abandon_threads() noexcept {
+  (void)reader_.release();
+  (void)writer_.release();
+}
+
+}  // namespace pagedopt

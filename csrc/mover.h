@@ -1,0 +1,83 @@
+// Carries moves out: one thread reads (prefetch), one writes (evict), each in the order of the plan. It decides nothing
+// but when a planned move is due: `after` is done, and for a prefetch, there is room within the budget.
+//
+// Locks: everything here wants Sync::mutex, except move_up and move_down, which do the I/O and want it free.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "counters.h"
+#include "pages.h"
+#include "schedule.h"
+#include "sync.h"
+#include "vm.h"
+
+namespace pagedopt {
+
+struct Move {
+  MoveKind kind;
+  Reason reason;
+  PageIndex page;
+  std::int64_t after;  // position in the order whose work has to be done first; -1: none
+};
+
+class Mover {
+ public:
+  Mover(Vm& vm, PageTable& pages, Schedule& schedule, Sync& sync, Counters& counters)
+      : vm_(vm), pages_(pages), schedule_(schedule), sync_(sync), counters_(counters) {}
+  ~Mover();
+
+  void submit(std::uint64_t cycle, const std::vector<Move>& moves);  // replaces what is queued
+  void cancel();                                                     // forgets what is queued
+  void demand(PageIndex page) { demanded_.push_back(page); sync_.work.notify_all(); }
+  void set_budget(std::optional<std::uint64_t> pages) { budget_pages_ = pages; sync_.work.notify_all(); }
+  std::optional<std::uint64_t> budget() const { return budget_pages_; }
+  bool has_room() const { return !budget_pages_ || pages_.upper() < static_cast<std::int64_t>(*budget_pages_); }
+  bool is_idle() const { return running_ == 0; }
+  std::size_t queued() const { return up_.size() + down_.size(); }
+  const std::string& failure() const { return failure_; }
+
+  // Synchronous, from any thread, without the lock. False: not possible now (pinned, in motion, already there).
+  bool move_up(PageIndex page);
+  bool move_down(PageIndex page, Reason reason);
+
+  void stop(std::unique_lock<std::mutex>& lock);  // ends the threads; queued moves are forgotten
+  void abandon_threads() noexcept;                // in a forked child, where they do not exist
+
+ private:
+  void read_loop();
+  void write_loop();
+  std::optional<PageIndex> next_up();
+  std::optional<Move> next_down();
+  bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
+  bool nothing_will_leave();
+  void fail(const std::string& what);
+  void count_eviction(Reason reason);
+  void evict_content(PageIndex page, PageTable::Content content);
+
+  Vm& vm_;
+  PageTable& pages_;
+  Schedule& schedule_;
+  Sync& sync_;
+  Counters& counters_;
+
+  std::uint64_t cycle_ = 0;  // that the queued moves are for
+  std::deque<Move> up_;
+  std::deque<Move> down_;
+  std::deque<PageIndex> demanded_;  // pages compute waits for
+  std::optional<std::uint64_t> budget_pages_;
+  int running_ = 0;  // moves under way
+  bool writing_ = false;
+  bool stopping_ = false;
+  std::string failure_;
+  std::unique_ptr<std::thread> reader_;
+  std::unique_ptr<std::thread> writer_;
+};
+
+}  // namespace pagedopt

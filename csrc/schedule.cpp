@@ -1,0 +1,85 @@
+#include "schedule.h"
+
+#include <algorithm>
+#include <unordered_set>
+
+#include "sweep.h"
+
+namespace pagedopt {
+
+void Schedule::changed() {
+  ++generation_;
+  entries_.clear();
+  built_ = false;
+}
+
+void Schedule::add(Sweep& sweep) {
+  sweeps_.push_back(&sweep);
+  changed();
+}
+
+void Schedule::remove(Sweep& sweep) {
+  const auto it = std::find(sweeps_.begin(), sweeps_.end(), &sweep);
+  if (it == sweeps_.end()) return;
+  const auto index = static_cast<std::size_t>(it - sweeps_.begin());
+  sweeps_.erase(it);
+  if (index < next_) --next_;
+  if (next_ == sweeps_.size()) next_ = 0;
+  changed();
+}
+
+void Schedule::begin(Sweep& sweep) {
+  if (sweeps_[next_] != &sweep) {
+    std::rotate(sweeps_.begin(), sweeps_.begin() + static_cast<std::ptrdiff_t>(next_), sweeps_.end());
+    const auto it = std::find(sweeps_.begin(), sweeps_.end(), &sweep);
+    std::rotate(sweeps_.begin(), it, it + 1);
+    next_ = 0;
+    ++cycle_;
+    changed();
+  }
+  active_ = &sweep;
+}
+
+void Schedule::end() {
+  active_ = nullptr;
+  if (++next_ < sweeps_.size()) return;
+  next_ = 0;
+  ++cycle_;
+}
+
+void Schedule::build() {
+  std::unordered_set<PageIndex> seen;
+  for (std::uint32_t s = 0; s < sweeps_.size(); ++s) {
+    const auto& pages = sweeps_[s]->order();
+    for (std::size_t i = 0; i < pages.size(); ++i)
+      if (sweeps_.size() == 1 || seen.insert(pages[i]).second) entries_.push_back({pages[i], s, i});
+  }
+  built_ = true;
+}
+
+Order Schedule::order() {
+  if (!built_) build();
+  Order order{generation_, cycle_, 0, {}};
+  order.pages.reserve(entries_.size());
+  for (const Entry& entry : entries_) order.pages.push_back(entry.page);
+  while (order.cursor < entries_.size() && passed(entries_[order.cursor])) ++order.cursor;
+  return order;
+}
+
+bool Schedule::passed(const Entry& entry) const {
+  if (entry.sweep != next_) return entry.sweep < next_;
+  return active_ != nullptr && active_->passed(entry.index);
+}
+
+bool Schedule::done(std::uint64_t cycle, std::int64_t position, Waiter waiter) {
+  if (position < 0 || cycle != cycle_) return true;
+  if (!built_) build();
+  if (static_cast<std::size_t>(position) >= entries_.size()) return true;
+  const Entry& entry = entries_[static_cast<std::size_t>(position)];
+  if (passed(entry)) return true;
+  if (active_ == nullptr || entry.sweep != next_) return false;  // a step's begin and end wake everyone
+  wake_[static_cast<int>(waiter)].store(active_->last_task(entry.index), std::memory_order_seq_cst);
+  return passed(entry);  // it may have got there while the wake-up was being set
+}
+
+}  // namespace pagedopt

@@ -1,0 +1,101 @@
+#include "sweep.h"
+
+#include <algorithm>
+#include <limits>
+
+#include "arena.h"
+#include "workers.h"
+
+namespace pagedopt {
+namespace {
+
+Workers& process_workers() {
+  static auto* workers = new Workers;  // never destroyed: its threads may outlive static destruction
+  return *workers;
+}
+
+}  // namespace
+
+Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena)
+    : rows_(std::move(rows)), arena_(std::move(arena)), tasks_(make_tasks(*rows_, hypers)) {
+  if (!arena_) return;
+  progress_ = std::vector<Progress>(kMostWorkers);
+  find_pages();
+  arena_->add(*this);
+}
+
+Sweep::~Sweep() {
+  if (arena_) arena_->remove(*this);
+}
+
+void Sweep::find_pages() {
+  constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
+  std::vector<std::uint64_t> index_of(arena_->page_count(), kNone);
+  task_pages_begin_.push_back(0);
+  for (std::size_t task = 0; task < tasks_.size(); ++task) {
+    Span spans[6];
+    const std::size_t count = spans_of((*rows_)[tasks_[task].row], tasks_[task], spans);
+    const std::size_t begin = task_pages_.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      if (spans[i].begin == spans[i].end || !arena_->owns(spans[i].begin, spans[i].end)) continue;
+      const PageIndex last = arena_->page_of(spans[i].end - 1);
+      for (PageIndex page = arena_->page_of(spans[i].begin); page <= last; ++page)
+        if (!arena_->pages().kept(page)) task_pages_.push_back(page);
+    }
+    std::sort(task_pages_.begin() + begin, task_pages_.end());
+    task_pages_.erase(std::unique(task_pages_.begin() + begin, task_pages_.end()), task_pages_.end());
+    for (std::size_t i = begin; i < task_pages_.size(); ++i) {
+      std::uint64_t& index = index_of[task_pages_[i]];
+      if (index == kNone) {
+        index = order_.size();
+        order_.push_back(task_pages_[i]);
+        last_task_.push_back(task);
+      }
+      last_task_[index] = task;
+    }
+    task_pages_begin_.push_back(task_pages_.size());
+  }
+}
+
+void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned threads) {
+  threads = std::clamp(threads, 1U, kMostWorkers);
+  if (!arena_) {
+    step_host(*rows_, hypers, tasks_, grad_scale, threads, process_workers(), nullptr);
+    return;
+  }
+  Arena::Step running(*arena_, *this);  // one step at a time in an arena
+  workers_ = threads;
+  for (unsigned worker = 0; worker < threads; ++worker) progress_[worker].task.store(0);
+  running.begin();
+  step_host(*rows_, hypers, tasks_, grad_scale, threads, process_workers(), this);
+}
+
+void Sweep::enter(std::size_t task, unsigned worker) {
+  progress_[worker].task.store(task, std::memory_order_seq_cst);
+  arena_->progressed(task);
+  std::uint64_t i = task_pages_begin_[task];
+  try {
+    for (; i < task_pages_begin_[task + 1]; ++i) arena_->pin(task_pages_[i]);
+  } catch (...) {
+    while (i-- > task_pages_begin_[task]) arena_->unpin(task_pages_[i]);
+    throw;
+  }
+}
+
+void Sweep::leave(std::size_t task, unsigned) noexcept {
+  for (std::uint64_t i = task_pages_begin_[task]; i < task_pages_begin_[task + 1]; ++i) arena_->unpin(task_pages_[i]);
+}
+
+void Sweep::idle(unsigned worker) noexcept {
+  progress_[worker].task.store(std::numeric_limits<std::uint64_t>::max(), std::memory_order_seq_cst);
+  arena_->progressed(std::numeric_limits<std::uint64_t>::max());
+}
+
+std::uint64_t Sweep::first_unfinished() const noexcept {
+  std::uint64_t first = std::numeric_limits<std::uint64_t>::max();
+  for (unsigned worker = 0; worker < workers_; ++worker)
+    first = std::min(first, progress_[worker].task.load(std::memory_order_seq_cst));
+  return first;
+}
+
+}  // namespace pagedopt

@@ -1,0 +1,58 @@
+// A sweep: the tasks of one optimizer step and, with an arena, the pages each task needs. It is the step's gate: a task
+// enters once its pages are pinned. The order of pages in a sweep, and how far the step is in it, is what a policy plans by.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "step.h"
+#include "units.h"
+
+namespace pagedopt {
+
+class Arena;
+
+class Sweep final : public Gate {
+ public:
+  Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena);
+  ~Sweep() override;
+  Sweep(const Sweep&) = delete;
+  Sweep& operator=(const Sweep&) = delete;
+
+  void step(const std::vector<Hyper>& hypers, double grad_scale, unsigned threads);
+
+  // Gate.
+  void enter(std::size_t task, unsigned worker) override;
+  void leave(std::size_t task, unsigned worker) noexcept override;
+  void idle(unsigned worker) noexcept override;
+
+  // Pages in order of first use, each once.
+  const std::vector<PageIndex>& order() const noexcept { return order_; }
+  // Whether all work on order()[index] is done in the running step. pre: a step is running
+  bool passed(std::size_t index) const noexcept { return first_unfinished() > last_task_[index]; }
+  // The task after which passed(index) can become true.
+  std::uint64_t last_task(std::size_t index) const noexcept { return last_task_[index]; }
+
+ private:
+  void find_pages();
+  std::uint64_t first_unfinished() const noexcept;
+
+  static constexpr unsigned kMostWorkers = 512;
+  struct alignas(64) Progress {
+    std::atomic<std::uint64_t> task{0};
+  };
+
+  std::shared_ptr<std::vector<Row>> rows_;
+  std::shared_ptr<Arena> arena_;
+  std::vector<Task> tasks_;
+  std::vector<std::uint64_t> task_pages_begin_;  // task -> index into task_pages_; tasks_.size() + 1 entries
+  std::vector<PageIndex> task_pages_;
+  std::vector<PageIndex> order_;
+  std::vector<std::uint64_t> last_task_;
+  std::vector<Progress> progress_;  // the task each worker is at
+  unsigned workers_ = 0;
+};
+
+}  // namespace pagedopt

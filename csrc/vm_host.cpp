@@ -1,0 +1,287 @@
+// RAM over disk by remapping in place. See csrc/README.md, "2026-11-22: eviction maps the file over the page".
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <mutex>
+#include <vector>
+
+#include "error.h"
+#include "vm.h"
+
+#ifndef MADV_POPULATE_WRITE
+#define MADV_POPULATE_WRITE 23
+#endif
+
+namespace pagedopt {
+namespace {
+
+std::string mib(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+// The unlinked file behind an arena. Page k lives at offset k * page_bytes; the file is sparse, space is allocated
+// before a page is first written, so that a full disk is an error here and never a SIGBUS later.
+class SpillFile {
+ public:
+  SpillFile(std::string directory, DirectIo direct) : directory_(std::move(directory)), direct_(direct) {}
+  ~SpillFile() {
+    if (io_ >= 0 && io_ != map_) ::close(io_);
+    if (map_ >= 0) ::close(map_);
+  }
+  SpillFile(const SpillFile&) = delete;
+  SpillFile& operator=(const SpillFile&) = delete;
+
+  int mapping() const noexcept { return map_; }
+  std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
+
+  void allocate(off_t offset, std::size_t bytes) {
+    open_once();
+    int code = 0;
+    do code = ::posix_fallocate(map_, offset, static_cast<off_t>(bytes));
+    while (code == EINTR);
+    if (code != 0) {
+      errno = code;
+      PAGEDOPT_THROW_VM("posix_fallocate", bytes, full_disk_advice());
+    }
+    bytes_ += bytes;
+  }
+
+  void write(const std::byte* from, std::size_t bytes, off_t offset) {
+    transfer("pwrite", bytes, [&](std::size_t done, int fd) {
+      return ::pwrite(fd, from + done, bytes - done, offset + static_cast<off_t>(done));
+    });
+  }
+
+  void read(std::byte* to, std::size_t bytes, off_t offset) {
+    transfer("pread", bytes, [&](std::size_t done, int fd) {
+      return ::pread(fd, to + done, bytes - done, offset + static_cast<off_t>(done));
+    });
+  }
+
+  void release(off_t offset, std::size_t bytes) noexcept {
+    if (::fallocate(map_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(bytes)) == 0)
+      bytes_ -= bytes;
+  }
+
+  void drop_cache(off_t offset, std::size_t bytes) noexcept {
+    ::posix_fadvise(map_, offset, static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+  }
+
+ private:
+  template <class Call>
+  void transfer(const char* name, std::size_t bytes, Call&& call) {
+    for (std::size_t done = 0; done < bytes;) {
+      const ssize_t moved = call(done, io_);
+      if (moved > 0) {
+        done += static_cast<std::size_t>(moved);
+      } else if (moved == 0) {
+        errno = EIO;
+        PAGEDOPT_THROW_VM(name, bytes, "the spill file in " + directory_ + " ended early");
+      } else if (errno == EINVAL && io_ != map_ && direct_ == DirectIo::automatic) {
+        std::lock_guard lock(opening_);
+        io_ = map_;  // this file system takes O_DIRECT at open and refuses it here
+      } else if (errno != EINTR) {
+        PAGEDOPT_THROW_VM(name, bytes, full_disk_advice());
+      }
+    }
+  }
+
+  void open_once() {
+    std::lock_guard lock(opening_);
+    if (map_ >= 0) return;
+    if (directory_.empty()) {
+      errno = ENOENT;
+      PAGEDOPT_THROW_VM("open", 0, "no spill directory: set spill_dir to a directory on a disk");
+    }
+    int fd = ::open(directory_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0) fd = open_and_unlink();
+    int flags = 0;  // on btrfs, copy on write would need new space even for space allocated before
+    if (::ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
+      flags |= FS_NOCOW_FL;
+      (void)::ioctl(fd, FS_IOC_SETFLAGS, &flags);
+    }
+    io_ = direct_ == DirectIo::off ? fd : reopen_direct(fd);
+    map_ = fd;
+  }
+
+  int open_and_unlink() {
+    std::string path = directory_ + "/pagedopt-spill-XXXXXX";
+    const int fd = ::mkostemp(path.data(), O_CLOEXEC);
+    if (fd < 0) PAGEDOPT_THROW_VM("open", 0, "no file can be made in " + directory_ + ": set spill_dir to a writable directory");
+    ::unlink(path.c_str());
+    return fd;
+  }
+
+  int reopen_direct(int fd) {
+    const std::string path = "/proc/self/fd/" + std::to_string(fd);
+    const int direct = ::open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
+    if (direct >= 0) return direct;
+    if (direct_ == DirectIo::on) {
+      const int code = errno;
+      ::close(fd);
+      errno = code;
+      PAGEDOPT_THROW_VM("open", 0, "the file system of " + directory_ + " refuses O_DIRECT: set direct_io to auto or off");
+    }
+    return fd;
+  }
+
+  std::string full_disk_advice() const {
+    struct statvfs disk {};
+    std::string text = "the spill file in " + directory_ + " holds " + mib(bytes());
+    if (::statvfs(directory_.c_str(), &disk) == 0) text += ", " + mib(disk.f_bavail * disk.f_frsize) + " are free there";
+    return text + ". Free space, set spill_dir to a larger disk, or raise the budget";
+  }
+
+  std::string directory_;
+  DirectIo direct_;
+  std::mutex opening_;
+  int map_ = -1;
+  std::atomic<int> io_{-1};
+  std::atomic<std::size_t> bytes_{0};
+};
+
+std::byte* reserve_range(std::size_t& bytes) {
+  for (;; bytes /= 2) {
+    void* range = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range != MAP_FAILED) return static_cast<std::byte*>(range);
+    if (bytes <= (std::size_t{64} << 20)) PAGEDOPT_THROW_VM("mmap", bytes, "no address space for the optimizer state (ulimit -v?)");
+  }
+}
+
+class HostVm final : public Vm {
+ public:
+  HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct)
+      : page_bytes_(page_bytes), alignment_(std::max(page_bytes, kHugePageBytes)), spill_(std::move(directory), direct) {
+    reserved_ = round_up(reserve_bytes, alignment_) + alignment_;
+    range_ = reserve_range(reserved_);
+    const auto address = reinterpret_cast<std::uintptr_t>(range_);
+    base_ = range_ + (round_up(address, alignment_) - address);
+    page_count_ = (reserved_ - static_cast<std::size_t>(base_ - range_)) / page_bytes_;
+    advise(base_, page_count_ * page_bytes_);
+    spilled_ = std::vector<std::atomic<bool>>(page_count_);
+  }
+  ~HostVm() override { ::munmap(range_, reserved_); }
+
+  std::byte* base() const noexcept override { return base_; }
+  std::size_t page_bytes() const noexcept override { return page_bytes_; }
+  std::size_t page_count() const noexcept override { return page_count_; }
+
+  void commit(PageIndex first, PageIndex last) override {
+    const std::size_t bytes = (last - first) * page_bytes_;
+    if (::mprotect(at(first), bytes, PROT_READ | PROT_WRITE) != 0)
+      PAGEDOPT_THROW_VM("mprotect", bytes, "no memory can be promised for more optimizer state");
+  }
+
+  void populate(PageIndex page) override { (void)::madvise(at(page), page_bytes_, MADV_POPULATE_WRITE); }
+
+  void prefetch(PageIndex page) override {
+    std::byte* staging = new_pages();
+    try {
+      spill_.read(staging, page_bytes_, offset(page));
+      if (::mremap(staging, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED)
+        PAGEDOPT_THROW_VM("mremap", page_bytes_, "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
+    } catch (...) {
+      ::munmap(staging, page_bytes_);
+      throw;
+    }
+  }
+
+  void write_back(PageIndex page) override {
+    allocate_once(page);
+    spill_.write(at(page), page_bytes_, offset(page));
+  }
+
+  void demote(PageIndex page) override { map_file(page); }
+
+  void place_lower(PageIndex page) override {
+    allocate_once(page);
+    map_file(page);
+  }
+
+  void discard(PageIndex page) override {
+    if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
+               0) == MAP_FAILED)
+      PAGEDOPT_THROW_VM("mmap", page_bytes_, "vm.max_map_count may be too small: raise it or page_bytes");
+    advise(at(page), page_bytes_);
+    if (spilled_[page].exchange(false)) spill_.release(offset(page), page_bytes_);
+  }
+
+  void drop_cache(PageIndex page) noexcept override { spill_.drop_cache(offset(page), page_bytes_); }
+
+  std::size_t lower_bytes() const noexcept override { return spill_.bytes(); }
+
+  Measured measure(const std::vector<Tier>& tiers) const override {
+    Measured sum;
+    std::vector<unsigned char> present(page_bytes_ / kOsPageBytes);
+    for (PageIndex page = 0; page < tiers.size(); ++page) {
+      if (tiers[page] == Tier::fresh || ::mincore(at(page), page_bytes_, present.data()) != 0) continue;
+      std::size_t bytes = 0;
+      for (unsigned char flag : present) bytes += (flag & 1U) * kOsPageBytes;
+      (tiers[page] == Tier::upper ? sum.upper_bytes : sum.cache_bytes) += bytes;
+    }
+    return sum;
+  }
+
+ private:
+  std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
+  off_t offset(PageIndex page) const noexcept { return static_cast<off_t>(std::size_t{page} * page_bytes_); }
+
+  // Huge pages where they can be, and never in a forked child: a copy on write there would slow every later step here.
+  static void advise(void* address, std::size_t bytes) noexcept {
+    (void)::madvise(address, bytes, MADV_HUGEPAGE);
+    (void)::madvise(address, bytes, MADV_DONTFORK);
+  }
+
+  // Fresh anonymous memory of one page, aligned so that it can be moved into place by page-table entries alone.
+  std::byte* new_pages() {
+    const std::size_t slack = page_bytes_ + alignment_;
+    void* range = ::mmap(nullptr, slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", slack, "no memory to read a page into");
+    const auto address = reinterpret_cast<std::uintptr_t>(range);
+    const std::uintptr_t aligned = round_up(address, alignment_);
+    if (aligned > address) ::munmap(range, aligned - address);
+    auto* staging = reinterpret_cast<std::byte*>(aligned);
+    const std::size_t tail = address + slack - aligned - page_bytes_;
+    if (tail > 0) ::munmap(staging + page_bytes_, tail);
+    advise(staging, page_bytes_);
+    (void)::madvise(staging, page_bytes_, MADV_POPULATE_WRITE);
+    return staging;
+  }
+
+  void map_file(PageIndex page) {
+    if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, spill_.mapping(), offset(page)) ==
+        MAP_FAILED)
+      PAGEDOPT_THROW_VM("mmap", page_bytes_, "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
+    (void)::madvise(at(page), page_bytes_, MADV_DONTFORK);
+  }
+
+  void allocate_once(PageIndex page) {
+    if (spilled_[page].load(std::memory_order_acquire)) return;
+    spill_.allocate(offset(page), page_bytes_);
+    spilled_[page].store(true, std::memory_order_release);
+  }
+
+  std::size_t page_bytes_;
+  std::size_t alignment_;
+  std::size_t reserved_ = 0;
+  std::byte* range_ = nullptr;
+  std::byte* base_ = nullptr;
+  std::size_t page_count_ = 0;
+  SpillFile spill_;
+  std::vector<std::atomic<bool>> spilled_;  // page has space in the spill file
+};
+
+}  // namespace
+
+std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
+                                 DirectIo direct) {
+  if (page_bytes < kOsPageBytes || (page_bytes & (page_bytes - 1)) != 0)
+    throw std::invalid_argument("page_bytes must be a power of two of at least 4096, got " + std::to_string(page_bytes));
+  return std::make_unique<HostVm>(page_bytes, reserve_bytes, std::move(spill_directory), direct);
+}
+
+}  // namespace pagedopt
