@@ -1,6 +1,6 @@
 """The kinds of values a setting can have: what is allowed, how it is read, how it is shown.
 
-Each kind reads what any source gives (text from the environment, TOML values, Python objects) and raises `RefusedError`.
+Each kind reads what a source gives (text of the environment, TOML values, Python objects) or raises `RefusedError`.
 `Kind` says what their methods do.
 """
 
