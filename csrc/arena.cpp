@@ -240,6 +240,11 @@ std::uint64_t Arena::wait(std::uint64_t seen, std::chrono::nanoseconds timeout) 
   return event_;
 }
 
+void Arena::notify() {
+  std::lock_guard lock(sync_.mutex);
+  announce();
+}
+
 Order Arena::order() {
   std::lock_guard lock(sync_.mutex);
   return schedule_.order();
@@ -248,7 +253,7 @@ Order Arena::order() {
 bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {
   refuse_in_fork();
   std::lock_guard lock(sync_.mutex);
-  if (generation != schedule_.generation() || cycle != schedule_.cycle() || !mover_.failure().empty()) return false;
+  if (!attached_ || generation != schedule_.generation() || cycle != schedule_.cycle() || !mover_.failure().empty()) return false;
   for (const Move& move : moves)
     if (move.page >= page_count()) throw std::invalid_argument("a move names page " + std::to_string(move.page) + " of " + std::to_string(page_count()));
   planned_generation_ = generation;
@@ -260,7 +265,10 @@ bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vec
 void Arena::attach() {
   refuse_in_fork();
   std::lock_guard lock(sync_.mutex);
+  mover_.forget_failure();
+  planned_generation_ = 0;
   attached_ = true;
+  announce();
 }
 
 void Arena::detach() {

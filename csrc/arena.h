@@ -79,8 +79,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::optional<std::uint64_t> budget_pages();
   void set_budget_pages(std::optional<std::uint64_t> pages);
   std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout);  // for an event after `seen`
+  void notify();  // makes an event: settings changed
   Order order();
-  // False if the order or cycle has moved on, or moving has failed.
+  // False if no pager is attached, the order or cycle has moved on, or moving has failed.
   bool submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves);
   void attach();
   void detach();  // no more plans will come: queued moves are forgotten, steps wait for none

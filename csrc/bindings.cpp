@@ -81,8 +81,7 @@ void bind_step(py::module_& m) {
   m.def("isas", &isas, "The instruction sets this machine can run, best first.");
   m.def("set_isa", &set_isa, "name"_a);
   m.def("code_map", [](bool is_signed) {
-    const float* map = code_map(is_signed);
-    return py::bytes(reinterpret_cast<const char*>(map), 256 * sizeof(float));
+    return py::bytes(reinterpret_cast<const char*>(code_map(is_signed).value), 256 * sizeof(float));
   }, "signed"_a, "The 256 float32 values of the dynamic 8-bit map, as bytes.");
   m.def("encode", [](std::uintptr_t source, std::int64_t numel, std::uintptr_t codes, std::uintptr_t absmax, bool is_signed, std::int64_t block) {
     const py::gil_scoped_release release;
@@ -233,6 +232,7 @@ void bind_arena(py::module_& m) {
         const py::gil_scoped_release release;
         return arena.submit(generation, cycle, moves);
       }, "generation"_a, "cycle"_a, "kind"_a, "page"_a, "after"_a, "reason"_a)
+      .def("notify", &Arena::notify, unlocked())
       .def("attach", &Arena::attach, unlocked())
       .def("detach", &Arena::detach, unlocked())
       .def_property_readonly("failure", &Arena::failure);

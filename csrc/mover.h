@@ -42,6 +42,7 @@ class Mover {
   bool is_idle() const { return running_ == 0; }
   std::size_t queued() const { return up_.size() + down_.size(); }
   const std::string& failure() const { return failure_; }
+  void forget_failure() { failure_.clear(); }
 
   // Synchronous, from any thread, without the lock. False: not possible now (pinned, in motion, already there).
   bool move_up(PageIndex page);

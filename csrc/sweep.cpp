@@ -70,9 +70,13 @@ void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned t
   step_host(*rows_, hypers, tasks_, grad_scale, threads, process_workers(), this);
 }
 
-void Sweep::enter(std::size_t task, unsigned worker) {
+void Sweep::reach(std::size_t task, unsigned worker) noexcept {
   progress_[worker].task.store(task, std::memory_order_seq_cst);
   arena_->progressed(task);
+}
+
+void Sweep::enter(std::size_t task, unsigned worker) {
+  reach(task, worker);
   std::uint64_t i = task_pages_begin_[task];
   try {
     for (; i < task_pages_begin_[task + 1]; ++i) arena_->pin(task_pages_[i]);
@@ -87,8 +91,7 @@ void Sweep::leave(std::size_t task, unsigned) noexcept {
 }
 
 void Sweep::idle(unsigned worker) noexcept {
-  progress_[worker].task.store(std::numeric_limits<std::uint64_t>::max(), std::memory_order_seq_cst);
-  arena_->progressed(std::numeric_limits<std::uint64_t>::max());
+  reach(std::numeric_limits<std::uint64_t>::max(), worker);
 }
 
 std::uint64_t Sweep::first_unfinished() const noexcept {

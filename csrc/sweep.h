@@ -27,6 +27,7 @@ class Sweep final : public Gate {
   void enter(std::size_t task, unsigned worker) override;
   void leave(std::size_t task, unsigned worker) noexcept override;
   void idle(unsigned worker) noexcept override;
+  void reach(std::size_t task, unsigned worker) noexcept override;
 
   // Pages in order of first use, each once.
   const std::vector<PageIndex>& order() const noexcept { return order_; }

@@ -1,0 +1,124 @@
+"""The pager: a thread that turns memory pressure and the order of use into moves. It hints; it never decides results."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import numpy as np
+
+from pagedopt._core import Arena
+from pagedopt.config import Settings
+from pagedopt.errors import SpillError
+from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
+from pagedopt.pager.pressure import HostMemory, auto_budget, pressure_word, read_host_memory, share_of_host
+
+__all__ = ["Pager"]
+
+
+class Pager:
+    """Plans the moves of one arena until it is stopped or fails.
+
+    Attributes:
+        failure: what stopped it, or None.
+        plans: plans the mover took.
+        planning_ns: time spent planning.
+        pressure: how short the upper tier was at the last look, or None.
+    """
+
+    def __init__(self, arena: Arena, settings: Settings, policy: Policy | None = None) -> None:
+        self.failure: BaseException | None = None
+        self.plans = 0
+        self.planning_ns = 0
+        self.pressure: str | None = None
+        self._arena = arena
+        self._settings = settings
+        self._policy = policy or POLICIES[settings.policy]
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="pagedopt-pager", daemon=True)
+
+    @property
+    def policy(self) -> str:
+        """Name of the policy asked."""
+        return self._policy.name
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether moves are being planned."""
+        return self._thread.is_alive() and self.failure is None
+
+    def start(self) -> None:
+        """Look at the memory once, so that the first step has a budget, and start the thread."""
+        self._set_budget()
+        self._arena.attach()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; moves not begun are forgotten, pages stay where they are."""
+        self._stopping = True
+        self._arena.detach()
+        self._thread.join()
+
+    def tune(self, settings: Settings, policy: Policy | None = None) -> None:
+        """Go on with other settings (budget, policy, depth, watermarks, interval)."""
+        self._settings = settings
+        self._policy = policy or POLICIES[settings.policy]
+        self._set_budget()
+        self._arena.notify()
+
+    def _run(self) -> None:
+        try:
+            seen = 0
+            while not self._stopping:
+                event = self._arena.wait(seen, self._settings.interval_s)
+                if self._stopping:
+                    return
+                if self._arena.failure:
+                    raise SpillError(self._arena.failure)
+                if event == seen:
+                    self._set_budget()
+                else:
+                    seen = event
+                    self._plan()
+        except BaseException as error:  # whatever it is, training goes on and hears of it
+            self.failure = error
+            self._arena.detach()
+
+    def _plan(self) -> None:
+        start_ns = time.perf_counter_ns()
+        order = self._arena.order()
+        budget = self._arena.budget_pages
+        pages = np.frombuffer(order.pages, np.int64)
+        tier = np.frombuffer(self._arena.residency(), np.uint8)
+        if pages.size and pages.max() >= tier.size:
+            return  # extents were added between the two looks; the event that says so is on its way
+        upper = int(np.count_nonzero(tier == UPPER))
+        kept = upper - int(np.count_nonzero(tier[pages] == UPPER))
+        room = int(tier.size) + 1 if budget is None else budget
+        view = View(order=pages, cursor=order.cursor, tier=tier, budget_pages=room, depth=self._settings.depth, kept_pages=kept)
+        plan = self._policy.plan(view)
+        if self._arena.submit(order.generation, order.cycle, plan.kind, plan.page, plan.after, plan.reason):
+            self.plans += 1
+        self.planning_ns += time.perf_counter_ns() - start_ns
+
+    def _set_budget(self) -> None:
+        memory = read_host_memory()
+        self._arena.budget_pages = self._budget_pages(memory)
+
+    def _budget_pages(self, memory: HostMemory) -> int | None:
+        settings, page_bytes = self._settings, self._arena.page_bytes
+        fixed = settings.budget.resolve(memory.total_bytes)
+        if fixed is not None:
+            return max(1, fixed // page_bytes)
+        current = self._arena.budget_pages
+        upper = self._arena.ledger()["upper_pages"]
+        self.pressure = pressure_word(memory, settings.low_watermark, settings.high_watermark)
+        budget = auto_budget(
+            memory,
+            upper * page_bytes,
+            settings.low_watermark,
+            settings.high_watermark,
+            None if current is None else current * page_bytes,
+            share_of_host(),
+        )
+        return None if budget is None else max(1, budget // page_bytes)
