@@ -315,6 +315,22 @@ def test_xdg_config_home_moves_the_user_file(place: Place) -> None:
     assert place.load().depth == 2
 
 
+def test_home_of_the_environment_holds_the_user_file(place: Place) -> None:
+    place.write(place.user, "depth = 2\n")
+    assert config.load(environ={"HOME": str(place.home)}, cwd=place.cwd).depth == 2
+    assert config.load(environ={"HOME": "relative"}, cwd=place.cwd).depth == 8
+
+
+def test_place_that_cannot_hold_a_file_holds_none(place: Place) -> None:
+    place.write(place.home / ".config", "not a directory")
+    assert place.load() == Settings()
+
+
+def test_byte_order_mark_is_no_error(place: Place) -> None:
+    place.write(place.cwd / "pagedopt.toml", "\ufeffdepth = 2\n")
+    assert place.load().depth == 2
+
+
 def test_toml_types_and_text_read_the_same(place: Place) -> None:
     place.write(place.cwd / "pagedopt.toml", "depth = 3\npager = false\ninterval_s = 1\nbudget = 17179869184\n")
     typed = place.load()

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pagedopt.config import toml_lines
 from pagedopt.config.toml_lines import error_line, key_lines, parse
 
 DOCUMENT = '''# depth = 0
@@ -93,6 +94,14 @@ def test_lines_of_any_document(text: str) -> None:
     lines = key_lines(text)
     named = {path: number for path, number in numbers(parse(text)) if path[-1] != "x"}
     assert {path: lines[path] for path in named} == named
+
+
+def test_long_list_is_not_parsed_line_by_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    monkeypatch.setattr(toml_lines, "parse", lambda text: parsed.append(text) or parse(text))
+    text = "list = [\n" + "  'x',\n" * 1000 + "]\ndepth = 1003\n"
+    assert key_lines(text)["depth",] == 1003
+    assert len(parsed) < 10
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ Each kind reads what a source gives (text of the environment, TOML values, Pytho
 
 from __future__ import annotations
 
-import math
 import operator
 import os
 from collections.abc import Iterable
@@ -194,7 +193,7 @@ class Seconds:
             value = float(given)
         except (ValueError, OverflowError):
             raise RefusedError("not a number") from None
-        if math.isnan(value) or not 0 < value <= self.max_s:
+        if not 0 < value <= self.max_s:
             raise RefusedError("out of range")
         return value
 
@@ -279,7 +278,7 @@ class Directory:
 def meant(given: str, known: Iterable[str]) -> tuple[str, ...]:
     """The known word nearest to `given`, whatever its case; empty when none is near."""
     by_lower = {word.lower(): word for word in known}
-    near = get_close_matches(given.strip().lower().replace("-", "_"), by_lower, n=1)
+    near = get_close_matches(given.strip().lower(), by_lower, n=1)
     return tuple(by_lower[word] for word in near)
 
 

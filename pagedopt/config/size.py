@@ -25,7 +25,7 @@ _UNITS = {"B": 1}
 _UNITS |= {f"{letter}iB": 1024**power for power, letter in enumerate(_LETTERS, 1)}
 _UNITS |= {f"{letter}B": 1000**power for power, letter in enumerate(_LETTERS, 1)}
 _UNIT_BYTES = {unit.lower(): count for unit, count in _UNITS.items()}
-_WRITTEN = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,400})?)\s*([A-Za-z]*|%)", re.ASCII)
+_WRITTEN = re.compile(r"([0-9]{1,20}(?:\.[0-9]{1,400})?)\s*([A-Za-z]*|%)")
 
 
 class SizeSyntaxError(ValueError):
