@@ -41,7 +41,7 @@ _configuring = threading.Lock()
 def configure(**settings: Any) -> None:
     """Set settings for this process. Later calls add to earlier ones; without arguments nothing changes.
 
-    Call it before the first optimizer: what that one started keeps the settings it was started with.
+    This is only the source; `pagedopt.configure` also applies it to what already runs.
 
     Raises:
         ConfigError: the settings of all sources together cannot be used; nothing was changed.

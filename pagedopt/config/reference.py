@@ -15,8 +15,8 @@ Made by `python -m pagedopt.config > docs/configuration.md`.
 
 Nothing has to be set. What is set is looked for in these places; the first that gives a setting wins:
 
-1. keywords of a constructor, which belong to its optimizer
-2. `pagedopt.configure(budget="16GiB", ...)`, for the process, before its first optimizer
+1. keywords of a call, such as `pagedopt.config.load({"budget": "16GiB"})`
+2. `pagedopt.configure(budget="16GiB", ...)`, for the process
 3. the environment variables below; an empty one counts as not set
 4. the TOML file that `PAGEDOPT_CONFIG` names
 5. `pagedopt.toml` in the current directory
