@@ -41,11 +41,11 @@ struct CodeMap {
   float value[256];
 };
 
-// All in float32, as torch.linspace(0.1, 1, cells + 1) has it.
+// torch.linspace(0.1, 1, cells + 1): float32, each product and sum rounded once together.
 constexpr float cell_edge(int index, int cells) {
-  const float step = (1.0f - 0.1f) / static_cast<float>(cells);
-  if (index < (cells + 1) / 2) return 0.1f + step * static_cast<float>(index);
-  return 1.0f - step * static_cast<float>(cells - index);
+  const double step = (1.0f - 0.1f) / static_cast<float>(cells);
+  if (index < (cells + 1) / 2) return static_cast<float>(0.1f + step * index);
+  return static_cast<float>(1.0 - step * (cells - index));
 }
 
 constexpr CodeMap make_code_map(bool is_signed) {
@@ -69,24 +69,35 @@ inline constexpr CodeMap kSignedMap = make_code_map(true);
 inline constexpr CodeMap kUnsignedMap = make_code_map(false);
 
 template <bool is_signed>
-constexpr const CodeMap& code_map_of() {
+PAGEDOPT_HD constexpr const CodeMap& code_map_of() {
   return is_signed ? kSignedMap : kUnsignedMap;
 }
 
 // ---- encoding ----
 
-struct Line {
-  double slope, offset;
+struct Lines {
+  double slope[kDecades], offset[kDecades];
 };
 
 // level_i. Decade 0 of the signed map has a single cell, so its line is free to pass through 1.2, the joint's level, at the
 // midpoint between zero and the first value.
-constexpr Line line_of(bool is_signed, int decade) {
+constexpr Lines make_lines(bool is_signed) {
   constexpr double kPower[kDecades] = {1e7, 1e6, 1e5, 1e4, 1e3, 1e2, 1e1};
-  if (is_signed && decade == 0) return {0.8 / 7.25e-7, 2.0 - 0.8e-6 / 7.25e-7};
-  const double cells = is_signed ? 1 << decade : 2 << decade;
-  return {cells * kPower[decade] / 9.0, cells * 8.0 / 9.0};
+  Lines lines{};
+  for (int decade = 0; decade < kDecades; ++decade) {
+    const double cells = is_signed ? 1 << decade : 2 << decade;
+    lines.slope[decade] = cells * kPower[decade] / 9.0;
+    lines.offset[decade] = cells * 8.0 / 9.0;
+  }
+  if (is_signed) {
+    lines.slope[0] = 0.8 / 7.25e-7;
+    lines.offset[0] = 2.0 - 1e-6 * lines.slope[0];
+  }
+  return lines;
 }
+
+inline constexpr Lines kSignedLines = make_lines(true);
+inline constexpr Lines kUnsignedLines = make_lines(false);
 
 // The lines for one block's absmax, so that values need not be normalised.
 struct Encoder {
@@ -101,10 +112,11 @@ inline constexpr float kLift = 0x1p96f;
 template <bool is_signed>
 PAGEDOPT_HD Encoder encoder_for(float absmax) {
   Encoder encoder;
+  const Lines& lines = is_signed ? kSignedLines : kUnsignedLines;
   const double inverse = 1.0 / static_cast<double>(absmax);
   for (int i = 0; i < kDecades; ++i) {
-    encoder.slope[i] = static_cast<float>(line_of(is_signed, i).slope * inverse);
-    encoder.offset[i] = static_cast<float>(line_of(is_signed, i).offset);
+    encoder.slope[i] = static_cast<float>(lines.slope[i] * inverse);
+    encoder.offset[i] = static_cast<float>(lines.offset[i]);
   }
   const CodeMap& map = code_map_of<is_signed>();
   const double top = 0.5 * (static_cast<double>(map.value[254]) + 1.0) * static_cast<double>(absmax);
@@ -132,20 +144,23 @@ PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   return {code + (x >= encoder.top ? 1 : 0), (bits_of(level) + kDoubt / 2) & 0xffffu};
 }
 
-// The nearest code, exactly, from a code that may be one off; a tie goes away from zero.
+// Between the values of rank n and n + 1; exact in double.
 template <bool is_signed>
-inline int settle(float x, float absmax, int code) {
-  const CodeMap& map = code_map_of<is_signed>();
+PAGEDOPT_HD double midpoint(int n, float absmax) {
+  const float* value = code_map_of<is_signed>().value + (is_signed ? 127 : 0);
+  return 0.5 * (static_cast<double>(value[n]) + static_cast<double>(value[n + 1])) * static_cast<double>(absmax);
+}
+
+// The nearest code, exactly, from one that may be off by one; a tie goes away from zero. v > 0 never takes code 0.
+template <bool is_signed>
+PAGEDOPT_HD int settle(float x, float absmax, int code) {
   const bool negative = is_signed && x < 0.0f;
   const int zero = is_signed ? 127 : 0;
-  const int least = !is_signed && x > 0.0f ? 1 : 0, most = negative || !is_signed ? 127 + (is_signed ? 0 : 128) : 128;
+  const int least = !is_signed && x > 0.0f ? 1 : 0, most = negative ? 127 : 255 - zero;
   const double size = magnitude(x);
   int n = negative ? zero - code : code - zero;
-  const auto midpoint = [&](int rank) {
-    return 0.5 * (static_cast<double>(map.value[zero + rank]) + static_cast<double>(map.value[zero + rank + 1])) * absmax;
-  };
-  while (n < most && size >= midpoint(n)) ++n;
-  while (n > least && size < midpoint(n - 1)) --n;
+  while (n < most && size >= midpoint<is_signed>(n, absmax)) ++n;
+  while (n > least && size < midpoint<is_signed>(n - 1, absmax)) --n;
   return negative ? zero - n : zero + n;
 }
 

@@ -1,0 +1,361 @@
+// The kernels of one instruction set: loops over blocks of 256 elements in small arrays that the compiler vectorises. One
+// source for all of them; -ffp-contract=off and the fixed order of every sum make the results equal to the bit.
+//
+// Nothing here may be shared by the linker with another instruction set: all is in an unnamed namespace or always inlined, and
+// no function of the standard library is called but memcpy and memset.
+#include "step_kernels.h"
+
+#include <cfloat>
+#include <cstring>
+#include <type_traits>
+
+#define PAGEDOPT_STRING(x) #x
+#define PAGEDOPT_NAME(x) PAGEDOPT_STRING(x)
+
+namespace pagedopt {
+namespace PAGEDOPT_ISA {
+namespace {
+
+constexpr int kLanes = 16;  // partial results of a reduction, whatever the width of a register
+
+// One block of elements in float32. Short blocks are filled up with zeros, so that every loop runs to kBlockElements.
+struct Block {
+  alignas(64) float p[kBlockElements], g[kBlockElements];
+  alignas(64) float slot[kSlots][kBlockElements];
+};
+
+// ---- loads and stores ----
+
+void load16(const std::uint16_t* from, int n, bool is_bf16, float* to) {
+  alignas(64) std::uint16_t whole[kBlockElements];
+  if (n < kBlockElements) {
+    std::memset(whole, 0, sizeof whole);
+    std::memcpy(whole, from, n * sizeof *from);
+    from = whole;
+  }
+  if (is_bf16)
+    for (int i = 0; i < kBlockElements; ++i) to[i] = from_bf16(from[i]);
+  else
+    for (int i = 0; i < kBlockElements; ++i) to[i] = from_f16(from[i]);
+}
+
+void store16(const float* from, int n, bool is_bf16, std::uint16_t* to) {
+  alignas(64) std::uint16_t whole[kBlockElements];
+  std::uint16_t* const out = n < kBlockElements ? whole : to;
+  if (is_bf16)
+    for (int i = 0; i < kBlockElements; ++i) out[i] = to_bf16(from[i]);
+  else
+    for (int i = 0; i < kBlockElements; ++i) out[i] = to_f16(from[i]);
+  if (n < kBlockElements) std::memcpy(to, whole, n * sizeof *to);
+}
+
+void load(const void* base, std::int64_t first, int n, Dtype dtype, float* to) {
+  if (dtype != Dtype::f32) {
+    load16(static_cast<const std::uint16_t*>(base) + first, n, dtype == Dtype::bf16, to);
+    return;
+  }
+  if (n < kBlockElements) std::memset(to, 0, kBlockElements * sizeof *to);
+  std::memcpy(to, static_cast<const float*>(base) + first, n * sizeof *to);
+}
+
+void store(const float* from, std::int64_t first, int n, Dtype dtype, void* base) {
+  if (dtype != Dtype::f32)
+    store16(from, n, dtype == Dtype::bf16, static_cast<std::uint16_t*>(base) + first);
+  else
+    std::memcpy(static_cast<float*>(base) + first, from, n * sizeof *from);
+}
+
+// ---- the rule over a run of elements ----
+
+// skip: elements with a zero gradient stay as they are. guard: an element whose v' is not finite keeps its parameter and its
+// moments become zero (a non-finite gradient makes v' so).
+template <bool decay, bool amsgrad, bool skip, bool guard>
+PAGEDOPT_HD void adam_run(const AdamScalars& s, std::int64_t n, float* __restrict p, const float* __restrict g,
+                          float* __restrict m, float* __restrict v, float* __restrict vmax) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    const AdamElement before{p[i], m[i], v[i], amsgrad ? vmax[i] : 0.0f};
+    AdamElement e = before;
+    adam<decay, amsgrad>(s, g[i], e);
+    if (guard) {
+      const bool finite = e.v <= FLT_MAX;
+      e.p = finite ? e.p : before.p;
+      e.m = finite ? e.m : 0.0f;
+      e.v = finite ? e.v : 0.0f;
+      e.vmax = finite ? e.vmax : 0.0f;
+    }
+    const bool keep = skip && g[i] == 0.0f;
+    p[i] = keep ? before.p : e.p;
+    m[i] = keep ? before.m : e.m;
+    v[i] = keep ? before.v : e.v;
+    if (amsgrad) vmax[i] = keep ? before.vmax : e.vmax;
+  }
+}
+
+// ---- reductions ----
+
+// Largest magnitude of the finite numbers x: their bits compare like integers.
+PAGEDOPT_HD float largest(const float* x) {
+  std::int32_t most = 0;
+  for (int i = 0; i < kBlockElements; ++i) {
+    const auto size = static_cast<std::int32_t>(bits_of(x[i]) & 0x7fffffffu);
+    most = size > most ? size : most;
+  }
+  return float_of(static_cast<std::uint32_t>(most));
+}
+
+double square_sum(const float* x) {
+  double lane[kLanes] = {};
+  for (int i = 0; i < kBlockElements; i += kLanes)
+    for (int j = 0; j < kLanes; ++j) lane[j] += static_cast<double>(x[i + j]) * static_cast<double>(x[i + j]);
+  double sum = 0.0;
+  for (int j = 0; j < kLanes; ++j) sum += lane[j];
+  return sum;
+}
+
+// ---- 8-bit slots ----
+
+template <bool is_signed>
+constexpr std::uint8_t kZeroCode = is_signed ? 127 : 0;
+
+template <bool is_signed>
+PAGEDOPT_HD void decode_block(const std::uint8_t* codes, int n, float absmax, float* to) {
+  alignas(64) std::uint8_t whole[kBlockElements];
+  if (n < kBlockElements) {
+    std::memset(whole, kZeroCode<is_signed>, sizeof whole);
+    std::memcpy(whole, codes, n);
+    codes = whole;
+  }
+  const float* value = code_map_of<is_signed>().value;
+  for (int i = 0; i < kBlockElements; ++i) to[i] = value[codes[i]] * absmax;
+}
+
+template <bool is_signed>
+__attribute__((noinline)) void settle_block(const Encoder& encoder, const float* x, float absmax, std::uint8_t* codes) {
+  for (int i = 0; i < kBlockElements; ++i)
+    if (encode<is_signed>(encoder, x[i]).distance <= kDoubt)
+      codes[i] = static_cast<std::uint8_t>(settle<is_signed>(x[i], absmax, codes[i]));
+}
+
+// Encodes finite numbers x to the nearest values of the map times absmax. Scales x where absmax is tiny.
+template <bool is_signed>
+PAGEDOPT_HD void encode_block(float* x, int n, float absmax, std::uint8_t* to) {
+  if (absmax == 0.0f) {
+    std::memset(to, kZeroCode<is_signed>, n);
+    return;
+  }
+  if (absmax < kSmallAbsmax) {
+    absmax *= kLift;
+    for (int i = 0; i < kBlockElements; ++i) x[i] *= kLift;
+  }
+  const Encoder encoder = encoder_for<is_signed>(absmax);
+  alignas(64) std::uint8_t whole[kBlockElements];
+  std::uint8_t* const codes = n < kBlockElements ? whole : to;
+  std::uint32_t nearest_edge = 0xffffu;
+  for (int i = 0; i < kBlockElements; ++i) {
+    const Encoded encoded = encode<is_signed>(encoder, x[i]);
+    codes[i] = static_cast<std::uint8_t>(encoded.code);
+    nearest_edge = encoded.distance < nearest_edge ? encoded.distance : nearest_edge;
+  }
+  if (nearest_edge <= kDoubt) settle_block<is_signed>(encoder, x, absmax, codes);
+  if (n < kBlockElements) std::memcpy(to, whole, n);
+}
+
+// exp_avg is signed, the others are not.
+void decode_slot(const Piece& piece, int slot, std::int64_t first, int n, float* to) {
+  const auto* codes = static_cast<const std::uint8_t*>(piece.slot[slot]) + first;
+  const float absmax = piece.absmax[slot][piece.codec == Codec::blockwise8 ? first / kBlockElements : 0];
+  slot == 0 ? decode_block<true>(codes, n, absmax, to) : decode_block<false>(codes, n, absmax, to);
+}
+
+void encode_slot(const Piece& piece, int slot, std::int64_t first, int n, float* from) {
+  auto* codes = static_cast<std::uint8_t*>(piece.slot[slot]) + first;
+  float absmax = piece.new_absmax[slot];
+  if (piece.codec == Codec::blockwise8) piece.absmax[slot][first / kBlockElements] = absmax = largest(from);
+  slot == 0 ? encode_block<true>(from, n, absmax, codes) : encode_block<false>(from, n, absmax, codes);
+}
+
+// ---- passes ----
+
+// Calls visit(first, n) for every block.
+template <class Visit>
+PAGEDOPT_HD void for_blocks(const Piece& piece, Visit visit) {
+  for (std::int64_t first = 0; first < piece.numel; first += kBlockElements) {
+    const std::int64_t left = piece.numel - first;
+    visit(first, left < kBlockElements ? static_cast<int>(left) : kBlockElements);
+  }
+}
+
+PAGEDOPT_HD int slots_of(const Piece& piece) { return piece.amsgrad ? 3 : 2; }
+
+// New moments and parameter of one block whose slots and parameter are in `block`.
+template <bool decay, bool amsgrad, bool skip, bool guard>
+void adam_block(const AdamScalars& s, Block& block) {
+  adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, block.p, block.g, block.slot[0], block.slot[1], block.slot[2]);
+}
+
+using AdamBlock = void (*)(const AdamScalars&, Block&);
+
+void load_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
+  for (int slot = 0; slot < slots_of(piece); ++slot) {
+    if (piece.codec == Codec::f32)
+      load(piece.slot[slot], first, n, Dtype::f32, block.slot[slot]);
+    else
+      decode_slot(piece, slot, first, n, block.slot[slot]);
+  }
+}
+
+void store_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
+  for (int slot = 0; slot < slots_of(piece); ++slot) {
+    if (piece.codec == Codec::f32)
+      store(block.slot[slot], first, n, Dtype::f32, piece.slot[slot]);
+    else
+      encode_slot(piece, slot, first, n, block.slot[slot]);
+  }
+}
+
+bool all_zero(const float* x) {
+  std::uint32_t any = 0;
+  for (int i = 0; i < kBlockElements; ++i) any |= bits_of(x[i]) & 0x7fffffffu;
+  return any == 0;
+}
+
+void update_blocks(const Piece& piece, AdamBlock adam_block) {
+  Block block;
+  for_blocks(piece, [&](std::int64_t first, int n) {
+    load(piece.grad, first, n, piece.dtype, block.g);
+    // Encoding anew could change the codes of a block whose gradients are all zero.
+    if (piece.skip_zeros && piece.codec != Codec::tensorwise8 && all_zero(block.g)) return;
+    load(piece.param, first, n, piece.dtype, block.p);
+    load_slots(piece, first, n, block);
+    adam_block(piece.scalars, block);
+    store(block.p, first, n, piece.dtype, piece.param);
+    store_slots(piece, first, n, block);
+  });
+}
+
+template <bool decay, bool amsgrad, bool skip>
+void update_in_place(const Piece& piece) {
+  const auto slot = [&](int i) { return static_cast<float*>(piece.slot[i]); };
+  adam_run<decay, amsgrad, skip, false>(piece.scalars, piece.numel, static_cast<float*>(piece.param),
+                                        static_cast<const float*>(piece.grad), slot(0), slot(1), slot(2));
+}
+
+// Calls visit with every flag as a type.
+template <class Visit>
+PAGEDOPT_HD void with_flags(const Piece& piece, Visit visit) {
+  const auto flag = [](bool on, auto next) { on ? next(std::true_type{}) : next(std::false_type{}); };
+  flag(piece.scalars.coupled_decay != 0.0f, [&](auto decay) {
+    flag(piece.amsgrad, [&](auto amsgrad) {
+      flag(piece.skip_zeros, [&](auto skip) { visit(decay, amsgrad, skip); });
+    });
+  });
+}
+
+AdamBlock adam_block_for(const Piece& piece) {
+  AdamBlock chosen = nullptr;
+  with_flags(piece, [&](auto decay, auto amsgrad, auto skip) {
+    constexpr bool d = decltype(decay)::value, a = decltype(amsgrad)::value, s = decltype(skip)::value;
+    chosen = piece.codec == Codec::f32 ? adam_block<d, a, s, false> : adam_block<d, a, s, true>;
+  });
+  return chosen;
+}
+
+void update(const Piece& piece) {
+  if (piece.codec != Codec::f32 || piece.dtype != Dtype::f32) {
+    update_blocks(piece, adam_block_for(piece));
+    return;
+  }
+  with_flags(piece, [&](auto decay, auto amsgrad, auto skip) {
+    update_in_place<decltype(decay)::value, decltype(amsgrad)::value, decltype(skip)::value>(piece);
+  });
+}
+
+Partial gradient_norm(const Piece& piece) {
+  Partial partial;
+  alignas(64) float g[kBlockElements];
+  for_blocks(piece, [&](std::int64_t first, int n) {
+    load(piece.grad, first, n, piece.dtype, g);
+    partial.grad_square += square_sum(g);
+  });
+  return partial;
+}
+
+// The move of every element, given its new moments: none where nothing is moved.
+void moves(const Piece& piece, const Block& block, float* to) {
+  for (int i = 0; i < kBlockElements; ++i) {
+    const AdamElement e{0.0f, block.slot[0][i], 0.0f, block.slot[piece.amsgrad ? 2 : 1][i]};
+    const bool still = e.m == 0.0f || (piece.skip_zeros && block.g[i] == 0.0f);
+    to[i] = still ? 0.0f : adam_move<true>(piece.scalars, e);
+  }
+}
+
+Partial measure(const Piece& piece) {
+  Partial partial;
+  Block block;
+  alignas(64) float move[kBlockElements];
+  const AdamBlock adam_block = adam_block_for(piece);
+  for_blocks(piece, [&](std::int64_t first, int n) {
+    load(piece.param, first, n, piece.dtype, block.p);
+    load(piece.grad, first, n, piece.dtype, block.g);
+    load_slots(piece, first, n, block);
+    partial.param_square += square_sum(block.p);
+    adam_block(piece.scalars, block);
+    moves(piece, block, move);
+    partial.move_square += square_sum(move);
+    for (int slot = 0; slot < slots_of(piece); ++slot)
+      partial.absmax[slot] = larger(partial.absmax[slot], largest(block.slot[slot]));
+  });
+  return partial;
+}
+
+// ---- the codec by itself ----
+
+// What cannot be stored becomes zero.
+template <bool is_signed>
+void load_storable(const float* from, int n, float* to) {
+  load(from, 0, n, Dtype::f32, to);
+  for (int i = 0; i < kBlockElements; ++i) {
+    const bool storable = magnitude(to[i]) <= FLT_MAX && (is_signed || to[i] > 0.0f);
+    to[i] = storable ? to[i] : 0.0f;
+  }
+}
+
+// One run of elements that share an absmax.
+template <bool is_signed>
+void encode_run(const float* from, std::int64_t numel, std::uint8_t* codes, float& absmax) {
+  alignas(64) float x[kBlockElements];
+  Piece piece{};
+  piece.numel = numel;
+  float most = 0.0f;
+  for_blocks(piece, [&](std::int64_t first, int n) {
+    load_storable<is_signed>(from + first, n, x);
+    most = larger(most, largest(x));
+  });
+  for_blocks(piece, [&](std::int64_t first, int n) {
+    load_storable<is_signed>(from + first, n, x);
+    encode_block<is_signed>(x, n, most, codes + first);
+  });
+  absmax = most;
+}
+
+void encode_all(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed, std::int64_t block) {
+  for (std::int64_t first = 0; first < numel; first += block, ++absmax) {
+    const std::int64_t n = numel - first < block ? numel - first : block;
+    is_signed ? encode_run<true>(from + first, n, codes + first, *absmax) : encode_run<false>(from + first, n, codes + first, *absmax);
+  }
+}
+
+void decode_all(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed, std::int64_t block) {
+  const float* value = is_signed ? kSignedMap.value : kUnsignedMap.value;
+  for (std::int64_t first = 0; first < numel; first += block, ++absmax) {
+    const std::int64_t last = numel - first < block ? numel : first + block;
+    for (std::int64_t i = first; i < last; ++i) to[i] = value[codes[i]] * *absmax;
+  }
+}
+
+}  // namespace
+
+const Kernels kernels = {PAGEDOPT_NAME(PAGEDOPT_ISA), gradient_norm, measure, update, encode_all, decode_all};
+
+}  // namespace PAGEDOPT_ISA
+}  // namespace pagedopt
