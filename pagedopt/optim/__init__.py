@@ -1,0 +1,12 @@
+"""Optimizers with torch's conventions, whose state is 32-bit or 8-bit and may live in pages.
+
+`Adam` couples weight decay, `AdamW` decouples it. `8bit` and `32bit` in a name fix the precision of the state, `Paged` its
+placement. `bitsandbytes_state_dict` writes a checkpoint for bitsandbytes; `load_state_dict` reads its, and torch.optim's.
+"""
+
+from pagedopt.optim.checkpoint import bitsandbytes_state_dict
+from pagedopt.optim.presets import CLASSES
+
+globals().update(CLASSES)
+
+__all__ = [*CLASSES, "bitsandbytes_state_dict"]  # noqa: PLE0604

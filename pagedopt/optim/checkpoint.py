@@ -1,0 +1,187 @@
+"""State dicts: read from pagedopt, torch.optim and bitsandbytes, and written for bitsandbytes."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+from torch import Tensor
+
+from pagedopt.errors import CheckpointError
+from pagedopt.optim.options import OWN_STORAGE, Group, check_options
+from pagedopt.optim.rules import FAMILIES, Family, Variant
+from pagedopt.optim.saved import BITSANDBYTES_NAMES, BLOCK, Saved, code_map, is_bitsandbytes, read_entry
+from pagedopt.optim.transfer import copy_slot
+
+if TYPE_CHECKING:
+    from pagedopt.optim.optimizer import RuleOptimizer
+
+__all__ = ["LoadPlan", "bitsandbytes_state_dict", "read"]
+
+_BITSANDBYTES_ONLY: Final = ("alpha", "t_alpha", "t_beta3")
+"""Options of its groups that Adam has no use for."""
+
+
+@dataclass(frozen=True)
+class LoadPlan:
+    """A state_dict, checked against an optimizer.
+
+    Attributes:
+        groups: the optimizer's groups as they will be.
+        entries: each parameter with a state, its group and its state.
+        others: what the state_dict holds for no parameter.
+    """
+
+    groups: list[Group]
+    entries: list[tuple[Tensor, Group, Saved]]
+    others: dict[Any, Any]
+
+    def borrows_from(self, state: Mapping[Any, Any]) -> bool:
+        """Whether a parameter's state is to come from memory that now holds another's."""
+        owners = {
+            value.data_ptr(): param
+            for param, entry in state.items()
+            if isinstance(entry, Mapping)
+            for value in entry.values()
+            if isinstance(value, Tensor)
+        }
+        return any(
+            owners.get(tensor.data_ptr(), param) is not param
+            for param, _, saved in self.entries
+            for tensor in saved.tensors()
+        )
+
+
+def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: Mapping[str, Any]) -> LoadPlan:
+    """Read a state_dict for an optimizer with these groups.
+
+    Raises:
+        CheckpointError: it does not fit; the message says which parameter and why.
+    """
+    saved_groups = state_dict.get("param_groups")
+    saved_state = state_dict.get("state")
+    if not isinstance(saved_groups, Sequence) or not isinstance(saved_state, Mapping):
+        raise CheckpointError("a state_dict holds `state` (by parameter) and `param_groups` (a list)")
+    _check_sizes(groups, saved_groups)
+    is_foreign = any(is_bitsandbytes(entry) for entry in saved_state.values())
+    merged = [
+        _merge_group(family, group, saved, is_foreign) for group, saved in zip(groups, saved_groups, strict=True)
+    ]
+    if is_foreign:
+        _warn_of_decay(family, variant, merged)
+    keys = list(chain.from_iterable(saved["params"] for saved in saved_groups))
+    entries = []
+    for index, (key, param, group, saved_group) in enumerate(_each_param(keys, merged, saved_groups)):
+        entry = saved_state.get(key)
+        if entry:
+            where = f"parameter {index}"
+            entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
+    others = {key: value for key, value in saved_state.items() if key not in set(keys)}
+    return LoadPlan(merged, entries, others)
+
+
+def _each_param(
+    keys: Sequence[Any], groups: Sequence[Group], saved_groups: Sequence[Group]
+) -> list[tuple[Any, Tensor, Group, Group]]:
+    rows = [
+        (param, group, saved)
+        for group, saved in zip(groups, saved_groups, strict=True)
+        for param in group["params"]
+    ]
+    return [(key, *row) for key, row in zip(keys, rows, strict=True)]
+
+
+def _check_sizes(groups: Sequence[Group], saved_groups: Sequence[Group]) -> None:
+    ours = [len(group["params"]) for group in groups]
+    theirs = [len(group["params"]) for group in saved_groups]
+    if len(ours) != len(theirs):
+        raise CheckpointError(
+            f"the state_dict has a different number of parameter groups: {len(theirs)}, the optimizer {len(ours)}"
+        )
+    if ours != theirs:
+        raise CheckpointError(f"the state_dict has groups of {theirs} parameters, the optimizer of {ours}")
+
+
+def _merge_group(family: Family, group: Group, saved: Group, is_foreign: bool) -> Group:
+    """A group after loading: the saved options, over what only the optimizer knows."""
+    dropped = {"params", *OWN_STORAGE}
+    if is_foreign:
+        dropped.update(_BITSANDBYTES_ONLY)
+    if family.decoupled is not None:
+        dropped.add("decoupled_weight_decay")
+    options = {key: copy.deepcopy(value) for key, value in saved.items() if key not in dropped}
+    if "betas" in options:
+        options["betas"] = tuple(options["betas"])
+    merged = {**group, **options}
+    try:
+        check_options(merged, "the state_dict's group")
+    except ValueError as error:
+        raise CheckpointError(str(error)) from error
+    return merged
+
+
+def _warn_of_decay(family: Family, variant: Variant, groups: Sequence[Group]) -> None:
+    """Adam of bitsandbytes decouples weight decay; a coupled one does not go on as it did."""
+    if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in groups):
+        twin = next(other for other in FAMILIES if other.rule is family.rule and other.decoupled)
+        warnings.warn(
+            f"this bitsandbytes checkpoint was trained with decoupled weight decay, which {variant.class_name(family.stem)} "
+            f"couples; {variant.class_name(twin.stem)}, or decoupled_weight_decay=True, continues the run unchanged",
+            stacklevel=4,
+        )
+
+
+def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
+    """The state of an optimizer as bitsandbytes' class of the same name loads it.
+
+    State that bitsandbytes stores the same way is shared with the optimizer, not copied. The norms of percentile clipping
+    are left out: bitsandbytes 0.50 has no such option.
+
+    Args:
+        optimizer: an optimizer of pagedopt.
+
+    Returns:
+        A state_dict of the flat layout, which every version of bitsandbytes reads.
+
+    Raises:
+        ValueError: for a group with amsgrad, which bitsandbytes does not have.
+    """
+    if any(group["amsgrad"] for group in optimizer.param_groups):
+        raise ValueError("bitsandbytes has no amsgrad: max_exp_avg_sq would be lost")
+    if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups):
+        warnings.warn("bitsandbytes decouples weight decay, which this optimizer couples", stacklevel=2)
+    packed = torch.optim.Optimizer.state_dict(optimizer)
+    groups = [_bitsandbytes_group(group) for group in packed["param_groups"]]
+    params = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
+    state = {
+        key: _bitsandbytes_entry(read_entry(optimizer.family.rule, entry, params[key].shape, {}, f"parameter {key}"))
+        for key, entry in packed["state"].items()
+    }
+    return {"state": state, "param_groups": groups}
+
+
+def _bitsandbytes_group(group: Mapping[str, Any]) -> dict[str, Any]:
+    kept = ("lr", "betas", "eps", "weight_decay", "initial_lr", "param_names", "params")
+    return {key: group[key] for key in kept if key in group} | {"alpha": 0.0, "t_alpha": None, "t_beta3": None}
+
+
+def _bitsandbytes_entry(saved: Saved) -> dict[str, Any]:
+    entry: dict[str, Any] = {"step": int(saved.step)}
+    for name, number in BITSANDBYTES_NAMES.items():
+        slot, signed = saved.slots[name], name == "exp_avg"
+        if slot.absmax is None:
+            entry[f"state{number}"] = slot.values.contiguous()
+            continue
+        codes = torch.empty(slot.values.shape, dtype=torch.uint8)
+        absmax = torch.empty(-(-codes.numel() // BLOCK), dtype=torch.float32)
+        if slot.values.is_contiguous() and slot.absmax.numel() == absmax.numel():
+            codes, absmax = slot.values, slot.absmax
+        else:
+            copy_slot(slot, codes, absmax, signed, lambda target, source: target.copy_(source) and None)
+        entry |= {f"state{number}": codes, f"absmax{number}": absmax, f"qmap{number}": code_map(signed)}
+    return entry

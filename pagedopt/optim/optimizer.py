@@ -1,0 +1,223 @@
+"""The optimizer behind every public class, with the only `step`."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from pagedopt import config, runtime
+from pagedopt.optim import checkpoint
+from pagedopt.optim.faults import core_errors
+from pagedopt.optim.options import Group, check_options, resolve
+from pagedopt.optim.rules import Family, Variant
+from pagedopt.optim.saved import Saved, read_entry
+from pagedopt.optim.state import Entry, Layout, StateStore, check_param
+from pagedopt.optim.sweep import Member, PreparedSweep, hyper_of
+
+__all__ = ["RuleOptimizer"]
+
+
+class RuleOptimizer(torch.optim.Optimizer):
+    """An optimizer whose update is a rule of the core and whose state is kept by a `StateStore`.
+
+    The public classes are made from it by `pagedopt.optim.presets`.
+
+    Args:
+        params: parameters, or dicts of parameter groups.
+        arguments: every argument of the public constructor but `params`.
+    """
+
+    family: ClassVar[Family]
+    variant: ClassVar[Variant]
+    _step_supports_amp_scaling = True
+
+    def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
+        arguments = dict(arguments)
+        paging = arguments.pop("paging")
+        defaults = resolve(self.family, self.variant, arguments)
+        if paging is not None:
+            if not defaults["is_paged"]:
+                raise ValueError(f"{type(self).__name__}: paging={paging!r} was given, but is_paged=False pages nothing")
+            config.load(paging)
+        self._paging: Mapping[str, Any] | None = paging
+        self._prepare_storage()
+        super().__init__(params, defaults)
+
+    def _prepare_storage(self) -> None:
+        self._store = StateStore(self.family.rule, self._paging)
+        self._sweep: PreparedSweep | None = None
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add a parameter group, also between steps.
+
+        Args:
+            param_group: the group's `params`, and options that differ from the constructor's.
+
+        Raises:
+            ValueError: for an option that is not allowed, or a parameter that is listed twice.
+            TypeError: for a parameter that cannot be updated.
+        """
+        before = len(self.param_groups)
+        super().add_param_group(param_group)
+        try:
+            self._check_group(self.param_groups[before])
+        except (TypeError, ValueError):
+            del self.param_groups[before:]
+            raise
+
+    def _check_group(self, group: Group) -> None:
+        where = f"{type(self).__name__}, parameter group"
+        if self.family.decoupled is not None and group["decoupled_weight_decay"] != self.family.decoupled:
+            raise ValueError(f"{where}: decoupled_weight_decay={group['decoupled_weight_decay']!r} contradicts the class")
+        check_options(group, where)
+        if len(set(map(id, group["params"]))) < len(group["params"]):
+            raise ValueError(f"{where}: a parameter is listed twice")
+        for param in group["params"]:
+            check_param(param, may_move=True)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient.
+
+        Args:
+            closure: evaluates the model again, backward included, and returns the loss.
+
+        Returns:
+            The loss, with a closure.
+
+        Raises:
+            PagerError: the pager failed since the last step; parameters and state are as they were.
+            SpillError: the lower tier could not take or give pages.
+            RuntimeError: for a sparse gradient.
+        """
+        runtime.check()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        grad_scale = self._grad_scale()
+        if grad_scale is not None:
+            with core_errors():
+                self._update(grad_scale)
+        return loss
+
+    def _grad_scale(self) -> float | None:
+        """What gradients are to be multiplied by; None when a GradScaler found them to overflow."""
+        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
+        if found_inf is not None and float(found_inf) > 0:
+            return None
+        return 1.0 if scale is None else 1.0 / float(scale)
+
+    def _update(self, grad_scale: float) -> None:
+        hypers = [hyper_of(self.family.rule, group) for group in self.param_groups]
+        if self._sweep is not None and self._sweep.run(self.param_groups, self.state, hypers, grad_scale):
+            return
+        self._sweep = None
+        self._bring_home(creating=True)
+        members = [
+            Member(param, index, self.state[param], Layout.of(param, group, self.family.rule))
+            for index, group in enumerate(self.param_groups)
+            for param in group["params"]
+            if self.state.get(param)
+        ]
+        waiting = [param for param in self._params() if not self.state.get(param)]
+        sweep = PreparedSweep(self.param_groups, self.state, members, waiting, hypers, self._store.arena)
+        if not sweep.run(self.param_groups, self.state, hypers, grad_scale):
+            raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
+        self._sweep = sweep
+
+    def _params(self) -> list[Tensor]:
+        return list(chain.from_iterable(group["params"] for group in self.param_groups))
+
+    def _bring_home(self, *, creating: bool, is_silent: bool = False) -> None:
+        """Make every state one that rows can be made from: missing ones (`creating`) and foreign ones.
+
+        Everything is read and checked before anything is changed.
+        """
+        missing: list[tuple[Tensor, Layout]] = []
+        foreign: list[tuple[Tensor, Layout, Saved]] = []
+        for index, group in enumerate(self.param_groups):
+            check_options(group, f"{type(self).__name__}, parameter group {index}")
+            for number, param in enumerate(group["params"]):
+                entry = self.state.get(param)
+                if not entry and (param.grad is None or not creating):
+                    continue
+                check_param(param)
+                layout = Layout.of(param, group, self.family.rule)
+                if not entry:
+                    missing.append((param, layout))
+                elif not self._store.holds(layout, entry):
+                    where = f"parameter {number} of group {index}"
+                    foreign.append((param, layout, read_entry(self.family.rule, entry, param.shape, {}, where)))
+        for param, layout in missing:
+            self.state[param] = self._store.create(layout)
+        for param, layout, saved in foreign:
+            self.state[param] = self._store.home(layout, saved)
+        if foreign and not is_silent:
+            warnings.warn(
+                f"the state of {len(foreign)} parameters was replaced from outside {type(self).__name__}; "
+                "it was copied to where this optimizer keeps its state",
+                stacklevel=6,  # the line that called step
+            )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Load a state: this class's own, another's of pagedopt, torch.optim's, or that of bitsandbytes.
+
+        State is converted to how this optimizer stores it (`optim_bits`, `min_8bit_size`, `block_wise` and `is_paged` are
+        the optimizer's own; the other options come from the checkpoint, as in torch) and is paged at once where it is
+        to be. It is copied a part at a time: `state_dict` may be memory-mapped.
+
+        Args:
+            state_dict: what `state_dict()` returned.
+
+        Raises:
+            CheckpointError: it does not fit; nothing was changed.
+        """
+        state_dict = state_dict.copy()
+        for hook in self._optimizer_load_state_dict_pre_hooks.values():
+            state_dict = hook(self, state_dict) or state_dict
+        plan = checkpoint.read(self.family, self.variant, self.param_groups, state_dict)
+        self._sweep = None
+        over = {} if plan.borrows_from(self.state) else dict(self.state)
+        self.state = defaultdict(dict, plan.others)
+        self.param_groups = plan.groups
+        with core_errors():
+            for param, group, saved in plan.entries:
+                self.state[param] = self._load_entry(param, group, saved, over.pop(param, None))
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def _load_entry(self, param: Tensor, group: Group, saved: Saved, over: Entry | None) -> Entry:
+        layout = Layout.of(param, group, self.family.rule)
+        is_usable = over is not None and self._store.holds(layout, over)
+        return self._store.home(layout, saved, over if is_usable else None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_paging": self._paging}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"_paging": None, **state})
+        self._prepare_storage()
+        self._bring_home(creating=False, is_silent=True)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RuleOptimizer:
+        clone: RuleOptimizer = self.__class__.__new__(self.__class__)
+        memo[id(self)] = clone
+        shell = {key: value for key, value in self.__getstate__().items() if key != "state"}
+        clone.__setstate__({**copy.deepcopy(shell, memo), "state": defaultdict(dict)})
+        groups = {id(param): group for group in self.param_groups for param in group["params"]}
+        for param, entry in self.state.items():
+            group = groups.get(id(param))
+            if group is None or not entry:
+                clone.state[copy.deepcopy(param, memo)] = copy.deepcopy(entry, memo)
+                continue
+            saved = read_entry(self.family.rule, entry, param.shape, {}, "a parameter")
+            clone.state[copy.deepcopy(param, memo)] = clone._load_entry(param, group, saved, None)
+        return clone

@@ -1,0 +1,179 @@
+"""One parameter's state as somebody else left it (a checkpoint, another optimizer, a framework), read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from pagedopt import _core
+from pagedopt.errors import CheckpointError
+from pagedopt.optim.rules import Rule, Slot
+
+__all__ = [
+    "BITSANDBYTES_NAMES",
+    "BLOCK",
+    "GNORM_HISTORY",
+    "HISTORY_LENGTH",
+    "WRAPPED",
+    "Saved",
+    "SavedSlot",
+    "code_map",
+    "is_bitsandbytes",
+    "read_entry",
+]
+
+BLOCK: Final = 256
+"""Elements that share one absmax."""
+
+OLD_BLOCK: Final = 2048
+"""The same in bitsandbytes before 0.44."""
+
+GNORM_HISTORY: Final = "gnorm_history"
+HISTORY_LENGTH: Final = 100
+
+WRAPPED: Final = "__bnb_optimizer_quant_state__"
+"""Where bitsandbytes since 0.49.2 nests the tensors of an entry."""
+
+BITSANDBYTES_NAMES: Final[dict[str, str]] = {"exp_avg": "1", "exp_avg_sq": "2"}
+"""The number bitsandbytes gives a slot: `state1`, `absmax1`, `qmap1`."""
+
+
+@dataclass(frozen=True)
+class SavedSlot:
+    """One slot: floating point values, or 8-bit codes with their absmax.
+
+    Attributes:
+        values: values or codes, dense, in the parameter's shape.
+        absmax: float32, one for `block` elements in memory order; None for values.
+        block: elements that share one absmax.
+    """
+
+    values: Tensor
+    absmax: Tensor | None = None
+    block: int = BLOCK
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One parameter's state.
+
+    Attributes:
+        step: steps done.
+        slots: by name; a slot that starts at zero may be missing.
+        rest: whatever else the entry held.
+    """
+
+    step: float
+    slots: dict[str, SavedSlot]
+    rest: dict[str, Any]
+
+    def tensors(self) -> list[Tensor]:
+        """Every tensor of the slots."""
+        slots = self.slots.values()
+        return [slot.values for slot in slots] + [slot.absmax for slot in slots if slot.absmax is not None]
+
+
+def code_map(signed: bool) -> Tensor:
+    """The 256 values of the dynamic 8-bit map, float32."""
+    return torch.frombuffer(bytearray(_core.code_map(signed)), dtype=torch.float32)
+
+
+def is_bitsandbytes(entry: object) -> bool:
+    """Whether an entry of a state_dict was written by bitsandbytes."""
+    return isinstance(entry, Mapping) and ("state1" in entry or WRAPPED in entry)
+
+
+def _rename_bitsandbytes(rule: Rule, entry: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A bitsandbytes entry under our names; its maps are checked and left out."""
+    items = {**entry, **entry.get(WRAPPED, {})}
+    items.pop(WRAPPED, None)
+    named: dict[str, Any] = {"step": items.pop("step", None)}
+    for slot in rule.slots:
+        number = BITSANDBYTES_NAMES.get(slot.name)
+        if number is None or f"state{number}" not in items:
+            continue
+        named[slot.name] = _in_c_order(items.pop(f"state{number}"))
+        if f"absmax{number}" in items:
+            named[f"{slot.name}_absmax"] = items.pop(f"absmax{number}")
+        map_ = items.pop(f"qmap{number}", None)
+        if map_ is not None and not torch.equal(map_.cpu().float(), code_map(slot.signed)):
+            raise CheckpointError(f"{where}: qmap{number} is not the dynamic 8-bit map; only that one can be read")
+    return named
+
+
+def _in_c_order(codes: Tensor) -> Tensor:
+    """Bitsandbytes makes parameters contiguous after it took the strides of the state: its state is in C order."""
+    if codes.is_contiguous() or codes.untyped_storage().nbytes() < codes.nbytes:
+        return codes
+    strides = torch.empty(codes.shape, device="meta").stride()
+    return codes.as_strided(codes.shape, strides, codes.storage_offset())
+
+
+def _read_step(entry: Mapping[str, Any], where: str) -> float:
+    step = entry.get("step")
+    if isinstance(step, (bool, type(None))) or not isinstance(step, (int, float, Tensor)):
+        raise CheckpointError(f"{where}: step is {step!r}, not a number or a tensor of one; the state is truncated")
+    if isinstance(step, Tensor) and step.numel() != 1:
+        raise CheckpointError(f"{where}: step has shape {tuple(step.shape)}, not one number")
+    return float(step)
+
+
+def _block_of(absmax: Tensor, numel: int, where: str) -> int:
+    if absmax.dtype != torch.float32:
+        raise CheckpointError(f"{where} is {absmax.dtype}, not torch.float32")
+    for block in (BLOCK, OLD_BLOCK, max(numel, 1)):
+        if absmax.numel() == -(-numel // block):
+            return block
+    raise CheckpointError(
+        f"{where} has {absmax.numel()} values for {numel} elements; "
+        f"{-(-numel // BLOCK)} (one for {BLOCK}), {-(-numel // OLD_BLOCK)} (one for {OLD_BLOCK}) or 1 fit"
+    )
+
+
+def _read_slot(slot: Slot, entry: Mapping[str, Any], shape: torch.Size, where: str) -> SavedSlot:
+    values = entry[slot.name]
+    if not isinstance(values, Tensor):
+        raise CheckpointError(f"{where}: {slot.name} is {type(values).__name__}, not a tensor")
+    if values.shape != shape:
+        raise CheckpointError(f"{where}: {slot.name} has shape {tuple(values.shape)}, the parameter {tuple(shape)}")
+    if values.is_floating_point():
+        return SavedSlot(values)
+    if values.dtype != torch.uint8:
+        raise CheckpointError(f"{where}: {slot.name} is {values.dtype}; floating point values or uint8 codes are read")
+    absmax = entry.get(f"{slot.name}_absmax")
+    if not isinstance(absmax, Tensor):
+        raise CheckpointError(f"{where}: {slot.name} holds 8-bit codes, but {slot.name}_absmax is missing")
+    block = _block_of(absmax, values.numel(), f"{where}: {slot.name}_absmax")
+    return SavedSlot(values, absmax.flatten(), block)
+
+
+def read_entry(rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str) -> Saved:
+    """Read one parameter's state, of ours, of torch.optim or of bitsandbytes, and check that it fits.
+
+    Args:
+        rule: the rule it is to serve.
+        entry: the state.
+        shape: the parameter's.
+        options: options of the group the state was made with, where they are known: a slot they switch on must be there.
+        where: which parameter this is, for messages.
+
+    Raises:
+        CheckpointError: naming what does not fit; nothing was changed.
+    """
+    named = _rename_bitsandbytes(rule, entry, where) if is_bitsandbytes(entry) else dict(entry)
+    step = _read_step(named, where)
+    slots = {}
+    for slot in rule.slots:
+        if slot.name in named:
+            slots[slot.name] = _read_slot(slot, named, shape, where)
+        elif slot.option is None or options.get(slot.option):
+            raise CheckpointError(f"{where}: {slot.name} is missing; the state is truncated")
+    taken = {"step", *slots, *(f"{name}_absmax" for name in slots)}
+    history = named.get(GNORM_HISTORY)
+    if history is not None and (not isinstance(history, Tensor) or history.numel() != HISTORY_LENGTH):
+        raise CheckpointError(f"{where}: {GNORM_HISTORY} is not a tensor of {HISTORY_LENGTH} norms")
+    return Saved(step, slots, {key: value for key, value in named.items() if key not in taken})

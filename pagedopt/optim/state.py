@@ -1,0 +1,230 @@
+"""Where the state of an optimizer's parameters lives: pages of the arena, or ordinary memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from pagedopt import _core, runtime
+from pagedopt.optim.options import codec_of
+from pagedopt.optim.rules import Rule, Slot
+from pagedopt.optim.saved import BLOCK, GNORM_HISTORY, HISTORY_LENGTH, Saved
+from pagedopt.optim.transfer import copy_slot, same_order
+
+__all__ = ["DTYPES", "Entry", "Layout", "Piece", "StateStore", "check_param"]
+
+Entry = dict[str, Any]
+
+ALIGNMENT: Final = 256
+
+DTYPES: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+"""The types of parameters, and their names in the core."""
+
+
+def check_param(param: Tensor, *, may_move: bool = False) -> None:
+    """Check that a parameter is one the core can update.
+
+    Args:
+        param: the parameter.
+        may_move: whether it may still be on the meta device.
+
+    Raises:
+        TypeError: for a type, a layout or a kind of tensor that has no kernel.
+        ValueError: for a device that has none.
+    """
+    if param.dtype not in DTYPES:
+        kinds = ", ".join(str(dtype) for dtype in DTYPES)
+        raise TypeError(f"a parameter is {param.dtype}; pagedopt updates {kinds}")
+    if param.layout != torch.strided:
+        raise TypeError(f"a parameter has layout {param.layout}; pagedopt updates dense tensors")
+    if hasattr(param, "to_local"):
+        raise TypeError("a parameter is a DTensor; this version of pagedopt updates plain tensors only")
+    if param.device.type != "cpu" and not (may_move and param.device.type == "meta"):
+        raise ValueError(
+            f"a parameter is on {param.device}; this version of pagedopt updates parameters on the cpu. "
+            f"Move the model with .to('cpu'), or use torch.optim for it"
+        )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tensor of a parameter's state.
+
+    Attributes:
+        name: its key.
+        dtype: its type.
+        shape: its shape.
+        strides: its strides, dense.
+        nbytes: its bytes.
+    """
+
+    name: str
+    dtype: torch.dtype
+    shape: torch.Size
+    strides: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one parameter's state is stored.
+
+    Attributes:
+        shape: the parameter's.
+        strides: of the slots: the parameter's own where it is dense.
+        codec: how the core stores the slots.
+        slots: the slots in use.
+        has_history: whether the norms of past gradients are kept.
+        is_paged: whether the state lives in the arena.
+    """
+
+    shape: torch.Size
+    strides: tuple[int, ...]
+    codec: str
+    slots: tuple[Slot, ...]
+    has_history: bool
+    is_paged: bool
+
+    @classmethod
+    def of(cls, param: Tensor, group: Mapping[str, Any], rule: Rule) -> Layout:
+        """The layout of `param` in its group."""
+        strides = param.stride() if param.is_contiguous() else torch.empty_like(param, device="meta").stride()
+        slots = tuple(slot for slot in rule.slots if slot.option is None or group[slot.option])
+        codec = codec_of(group, param.numel())
+        return cls(param.shape, strides, codec, slots, group["percentile_clipping"] < 100, bool(group["is_paged"]))
+
+    def pieces(self) -> list[Piece]:
+        """The tensors of the slots, in the order of their bytes: every slot, then every absmax."""
+        numel = self.shape.numel()
+        if self.codec == "f32":
+            return [Piece(slot.name, torch.float32, self.shape, self.strides, 4 * numel) for slot in self.slots]
+        count = -(-numel // BLOCK) if self.codec == "blockwise8" else min(numel, 1)
+        codes = [Piece(slot.name, torch.uint8, self.shape, self.strides, numel) for slot in self.slots]
+        shape = torch.Size([count])
+        return codes + [Piece(f"{s.name}_absmax", torch.float32, shape, (1,), 4 * count) for s in self.slots]
+
+
+def _round_up(nbytes: int) -> int:
+    return -(-nbytes // ALIGNMENT) * ALIGNMENT
+
+
+def _fits(value: object, piece: Piece) -> bool:
+    """Whether a tensor of state can serve as it is."""
+    if not isinstance(value, Tensor) or value.dtype != piece.dtype or value.device.type != "cpu":
+        return False
+    return value.shape == piece.shape and same_order(value, piece.strides)
+
+
+class StateStore:
+    """Makes the state of parameters, and takes in what others made.
+
+    Args:
+        rule: the rule it serves.
+        paging: settings of the arena, the strongest source; None for those of the process.
+    """
+
+    def __init__(self, rule: Rule, paging: Mapping[str, Any] | None) -> None:
+        self.rule = rule
+        self.paging = paging
+        self._arena: _core.Arena | None = None
+        self._min_paged_bytes = 0
+
+    @property
+    def arena(self) -> _core.Arena | None:
+        """The arena, once anything was placed in it."""
+        return self._arena
+
+    def _open_arena(self) -> _core.Arena:
+        if self._arena is None:
+            self._arena = runtime.arena(self.paging)
+            self._min_paged_bytes = runtime.settings().min_paged_bytes
+        return self._arena
+
+    def create(self, layout: Layout) -> Entry:
+        """The state of a parameter before its first step: everything zero."""
+        entry: Entry = {"step": torch.zeros((), dtype=torch.float32)}
+        entry.update(self._place(layout) if layout.is_paged and layout.shape.numel() else _allocate(layout))
+        if layout.has_history:
+            entry[GNORM_HISTORY] = torch.zeros(HISTORY_LENGTH, dtype=torch.float32)
+        return entry
+
+    def _place(self, layout: Layout) -> dict[str, Tensor]:
+        """One extent of the arena with every piece side by side."""
+        arena = self._open_arena()
+        pieces = layout.pieces()
+        nbytes = sum(_round_up(piece.nbytes) for piece in pieces)
+        extent = arena.allocate(nbytes, keep=nbytes < self._min_paged_bytes)
+        tensors: dict[str, Tensor] = {}
+        offset = 0
+        for piece in pieces:
+            storage = torch.frombuffer(extent.view(offset, piece.nbytes), dtype=piece.dtype).untyped_storage()
+            tensors[piece.name] = torch.empty(0, dtype=piece.dtype).set_(storage, 0, piece.shape, piece.strides)
+            offset += _round_up(piece.nbytes)
+        return tensors
+
+    def holds(self, layout: Layout, entry: Mapping[str, Any]) -> bool:
+        """Whether a parameter's state is stored as `layout` says, where it says."""
+        step = entry.get("step")
+        if not isinstance(step, Tensor) or step.dtype != torch.float32 or step.numel() != 1 or step.device.type != "cpu":
+            return False
+        if layout.has_history:
+            history = entry.get(GNORM_HISTORY)
+            if not isinstance(history, Tensor) or history.dtype != torch.float32 or not history.is_contiguous():
+                return False
+        return all(self._is_home(entry.get(piece.name), piece, layout.is_paged) for piece in layout.pieces())
+
+    def _is_home(self, value: object, piece: Piece, is_paged: bool) -> bool:
+        if not isinstance(value, Tensor) or not _fits(value, piece):
+            return False
+        return not is_paged or not piece.nbytes or self._open_arena().owns(value.data_ptr(), value.nbytes)
+
+    def home(self, layout: Layout, saved: Saved, over: Entry | None = None) -> Entry:
+        """Bring a state home: into the arena or ordinary memory, in the layout of its parameter.
+
+        Args:
+            layout: how it is to be stored.
+            saved: what it holds; missing slots start at zero.
+            over: a state in this layout to write over; None to make a new one.
+        """
+        entry = self.create(layout) if over is None else {piece.name: over[piece.name] for piece in layout.pieces()}
+        entry["step"] = torch.tensor(saved.step, dtype=torch.float32)
+        rest = dict(saved.rest)
+        history = rest.pop(GNORM_HISTORY, None)
+        if layout.has_history:
+            fresh = torch.zeros(HISTORY_LENGTH, dtype=torch.float32)
+            entry[GNORM_HISTORY] = fresh if history is None else fresh.copy_(history.flatten())
+        for slot in layout.slots:
+            absmax = entry.get(f"{slot.name}_absmax") if layout.codec != "f32" else None
+            source = saved.slots.get(slot.name)
+            if source is not None:
+                copy_slot(source, entry[slot.name], absmax, slot.signed, self.write)
+            elif over is not None:
+                self._clear(entry[slot.name], absmax)
+        return {**rest, **entry}
+
+    def _clear(self, data: Tensor, absmax: Tensor | None) -> None:
+        for target in (data, absmax):
+            if target is not None:
+                self.write(target, torch.zeros_like(target))
+
+    def write(self, target: Tensor, source: Tensor) -> None:
+        """Copy `source` over `target`, of the same type and length; pages are pinned while they are written."""
+        if not target.numel() or target.data_ptr() == source.data_ptr():
+            return
+        arena = self._arena
+        if arena is not None and arena.owns(target.data_ptr(), target.nbytes):
+            arena.write(target.data_ptr(), source.contiguous().data_ptr(), target.nbytes)
+        else:
+            target.copy_(source)
+
+
+def _allocate(layout: Layout) -> dict[str, Tensor]:
+    """Every piece in ordinary memory."""
+    return {
+        piece.name: torch.empty_strided(piece.shape, piece.strides, dtype=piece.dtype).zero_()
+        for piece in layout.pieces()
+    }

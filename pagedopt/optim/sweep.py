@@ -1,0 +1,276 @@
+"""The native rows of one optimizer: made once, and each step given only the addresses of parameters and gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import increment_version
+
+from pagedopt import _core
+from pagedopt.optim.rules import Rule
+from pagedopt.optim.saved import GNORM_HISTORY
+from pagedopt.optim.state import DTYPES, Entry, Layout, check_param
+
+__all__ = ["Member", "PreparedSweep", "hyper_of", "structure_of"]
+
+CHUNK: Final = 256
+"""Parameters looked at together: what Python reads of them then stays in the processor's cache."""
+
+_data_ptr = Tensor.data_ptr
+_is_contiguous = Tensor.is_contiguous
+_values = dict.values
+
+
+def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
+    """A group's options as the core takes them."""
+    beta1, beta2 = group["betas"]
+    return _core.Hyper(
+        rule=rule.name,
+        lr=float(group["lr"]),
+        beta1=float(beta1),
+        beta2=float(beta2),
+        eps=float(group["eps"]),
+        weight_decay=float(group["weight_decay"]),
+        decoupled=bool(group["decoupled_weight_decay"]),
+        amsgrad=bool(group["amsgrad"]),
+        maximize=bool(group["maximize"]),
+        skip_zeros=bool(group["skip_zeros"]),
+        max_unorm=float(group["max_unorm"]),
+        percentile_clipping=int(group["percentile_clipping"]),
+    )
+
+
+def structure_of(groups: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
+    """What of the groups the rows and their tasks are made from; other options may change from step to step."""
+    return [
+        (
+            len(group["params"]),
+            group["amsgrad"],
+            group["optim_bits"],
+            group["min_8bit_size"],
+            group["block_wise"],
+            group["is_paged"],
+            group["percentile_clipping"] < 100,
+            group["max_unorm"] > 0,
+        )
+        for group in groups
+    ]
+
+
+@dataclass(frozen=True)
+class Member:
+    """One parameter of a sweep.
+
+    Attributes:
+        param: the parameter.
+        group: the index of its group.
+        entry: its state.
+        layout: how that is stored.
+    """
+
+    param: Tensor
+    group: int
+    entry: Entry
+    layout: Layout
+
+    def append_to(self, rows: _core.Rows) -> None:
+        """Add its row."""
+        is_coded = self.layout.codec != "f32"
+        names = [slot.name for slot in self.layout.slots]
+        slots = [self.entry[name].data_ptr() for name in names] + [0, 0]
+        absmax = [self.entry[f"{name}_absmax"].data_ptr() if is_coded else 0 for name in names] + [0, 0]
+        history = self.entry[GNORM_HISTORY].data_ptr() if self.layout.has_history else 0
+        rows.append(
+            param=self.param.data_ptr(),
+            slots=(slots[0], slots[1], slots[2]),
+            absmax=(absmax[0], absmax[1], absmax[2]),
+            step=self.entry["step"].data_ptr(),
+            gnorm_history=history,
+            numel=self.param.numel(),
+            group=self.group,
+            dtype=DTYPES[self.param.dtype],
+            codec=self.layout.codec,
+        )
+
+
+@dataclass
+class _Gathered:
+    """What one step works on."""
+
+    params: list[int] = field(default_factory=list)
+    grads: list[int] = field(default_factory=list)
+    touched: list[Tensor] = field(default_factory=list)
+    kept: list[Tensor] = field(default_factory=list)
+    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+
+
+class _Chunk:
+    """A few rows, and what they looked like when they were made."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.params = [member.param for member in members]
+        self.entries = [member.entry for member in members]
+        self.strides = [member.layout.strides for member in members]
+        self.shapes = [(param.dtype, param.shape, param.stride()) for param in self.params]
+        self.nbytes = [param.nbytes for param in self.params]
+        self.addresses = list(map(_data_ptr, self.params))
+        self.state = self._state_addresses()
+        self.is_plain = all(map(_is_contiguous, self.params))
+        # The rows hold bare addresses: this keeps what they point at alive, whatever becomes of the state's tensors.
+        self.memory = [value.untyped_storage() for entry in self.entries for value in _tensors(entry)]
+
+    def _state_addresses(self) -> list[int]:
+        try:
+            return list(map(_data_ptr, chain.from_iterable(map(_values, self.entries))))
+        except TypeError:  # something in the state is no tensor
+            return [value.data_ptr() for entry in self.entries for value in _tensors(entry)]
+
+    def gather(self, step: _Gathered) -> bool:
+        """Add this step's addresses. False when parameters or state are no longer what the rows were made from."""
+        if self._state_addresses() != self.state or not self._follow():
+            return False
+        grads = [param.grad for param in self.params]
+        live = [grad for grad in grads if grad is not None]
+        touched = self.params
+        if len(live) < len(grads):  # a parameter without a gradient stands in for it in the checks
+            touched = [param for param, grad in zip(self.params, grads, strict=True) if grad is not None]
+            live = [param if grad is None else grad for param, grad in zip(self.params, grads, strict=True)]
+        try:
+            addresses = list(map(_data_ptr, live))
+            is_usual = self.is_plain and False not in map(_is_contiguous, live)
+        except RuntimeError:  # a sparse gradient has no storage
+            is_usual = False
+        if not is_usual or [grad.nbytes for grad in live] != self.nbytes:
+            live = [self._usable(index, grad) for index, grad in enumerate(live)]
+            addresses = list(map(_data_ptr, live))
+            step.kept += live
+        if len(touched) < len(grads):
+            addresses = [0 if grad is None else at for grad, at in zip(grads, addresses, strict=True)]
+        step.grads += addresses
+        step.touched += touched
+        step.params += self.addresses if self.is_plain else self._dense(step, grads)
+        return True
+
+    def _follow(self) -> bool:
+        """Take note of parameters that moved. False when one changed in more than its place."""
+        addresses = list(map(_data_ptr, self.params))
+        if addresses != self.addresses:
+            if [(param.dtype, param.shape, param.stride()) for param in self.params] != self.shapes:
+                return False
+            for param in self.params:
+                check_param(param)
+            self.addresses = addresses
+        return True
+
+    def _usable(self, index: int, grad: Tensor) -> Tensor:
+        """A gradient in the type and order of its row, copied where it comes in another order."""
+        dtype, shape, _ = self.shapes[index]
+        if grad.layout != torch.strided:
+            raise RuntimeError(
+                f"a gradient has layout {grad.layout}; Adam's moments need dense gradients. "
+                "Use torch.optim.SparseAdam for it, or sparse=False in its embedding"
+            )
+        if grad.dtype != dtype or grad.shape != shape:
+            raise RuntimeError(
+                f"a gradient is {grad.dtype} of shape {tuple(grad.shape)}, its parameter {dtype} of {tuple(shape)}"
+            )
+        if grad.stride() == self.strides[index]:
+            return grad
+        return torch.empty_strided(shape, self.strides[index], dtype=dtype).copy_(grad)
+
+    def _dense(self, step: _Gathered, grads: Sequence[Tensor | None]) -> list[int]:
+        """Addresses of the parameters, of dense copies for those with gaps."""
+        addresses = list(self.addresses)
+        for index, (param, strides) in enumerate(zip(self.params, self.strides, strict=True)):
+            if param.stride() != strides and grads[index] is not None:
+                copy = torch.empty_strided(param.shape, strides, dtype=param.dtype).copy_(param)
+                step.copies.append((param, copy))
+                addresses[index] = copy.data_ptr()
+        return addresses
+
+
+def _tensors(entry: Mapping[str, Any]) -> list[Tensor]:
+    return [value for value in entry.values() if isinstance(value, Tensor)]
+
+
+class PreparedSweep:
+    """The rows of an optimizer's parameters, valid while nothing they point at was replaced.
+
+    Args:
+        groups: the parameter groups.
+        state: the optimizer's state.
+        members: the parameters that have a state, in the order of the step.
+        waiting: the parameters that will get one with their first gradient.
+        hypers: the options of every group.
+        arena: the arena paged state lives in, if there is any.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        state: Mapping[Any, Any],
+        members: Sequence[Member],
+        waiting: Sequence[Tensor],
+        hypers: list[_core.Hyper],
+        arena: _core.Arena | None,
+    ) -> None:
+        self._structure = structure_of(groups)
+        self._params = list(map(id, chain.from_iterable(group["params"] for group in groups)))
+        self._entries = list(map(id, state.values()))
+        self._waiting = list(waiting)
+        self._empty = [member for member in members if not member.param.numel()]
+        full = [member for member in members if member.param.numel()]
+        self._chunks = [_Chunk(full[first : first + CHUNK]) for first in range(0, len(full), CHUNK)]
+        self._rows = _core.Rows()
+        for member in full:
+            member.append_to(self._rows)
+        self._addresses = list(chain.from_iterable(chunk.addresses for chunk in self._chunks))
+        self._sweep = _core.Sweep(self._rows, hypers, arena)
+
+    def run(
+        self,
+        groups: Sequence[Mapping[str, Any]],
+        state: Mapping[Any, Any],
+        hypers: list[_core.Hyper],
+        grad_scale: float,
+    ) -> bool:
+        """Update every parameter that has a gradient.
+
+        Args:
+            groups: the parameter groups, as they are now.
+            state: the optimizer's state, as it is now.
+            hypers: the options of every group, as they are now.
+            grad_scale: what gradients are multiplied by.
+
+        Returns:
+            False, with nothing done, when groups, parameters or state are no longer what this was made from.
+        """
+        step = _Gathered()
+        if not self._is_current(groups, state) or not all(chunk.gather(step) for chunk in self._chunks):
+            return False
+        if step.params != self._addresses:
+            self._rows.set_params(step.params)
+            self._addresses = step.params
+        self._rows.set_grads(step.grads)
+        if len(self._rows):
+            self._sweep.step(hypers, grad_scale, torch.get_num_threads())
+        for param, copy in step.copies:
+            param.copy_(copy)
+        for member in self._empty:
+            if member.param.grad is not None:
+                member.entry["step"] += 1
+        increment_version(step.touched)
+        return True
+
+    def _is_current(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
+        return (
+            list(map(id, chain.from_iterable(group["params"] for group in groups))) == self._params
+            and list(map(id, state.values())) == self._entries
+            and structure_of(groups) == self._structure
+            and all(param.grad is None for param in self._waiting)
+        )

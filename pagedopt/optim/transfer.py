@@ -1,0 +1,93 @@
+"""Values of a slot from where they are to where they belong, through whatever codecs lie between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from pagedopt import _core
+from pagedopt.optim.saved import OLD_BLOCK, SavedSlot
+
+__all__ = ["Write", "copy_slot", "flat", "same_order"]
+
+Write = Callable[[Tensor, Tensor], None]
+"""Writes its second argument, contiguous, over its first, of the same type and length."""
+
+CHUNK: Final = OLD_BLOCK * 1024
+"""Elements converted at a time: no more than 8 MiB of them exist twice."""
+
+
+def flat(tensor: Tensor) -> Tensor:
+    """A dense tensor's elements in the order of memory, sharing it."""
+    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+
+
+def same_order(tensor: Tensor, strides: tuple[int, ...]) -> bool:
+    """Whether a tensor's elements lie in memory as those of a dense tensor of its shape with `strides`."""
+    if tensor.stride() == strides:
+        return True
+    like = torch.empty_strided(tensor.shape, strides, device="meta")
+    return tensor.is_contiguous() and like.is_contiguous()
+
+
+def _decode(codes: Tensor, slot: SavedSlot, signed: bool, first: int) -> Tensor:
+    """The values of `codes`, which begin at element `first` of the slot."""
+    assert slot.absmax is not None
+    values = torch.empty(codes.numel(), dtype=torch.float32)
+    absmax = slot.absmax[first // slot.block :]
+    block = min(slot.block, codes.numel())
+    _core.decode(codes.data_ptr(), absmax.data_ptr(), codes.numel(), values.data_ptr(), signed, block)
+    return values
+
+
+def _values(slot: SavedSlot, strides: tuple[int, ...], signed: bool, length: int) -> Iterator[tuple[int, Tensor]]:
+    """The slot's values as float32 in the order of `strides`, `length` at a time, with the index of the first."""
+    if not same_order(slot.values, strides):
+        slot = SavedSlot(_restrided(slot, strides, signed))
+    source = flat(slot.values)
+    for first in range(0, source.numel(), length):
+        part = source[first : first + length].cpu()
+        yield first, part.float() if slot.absmax is None else _decode(part, slot, signed, first)
+
+
+def _restrided(slot: SavedSlot, strides: tuple[int, ...], signed: bool) -> Tensor:
+    values = slot.values
+    if slot.absmax is not None:
+        values = torch.empty_strided(values.shape, values.stride(), dtype=torch.float32)
+        flat(values).copy_(_decode(flat(slot.values.cpu()), slot, signed, 0))
+    return torch.empty_strided(values.shape, strides, dtype=torch.float32).copy_(values)
+
+
+def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bool, write: Write) -> None:
+    """Write a slot.
+
+    The bytes are kept where both sides store them alike; else the values are decoded and encoded again, a part at a time.
+
+    Args:
+        source: what to write.
+        data: where to, float32 or uint8 codes, dense.
+        absmax: where the absmax belong, with codes; one for 256 elements, or a single one.
+        signed: whether the values have a sign.
+        write: writes into the memory of `data` and `absmax`.
+    """
+    numel = data.numel()
+    block = numel if absmax is None or absmax.numel() == 1 else 256
+    if absmax is not None and source.absmax is not None and same_order(source.values, data.stride()):
+        if -(-numel // source.block) == absmax.numel():
+            write(flat(data), flat(source.values).cpu())
+            write(absmax, source.absmax.cpu())
+            return
+    target = flat(data)
+    for first, values in _values(source, data.stride(), signed, CHUNK if block == 256 or absmax is None else numel):
+        last = first + values.numel()
+        if absmax is None:
+            write(target[first:last], values)
+            continue
+        codes = torch.empty(values.numel(), dtype=torch.uint8)
+        maxima = torch.empty(-(-values.numel() // block), dtype=torch.float32)
+        _core.encode(values.data_ptr(), values.numel(), codes.data_ptr(), maxima.data_ptr(), signed, block)
+        write(target[first:last], codes)
+        write(absmax[first // block : -(-last // block)], maxima)
