@@ -146,7 +146,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
       const auto budget = mover_.budget();
       over = budget && pages_.upper() > static_cast<std::int64_t>(*budget);
     }
-    if (over) mover_.move_down(page, Reason::budget);
+    if (over && mover_.move_down(page, Reason::budget)) nudge();
   }
 }
 
@@ -155,7 +155,7 @@ std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
   std::size_t moved = 0;
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page)
     moved += mover_.move_up(page) ? 1 : 0;
-  sync_.moved.notify_all();
+  nudge();
   return moved;
 }
 
@@ -307,6 +307,7 @@ void Arena::nudge() noexcept {
   std::lock_guard lock(sync_.mutex);
   schedule_.disarm();
   sync_.work.notify_all();
+  sync_.moved.notify_all();
 }
 
 void Arena::pin_slowly(PageIndex page) {

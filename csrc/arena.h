@@ -119,7 +119,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void release(std::byte* begin, std::size_t bytes, bool keep);
   void discard(PageIndex page);
   void pin_slowly(PageIndex page);
-  void nudge() noexcept;
+  void nudge() noexcept;  // something may have changed for whoever waits
   void announce();  // pre: lock held
   bool needs_plan(const Sweep& sweep) const;
   void wait_for_plan(std::unique_lock<std::mutex>& lock);

@@ -10,6 +10,8 @@
 #include "sweep.h"
 #include "vm.h"
 
+PYBIND11_MAKE_OPAQUE(std::vector<pagedopt::Row>)
+
 namespace py = pybind11;
 using namespace pybind11::literals;
 

@@ -9,7 +9,6 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pagedopt import _core, config
@@ -87,6 +86,8 @@ def configure(**values: Any) -> None:
     """
     process = _process
     with process.lock:
+        if process.arena is not None:
+            _refuse_fixed(process, config.load({**values, **process.keywords}))
         config.configure(**values)
         if process.arena is not None:
             _apply(process, process.keywords)
@@ -94,22 +95,29 @@ def configure(**values: Any) -> None:
 
 def _apply(process: _Process, keywords: dict[str, Any]) -> None:
     loaded = config.load(keywords)
-    if process.arena is not None and process.settings is not None:
-        before = process.settings
-        changed = [name for name in _FIXED if getattr(loaded, name) != getattr(before, name)]
-        if changed:
-            raise ConfigError(
-                Problem("the running arena", f"{name} is {getattr(before, name)} and cannot become {getattr(loaded, name)}",
-                        "set it before the first paged optimizer is stepped")
-                for name in changed
-            )
+    if process.arena is not None:
+        _refuse_fixed(process, loaded)
         if process.pager is not None:
             process.pager.tune(loaded)
     process.keywords, process.settings = keywords, loaded
 
 
+def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
+    problems = [
+        Problem(
+            "the running arena",
+            f"{name} is {getattr(process.settings, name)} and cannot become {getattr(loaded, name)}",
+            "set it before the first paged optimizer steps",
+        )
+        for name in _FIXED
+        if getattr(loaded, name) != getattr(process.settings, name)
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
 def _make_arena(settings: config.Settings) -> _core.Arena:
-    directory: Path | None = spill_directory(settings.spill_dir, os.environ).path
+    directory = spill_directory(settings.spill_dir, os.environ).path
     reserve_bytes = 2 * read_host_memory().total_bytes + shutil.disk_usage(directory).free
     return _core.Arena(
         page_bytes=settings.page_bytes,

@@ -1,0 +1,65 @@
+"""The point of it all: a model trains with PagedAdamW where torch.optim.AdamW is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# 24e6 parameters: 92 MiB of parameters, as much of gradients, 183 MiB of state.
+TRAINING = """
+import os, sys
+import torch
+torch.zeros(1000).exp()  # whatever torch allocates once
+from pagedopt import optim
+from pathlib import Path
+import pagedopt
+pagedopt.configure(budget="32MiB", pager=True)
+parameters = [torch.nn.Parameter(torch.full((1_000_000,), 0.5)) for _ in range(24)]
+for parameter in parameters:
+    parameter.grad = torch.ones_like(parameter)
+cls = getattr(optim if sys.argv[1].startswith("Paged") else torch.optim, sys.argv[1])
+kwargs = {} if sys.argv[1].startswith("Paged") else {"foreach": False}
+optimizer = cls(parameters, lr=1e-2, **kwargs)
+limit = Path(sys.argv[2])
+used = int((limit / "memory.usage_in_bytes").read_text())
+(limit / "cgroup.procs").write_text(str(os.getpid()))
+(limit / "memory.limit_in_bytes").write_text(str(int(sys.argv[3]) << 20))
+for _ in range(3):
+    optimizer.step()
+print("trained", float(parameters[-1][-1]))
+"""
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    """A memory cgroup of the test's own (version 1, as root)."""
+    root = Path("/sys/fs/cgroup/memory")
+    path = root / f"pagedopt-test-{os.getpid()}"
+    if not (root / "memory.limit_in_bytes").exists():
+        pytest.skip("no version 1 memory cgroup is mounted; version 2 needs a delegated controller")
+    try:
+        path.mkdir()
+    except OSError as error:
+        pytest.skip(f"no memory cgroup can be made here: {error}")
+    yield path
+    path.rmdir()
+
+
+def train(cls: str, cgroup: Path, limit_mib: int) -> subprocess.CompletedProcess[str]:
+    # The process charges what it allocates after it has joined: the state, and page tables.
+    command = [sys.executable, "-c", TRAINING, cls, str(cgroup), str(limit_mib)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+
+
+def test_trains_where_torch_is_killed(cgroup: Path) -> None:
+    killed = train("AdamW", cgroup, 120)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    paged = train("PagedAdamW", cgroup, 120)
+    assert paged.returncode == 0, paged.stdout + paged.stderr
+    assert paged.stdout.startswith("trained 0.47")
