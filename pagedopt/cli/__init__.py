@@ -1,0 +1,71 @@
+"""The `pagedopt` command: one module a verb, none of which loads torch before it runs.
+
+Exit codes: 0 it worked, 1 it failed and said why on stderr, 2 it was called wrongly.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import Protocol
+
+from pagedopt import __version__
+from pagedopt.cli import demo
+from pagedopt.errors import PagedoptError
+
+__all__ = ["main"]
+
+
+class Verb(Protocol):
+    """What the module of a verb has."""
+
+    __doc__: str | None
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+
+    def run(self, arguments: argparse.Namespace) -> None:
+        """Does the work.
+
+        Raises:
+            PagedoptError: it failed; the command prints the message and exits with 1.
+        """
+
+
+VERBS: dict[str, Verb] = {"demo": demo}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="pagedopt", description="PyTorch optimizers whose state lives in pages that a pager moves between tiers."
+    )
+    parser.add_argument("--version", action="version", version=f"pagedopt {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        text = (verb.__doc__ or "").strip()
+        child = verbs.add_parser(name, help=text.splitlines()[0], description=text)
+        verb.add_arguments(child)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        argv: its arguments, `sys.argv[1:]` by default.
+
+    Returns:
+        The exit code.
+    """
+    arguments = make_parser().parse_args(argv)
+    try:
+        VERBS[arguments.verb].run(arguments)
+    except PagedoptError as error:
+        print(f"pagedopt {arguments.verb}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"pagedopt {arguments.verb}: interrupted", file=sys.stderr)
+        return 1
+    return 0
