@@ -1,7 +1,8 @@
 """Optimizers with torch's conventions, whose state is 32-bit or 8-bit and may live in pages.
 
-`Adam` couples weight decay, `AdamW` decouples it. `8bit` and `32bit` in a name fix the precision of the state, `Paged` its
-placement. `bitsandbytes_state_dict` writes a checkpoint for bitsandbytes; `load_state_dict` reads its, and torch.optim's.
+`Adam` couples weight decay, `AdamW` decouples it. `8bit` and `32bit` in a name fix the precision of the state, `Paged`
+its placement. `bitsandbytes_state_dict` writes a checkpoint for bitsandbytes; `load_state_dict` reads its checkpoints
+and those of torch.optim. `__init__.pyi` tells type checkers of the classes; tools/make_optim_stub.py makes it.
 """
 
 from pagedopt.optim.checkpoint import bitsandbytes_state_dict
@@ -9,4 +10,4 @@ from pagedopt.optim.presets import CLASSES
 
 globals().update(CLASSES)
 
-__all__ = [*CLASSES, "bitsandbytes_state_dict"]  # noqa: PLE0604
+__all__ = [*CLASSES, "bitsandbytes_state_dict"]

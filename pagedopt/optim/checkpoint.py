@@ -69,9 +69,7 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
         raise CheckpointError("a state_dict holds `state` (by parameter) and `param_groups` (a list)")
     _check_sizes(groups, saved_groups)
     is_foreign = any(is_bitsandbytes(entry) for entry in saved_state.values())
-    merged = [
-        _merge_group(family, group, saved, is_foreign) for group, saved in zip(groups, saved_groups, strict=True)
-    ]
+    merged = [_merge_group(family, group, saved, is_foreign) for group, saved in zip(groups, saved_groups, strict=True)]
     if is_foreign:
         _warn_of_decay(family, variant, merged)
     keys = list(chain.from_iterable(saved["params"] for saved in saved_groups))
@@ -89,9 +87,7 @@ def _each_param(
     keys: Sequence[Any], groups: Sequence[Group], saved_groups: Sequence[Group]
 ) -> list[tuple[Any, Tensor, Group, Group]]:
     rows = [
-        (param, group, saved)
-        for group, saved in zip(groups, saved_groups, strict=True)
-        for param in group["params"]
+        (param, group, saved) for group, saved in zip(groups, saved_groups, strict=True) for param in group["params"]
     ]
     return [(key, *row) for key, row in zip(keys, rows, strict=True)]
 
@@ -129,18 +125,19 @@ def _warn_of_decay(family: Family, variant: Variant, groups: Sequence[Group]) ->
     """Adam of bitsandbytes decouples weight decay; a coupled one does not go on as it did."""
     if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in groups):
         twin = next(other for other in FAMILIES if other.rule is family.rule and other.decoupled)
+        ours, theirs = variant.class_name(family.stem), variant.class_name(twin.stem)
         warnings.warn(
-            f"this bitsandbytes checkpoint was trained with decoupled weight decay, which {variant.class_name(family.stem)} "
-            f"couples; {variant.class_name(twin.stem)}, or decoupled_weight_decay=True, continues the run unchanged",
-            stacklevel=4,
+            f"this bitsandbytes checkpoint was trained with decoupled weight decay, which {ours} couples; "
+            f"{theirs}, or {ours} with decoupled_weight_decay=True, continues the run unchanged",
+            stacklevel=4,  # the line that called load_state_dict
         )
 
 
 def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
     """The state of an optimizer as bitsandbytes' class of the same name loads it.
 
-    State that bitsandbytes stores the same way is shared with the optimizer, not copied. The norms of percentile clipping
-    are left out: bitsandbytes 0.50 has no such option.
+    State that bitsandbytes stores the same way is shared with the optimizer, not copied. The norms of percentile
+    clipping are left out: bitsandbytes 0.50 has no such option.
 
     Args:
         optimizer: an optimizer of pagedopt.
@@ -170,6 +167,10 @@ def _bitsandbytes_group(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: group[key] for key in kept if key in group} | {"alpha": 0.0, "t_alpha": None, "t_beta3": None}
 
 
+def _overwrite(target: Tensor, source: Tensor) -> None:
+    target.copy_(source)
+
+
 def _bitsandbytes_entry(saved: Saved) -> dict[str, Any]:
     entry: dict[str, Any] = {"step": int(saved.step)}
     for name, number in BITSANDBYTES_NAMES.items():
@@ -182,6 +183,6 @@ def _bitsandbytes_entry(saved: Saved) -> dict[str, Any]:
         if slot.values.is_contiguous() and slot.absmax.numel() == absmax.numel():
             codes, absmax = slot.values, slot.absmax
         else:
-            copy_slot(slot, codes, absmax, signed, lambda target, source: target.copy_(source) and None)
+            copy_slot(slot, codes, absmax, signed, _overwrite)
         entry |= {f"state{number}": codes, f"absmax{number}": absmax, f"qmap{number}": code_map(signed)}
     return entry

@@ -44,7 +44,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         defaults = resolve(self.family, self.variant, arguments)
         if paging is not None:
             if not defaults["is_paged"]:
-                raise ValueError(f"{type(self).__name__}: paging={paging!r} was given, but is_paged=False pages nothing")
+                raise ValueError(
+                    f"{type(self).__name__}: paging={paging!r} contradicts is_paged=False, which pages nothing"
+                )
             config.load(paging)
         self._paging: Mapping[str, Any] | None = paging
         self._prepare_storage()
@@ -74,8 +76,9 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _check_group(self, group: Group) -> None:
         where = f"{type(self).__name__}, parameter group"
-        if self.family.decoupled is not None and group["decoupled_weight_decay"] != self.family.decoupled:
-            raise ValueError(f"{where}: decoupled_weight_decay={group['decoupled_weight_decay']!r} contradicts the class")
+        decoupled = group["decoupled_weight_decay"]
+        if self.family.decoupled is not None and decoupled != self.family.decoupled:
+            raise ValueError(f"{where}: decoupled_weight_decay={decoupled!r} contradicts the class")
         check_options(group, where)
         if len(set(map(id, group["params"]))) < len(group["params"]):
             raise ValueError(f"{where}: a parameter is listed twice")
@@ -170,9 +173,9 @@ class RuleOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state: this class's own, another's of pagedopt, torch.optim's, or that of bitsandbytes.
 
-        State is converted to how this optimizer stores it (`optim_bits`, `min_8bit_size`, `block_wise` and `is_paged` are
-        the optimizer's own; the other options come from the checkpoint, as in torch) and is paged at once where it is
-        to be. It is copied a part at a time: `state_dict` may be memory-mapped.
+        State is converted to how this optimizer stores it (`optim_bits`, `min_8bit_size`, `block_wise` and `is_paged`
+        are the optimizer's own; the other options come from the checkpoint, as in torch) and is paged at once where it
+        is to be. It is copied a part at a time: `state_dict` may be memory-mapped.
 
         Args:
             state_dict: what `state_dict()` returned.

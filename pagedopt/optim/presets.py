@@ -25,8 +25,8 @@ _ARGUMENTS: tuple[_Row, ...] = (
         "args",
         None,
         "object",
-        "a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`, `max_unorm` and\n"
-        "`skip_zeros` replace the arguments of that name.",
+        "a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,\n"
+        "`max_unorm` and `skip_zeros` replace the arguments of that name.",
     ),
     ("min_8bit_size", 4096, "int", "parameters with fewer elements keep 32-bit state."),
     (
@@ -71,7 +71,8 @@ def signature_of(family: Family, variant: Variant) -> inspect.Signature:
 
 def _doc(family: Family, variant: Variant) -> str:
     decay = "decoupled from the gradient" if family.decoupled else "added to the gradient unless decoupled"
-    lines = [f"{family.summary}; {variant.note} ({family.source}).", "", "Args:", "    params: parameters, or dicts of groups."]
+    lines = [f"{family.summary}; {variant.note}.", "", f"The rule is that of {family.source}.", "", "Args:"]
+    lines.append("    params: parameters, or dicts of parameter groups.")
     for (name, _, _, text), _ in _rows(family, variant):
         lines.append(f"    {name}: " + text.format(decay=decay).replace("\n", "\n        "))
     lines += ["", "Raises:", "    ValueError: for a value that is not allowed or contradicts the class."]
@@ -108,7 +109,5 @@ def _make(family: Family, variant: Variant) -> type[RuleOptimizer]:
     return type(name, (RuleOptimizer,), body)
 
 
-CLASSES = {
-    variant.class_name(family.stem): _make(family, variant) for family in FAMILIES for variant in VARIANTS
-}
+CLASSES = {variant.class_name(family.stem): _make(family, variant) for family in FAMILIES for variant in VARIANTS}
 """Every public class by its name."""

@@ -151,14 +151,16 @@ def _read_slot(slot: Slot, entry: Mapping[str, Any], shape: torch.Size, where: s
     return SavedSlot(values, absmax.flatten(), block)
 
 
-def read_entry(rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str) -> Saved:
+def read_entry(
+    rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str
+) -> Saved:
     """Read one parameter's state, of ours, of torch.optim or of bitsandbytes, and check that it fits.
 
     Args:
         rule: the rule it is to serve.
         entry: the state.
         shape: the parameter's.
-        options: options of the group the state was made with, where they are known: a slot they switch on must be there.
+        options: options of the group the state was made with, where known; a slot they switch on must be there.
         where: which parameter this is, for messages.
 
     Raises:

@@ -69,6 +69,10 @@ class Piece:
     nbytes: int
 
 
+_STEP: Final = Piece("step", torch.float32, torch.Size([]), (), 4)
+_HISTORY: Final = Piece(GNORM_HISTORY, torch.float32, torch.Size([HISTORY_LENGTH]), (1,), 4 * HISTORY_LENGTH)
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one parameter's state is stored.
@@ -168,14 +172,10 @@ class StateStore:
 
     def holds(self, layout: Layout, entry: Mapping[str, Any]) -> bool:
         """Whether a parameter's state is stored as `layout` says, where it says."""
-        step = entry.get("step")
-        if not isinstance(step, Tensor) or step.dtype != torch.float32 or step.numel() != 1 or step.device.type != "cpu":
-            return False
-        if layout.has_history:
-            history = entry.get(GNORM_HISTORY)
-            if not isinstance(history, Tensor) or history.dtype != torch.float32 or not history.is_contiguous():
-                return False
-        return all(self._is_home(entry.get(piece.name), piece, layout.is_paged) for piece in layout.pieces())
+        own = [_STEP, _HISTORY] if layout.has_history else [_STEP]
+        return all(_fits(entry.get(piece.name), piece) for piece in own) and all(
+            self._is_home(entry.get(piece.name), piece, layout.is_paged) for piece in layout.pieces()
+        )
 
     def _is_home(self, value: object, piece: Piece, is_paged: bool) -> bool:
         if not isinstance(value, Tensor) or not _fits(value, piece):

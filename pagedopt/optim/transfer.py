@@ -61,10 +61,19 @@ def _restrided(slot: SavedSlot, strides: tuple[int, ...], signed: bool) -> Tenso
     return torch.empty_strided(values.shape, strides, dtype=torch.float32).copy_(values)
 
 
+def _is_alike(source: SavedSlot, data: Tensor, absmax: Tensor) -> bool:
+    """Whether the codes can be kept as they are."""
+    return (
+        source.absmax is not None
+        and source.absmax.numel() == absmax.numel()
+        and same_order(source.values, data.stride())
+    )
+
+
 def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bool, write: Write) -> None:
     """Write a slot.
 
-    The bytes are kept where both sides store them alike; else the values are decoded and encoded again, a part at a time.
+    Bytes are kept where both sides store them alike; else values are decoded and encoded again, a part at a time.
 
     Args:
         source: what to write.
@@ -75,11 +84,10 @@ def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bo
     """
     numel = data.numel()
     block = numel if absmax is None or absmax.numel() == 1 else 256
-    if absmax is not None and source.absmax is not None and same_order(source.values, data.stride()):
-        if -(-numel // source.block) == absmax.numel():
-            write(flat(data), flat(source.values).cpu())
-            write(absmax, source.absmax.cpu())
-            return
+    if absmax is not None and source.absmax is not None and _is_alike(source, data, absmax):
+        write(flat(data), flat(source.values).cpu())
+        write(absmax, source.absmax.cpu())
+        return
     target = flat(data)
     for first, values in _values(source, data.stride(), signed, CHUNK if block == 256 or absmax is None else numel):
         last = first + values.numel()
