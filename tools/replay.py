@@ -5,7 +5,8 @@
 The simulated machine has the rules of the real mover and none of its bytes: one writer and one reader, each taking its
 moves in plan order; a move waits until the work it names is done; a prefetch also waits until resident + in flight is
 below the budget; a page already where a move wants it, or pinned, is skipped; compute holds a window of pages, waits
-for a page whose prefetch is pending, and works directly on a lower one that nothing will bring up.
+for a page whose prefetch is pending, and works directly on a lower one that nothing will bring up. A prefetch that
+compute waits for and that nothing can make room for is dropped.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pagedopt.pager.policy import EVICT, FRESH, LOWER, POLICIES, UPPER, Plan, Policy, View
+from pagedopt.pager.policy import EVICT, FRESH, LOWER, POLICIES, PREFETCH, UPPER, Plan, Policy, View
 
 ACTORS: Final = ("write", "read", "compute")
 
@@ -37,7 +38,7 @@ class Tally:
     fresh: int = 0
     direct: int = 0
     waits: int = 0
-    forced: int = 0
+    dropped: int = 0
     skipped: int = 0
 
     @property
@@ -107,9 +108,9 @@ class Memory:
 
     def submit(self, plan: Plan) -> None:
         """Replace the moves that have not started."""
-        moves = list(zip(plan.kind.tolist(), plan.page.tolist(), plan.after.tolist(), strict=True))
-        self.evictions = deque(Pending(page, after) for kind, page, after in moves if kind == EVICT)
-        self.prefetches = deque(Pending(page, after) for kind, page, after in moves if kind != EVICT)
+        moves = [Pending(*move) for move in zip(plan.page.tolist(), plan.after.tolist(), strict=True)]
+        self.evictions = deque(moves[i] for i in np.flatnonzero(plan.kind == EVICT))
+        self.prefetches = deque(moves[i] for i in np.flatnonzero(plan.kind == PREFETCH))
 
     def begin_cycle(self) -> None:
         """Start the walk again. Moves left from the last cycle have nothing more to wait for."""
@@ -124,7 +125,7 @@ class Memory:
         until = self.order.size if until is None else until
         while self.done < until:
             if not any(getattr(self, actor)() for actor in self._turn()):
-                self._force()
+                self._drop()
 
     def settle(self) -> None:
         """Let the mover do what it can while compute rests."""
@@ -141,7 +142,7 @@ class Memory:
             self.resident -= 1
             self.writing = None
             return True
-        if not self.evictions or self.evictions[0].after >= self.done or self.evictions[0].page == self.reading:
+        if not self._may_start(self.evictions, self.reading):
             return False
         page = self.evictions.popleft().page
         if page in self.order[self.done : self.reached] or self.tier[page] == LOWER:
@@ -159,7 +160,7 @@ class Memory:
             self.tier[self.reading] = UPPER
             self.reading = None
             return True
-        if not self.prefetches or self.prefetches[0].after >= self.done or self.prefetches[0].page == self.writing:
+        if not self._may_start(self.prefetches, self.writing):
             return False
         page = self.prefetches[0].page
         if self.tier[page] == UPPER:
@@ -190,6 +191,9 @@ class Memory:
         self.waiting = False
         return True
 
+    def _may_start(self, queue: deque[Pending], on_its_way: int | None) -> bool:
+        return bool(queue) and queue[0].after < self.done and queue[0].page != on_its_way
+
     def _raise(self, page: int) -> None:
         self.resident += 1
         self.peak_resident = max(self.peak_resident, self.resident)
@@ -200,16 +204,15 @@ class Memory:
             self.reading = page
             self.tally.reads += 1
 
-    def _force(self) -> None:
-        """Nobody can go on, so demand goes before room: bring up the page compute waits for."""
+    def _drop(self) -> None:
+        """Nobody can go on: give up the prefetch that compute waits for."""
         page = int(self.order[self.reached]) if self.reached < self.order.size else -1
         move = next((move for move in self.prefetches if move.page == page), None)
         if move is None:
             room = f"{self.resident} of {self.budget_pages} pages up"
             raise DeadlockError(f"entry {self.reached} of {self.order.size}, {room}")
         self.prefetches.remove(move)
-        self.tally.forced += 1
-        self._raise(page)
+        self.tally.dropped += 1
 
 
 def run_cycle(memory: Memory, policy: Policy, late: int = 0) -> Tally:

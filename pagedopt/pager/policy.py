@@ -91,9 +91,13 @@ class View:
 class Plan:
     """Moves for the rest of the cycle, as arrays of equal length.
 
-    Evictions run in plan order and prefetches run in plan order, each beside the other. Move i may start once all work
-    on `order[0] ... order[after[i]]` of this cycle is done (-1: at once), a prefetch also not before there is room. In
-    a plan each of the two sequences has non-decreasing `after`, so that the first in line never waits for a later one.
+    Evictions run in plan order and prefetches run in plan order, the two beside each other. Move i may start once all
+    work on `order[0] ... order[after[i]]` of this cycle is done (-1: at once), a prefetch also not before there is
+    room. `after` does not decrease within either sequence, and the room for a prefetch is free already or made by as
+    many evictions that wait for no more than it does: the first in line never waits for one further back.
+
+    When compute overtakes a plan (it came late, or the budget shrank and pages to evict were used first), moves are
+    skipped and their room is missing: a prefetch that compute waits for and that nothing can make room for is dropped.
 
     Attributes:
         kind: PREFETCH or EVICT.
@@ -175,7 +179,7 @@ class Static:
         ring = _ring(view)
         tier = view.tier[view.order[ring]]
         kept = ring < view.room_pages
-        fetch = ring[kept & (tier != UPPER)]
+        fetch = view.cursor + np.flatnonzero(kept & (tier != UPPER))
         in_use = (np.arange(ring.size) < view.held) & (ring >= view.cursor)
         leaving = ~kept & (tier != LOWER)
         # Resident pages first: only their room lets the prefetches start. What compute may hold goes last.
@@ -213,10 +217,9 @@ def _reasons(view: View, evict: Ints, over: int) -> Codes:
 
 def _plan(view: View, evict: Ints, evict_after: Ints, reason: Codes, fetch: Ints, fetch_after: Ints) -> Plan:
     """A plan from the entries to evict and to prefetch, each in the sequence in which they are to run."""
-    n = max(1, view.order.size)
     return Plan(
         kind=np.repeat(np.array([EVICT, PREFETCH], np.uint8), [evict.size, fetch.size]),
-        page=view.order[np.concatenate([evict, fetch]) % n],
+        page=view.order[np.concatenate([evict, fetch]) % max(1, view.order.size)],
         after=np.concatenate([evict_after, fetch_after]),
         reason=np.concatenate([reason, np.zeros(fetch.size, np.uint8)]),
     )
@@ -224,8 +227,7 @@ def _plan(view: View, evict: Ints, evict_after: Ints, reason: Codes, fetch: Ints
 
 def _fill(view: View) -> Plan:
     """Everything fits: bring up what is missing, the soonest needed first."""
-    ring = _ring(view)
-    fetch = ring[view.tier[view.order[ring]] != UPPER]
+    fetch = view.cursor + np.flatnonzero(view.tier[view.order[_ring(view)]] != UPPER)
     none: Ints = np.empty(0, np.int64)
     return _plan(view, none, none, _reasons(view, none, 0), fetch, np.full(fetch.size, AT_ONCE))
 
