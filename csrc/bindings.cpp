@@ -169,6 +169,7 @@ void bind_arena(py::module_& m) {
       .def_readonly("generation", &Order::generation)
       .def_readonly("cycle", &Order::cycle)
       .def_readonly("cursor", &Order::cursor)
+      .def_readonly("window", &Order::window)
       .def_property_readonly("pages", [](const Order& order) {
         const std::vector<std::int64_t> wide(order.pages.begin(), order.pages.end());
         return py::bytes(reinterpret_cast<const char*>(wide.data()), wide.size() * sizeof(std::int64_t));

@@ -140,8 +140,9 @@ PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   if (!is_signed) level = larger(level, 2.5f);  // v > 0 never takes code 0
   const float joint = float_of(bits_of(level - 0.2f) | 0x7fffffu);  // just below the next power of two
   const int n = static_cast<int>(smaller(level, joint));
-  const int code = is_signed ? (x < 0.0f ? 127 - n : 127 + n) : (x > 0.0f ? n - 1 : 0);
-  return {code + (x >= encoder.top ? 1 : 0), (bits_of(level) + kDoubt / 2) & 0xffffu};
+  const int sign = static_cast<int>(bits_of(x)) >> 31, above_zero = x > 0.0f, top = x >= encoder.top;
+  const int code = is_signed ? 127 + (n ^ sign) - sign : (n - 1) & -above_zero;
+  return {code + top, (bits_of(level) + kDoubt / 2) & 0xffffu};
 }
 
 // Between the values of rank n and n + 1; exact in double.

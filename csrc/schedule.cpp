@@ -59,7 +59,8 @@ void Schedule::build() {
 
 Order Schedule::order() {
   if (!built_) build();
-  Order order{generation_, cycle_, 0, {}};
+  Order order{generation_, cycle_, 0, 1, {}};
+  for (const Sweep* sweep : sweeps_) order.window = std::max(order.window, sweep->window());
   order.pages.reserve(entries_.size());
   for (const Entry& entry : entries_) order.pages.push_back(entry.page);
   while (order.cursor < entries_.size() && passed(entries_[order.cursor])) ++order.cursor;

@@ -118,6 +118,12 @@ template <bool is_signed>
 constexpr std::uint8_t kZeroCode = is_signed ? 127 : 0;
 
 template <bool is_signed>
+__attribute__((noinline)) void decode_whole(const std::uint8_t* __restrict codes, float absmax, float* __restrict to) {
+  const float* value = code_map_of<is_signed>().value;
+  for (int i = 0; i < kBlockElements; ++i) to[i] = value[codes[i]] * absmax;
+}
+
+template <bool is_signed>
 PAGEDOPT_HD void decode_block(const std::uint8_t* codes, int n, float absmax, float* to) {
   alignas(64) std::uint8_t whole[kBlockElements];
   if (n < kBlockElements) {
@@ -125,8 +131,19 @@ PAGEDOPT_HD void decode_block(const std::uint8_t* codes, int n, float absmax, fl
     std::memcpy(whole, codes, n);
     codes = whole;
   }
-  const float* value = code_map_of<is_signed>().value;
-  for (int i = 0; i < kBlockElements; ++i) to[i] = value[codes[i]] * absmax;
+  decode_whole<is_signed>(codes, absmax, to);
+}
+
+// Returns the smallest Encoded::distance.
+template <bool is_signed>
+__attribute__((noinline)) std::uint32_t encode_whole(Encoder encoder, const float* __restrict x, std::uint8_t* __restrict codes) {
+  std::uint32_t least = 0xffffu;
+  for (int i = 0; i < kBlockElements; ++i) {
+    const Encoded encoded = encode<is_signed>(encoder, x[i]);
+    codes[i] = static_cast<std::uint8_t>(encoded.code);
+    least = encoded.distance < least ? encoded.distance : least;
+  }
+  return least;
 }
 
 template <bool is_signed>
@@ -150,13 +167,7 @@ PAGEDOPT_HD void encode_block(float* x, int n, float absmax, std::uint8_t* to) {
   const Encoder encoder = encoder_for<is_signed>(absmax);
   alignas(64) std::uint8_t whole[kBlockElements];
   std::uint8_t* const codes = n < kBlockElements ? whole : to;
-  std::uint32_t nearest_edge = 0xffffu;
-  for (int i = 0; i < kBlockElements; ++i) {
-    const Encoded encoded = encode<is_signed>(encoder, x[i]);
-    codes[i] = static_cast<std::uint8_t>(encoded.code);
-    nearest_edge = encoded.distance < nearest_edge ? encoded.distance : nearest_edge;
-  }
-  if (nearest_edge <= kDoubt) settle_block<is_signed>(encoder, x, absmax, codes);
+  if (encode_whole<is_signed>(encoder, x, codes) <= kDoubt) settle_block<is_signed>(encoder, x, absmax, codes);
   if (n < kBlockElements) std::memcpy(to, whole, n);
 }
 

@@ -44,6 +44,7 @@ void Sweep::find_pages() {
     }
     std::sort(task_pages_.begin() + begin, task_pages_.end());
     task_pages_.erase(std::unique(task_pages_.begin() + begin, task_pages_.end()), task_pages_.end());
+    Reach reach{kNone, 0};
     for (std::size_t i = begin; i < task_pages_.size(); ++i) {
       std::uint64_t& index = index_of[task_pages_[i]];
       if (index == kNone) {
@@ -52,8 +53,22 @@ void Sweep::find_pages() {
         last_task_.push_back(task);
       }
       last_task_[index] = task;
+      reach = {std::min(reach.first, index), std::max(reach.last, index)};
     }
+    task_reach_.push_back(reach);
     task_pages_begin_.push_back(task_pages_.size());
+  }
+}
+
+void Sweep::set_workers(unsigned workers) {
+  if (workers == workers_) return;
+  workers_ = workers;
+  window_ = 1;
+  for (std::size_t task = 0; task < task_reach_.size(); ++task) {
+    Reach reach = task_reach_[task];
+    for (std::size_t i = task; i < std::min<std::size_t>(task + workers, task_reach_.size()); ++i)
+      reach = {std::min(reach.first, task_reach_[i].first), std::max(reach.last, task_reach_[i].last)};
+    if (reach.first <= reach.last) window_ = std::max(window_, reach.last - reach.first + 1);
   }
 }
 
@@ -64,7 +79,7 @@ void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned t
     return;
   }
   Arena::Step running(*arena_, *this);  // one step at a time in an arena
-  workers_ = threads;
+  set_workers(threads);
   for (unsigned worker = 0; worker < threads; ++worker) progress_[worker].task.store(0);
   running.begin();
   step_host(*rows_, hypers, tasks_, grad_scale, threads, process_workers(), this);

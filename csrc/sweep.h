@@ -33,11 +33,14 @@ class Sweep final : public Gate {
   const std::vector<PageIndex>& order() const noexcept { return order_; }
   // Whether all work on order()[index] is done in the running step. pre: a step is running
   bool passed(std::size_t index) const noexcept { return first_unfinished() > last_task_[index]; }
+  // Entries of order() that the workers of a step hold or wait for at one moment, at most.
+  std::uint64_t window() const noexcept { return window_; }
   // The task after which passed(index) can become true.
   std::uint64_t last_task(std::size_t index) const noexcept { return last_task_[index]; }
 
  private:
   void find_pages();
+  void set_workers(unsigned workers);
   std::uint64_t first_unfinished() const noexcept;
 
   static constexpr unsigned kMostWorkers = 512;
@@ -50,10 +53,15 @@ class Sweep final : public Gate {
   std::vector<Task> tasks_;
   std::vector<std::uint64_t> task_pages_begin_;  // task -> index into task_pages_; tasks_.size() + 1 entries
   std::vector<PageIndex> task_pages_;
+  struct Reach {
+    std::uint64_t first, last;  // entries of order_
+  };
+  std::vector<Reach> task_reach_;  // first > last for a task without pages
   std::vector<PageIndex> order_;
   std::vector<std::uint64_t> last_task_;
   std::vector<Progress> progress_;  // the task each worker is at
   unsigned workers_ = 0;
+  std::uint64_t window_ = 1;
 };
 
 }  // namespace pagedopt

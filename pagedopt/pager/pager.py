@@ -95,7 +95,15 @@ class Pager:
         upper = int(np.count_nonzero(tier == UPPER))
         kept = upper - int(np.count_nonzero(tier[pages] == UPPER))
         room = int(tier.size) + 1 if budget is None else budget
-        view = View(order=pages, cursor=order.cursor, tier=tier, budget_pages=room, depth=self._settings.depth, kept_pages=kept)
+        view = View(
+            order=pages,
+            cursor=order.cursor,
+            tier=tier,
+            budget_pages=room,
+            depth=self._settings.depth,
+            kept_pages=kept,
+            window=order.window,
+        )
         plan = self._policy.plan(view)
         if self._arena.submit(order.generation, order.cycle, plan.kind, plan.page, plan.after, plan.reason):
             self.plans += 1
