@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -30,9 +31,14 @@ __all__ = [
 '''
 
 
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Numbers in a name sort as numbers."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
 def render() -> str:
     """The text of the stub."""
-    names = [*sorted(CLASSES, key=lambda name: name.replace("32bit", "~")), "bitsandbytes_state_dict"]
+    names = [*sorted(CLASSES, key=_natural), "bitsandbytes_state_dict"]
     parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
     for name, cls in CLASSES.items():
         doc = textwrap.indent(f'"""{inspect.getdoc(cls)}\n"""', "    ", lambda line: bool(line.strip()))

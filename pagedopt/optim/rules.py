@@ -95,7 +95,7 @@ FAMILIES = (
 )
 
 _PLAIN = "state in ordinary memory"
-_PAGED = "state in pages, which the pager moves to the lower tier and back"
+_PAGED = "state in pages that the pager moves"
 
 VARIANTS = (
     Variant("", "", f"{_PLAIN}, 32-bit unless `optim_bits=8`"),
