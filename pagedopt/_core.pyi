@@ -1,7 +1,8 @@
 """The native core: arenas of paged memory and the steps over them. Addresses are those of `Tensor.data_ptr()`."""
 
-from typing_extensions import Buffer
-from typing import final
+from typing import Any, final
+
+from numpy.typing import NDArray
 
 COUNTERS: list[tuple[str, str, str]]
 
@@ -111,7 +112,7 @@ class Arena:
     def notify(self) -> None: ...
     def order(self) -> Order: ...
     def submit(
-        self, generation: int, cycle: int, kind: Buffer, page: Buffer, after: Buffer, reason: Buffer
+        self, generation: int, cycle: int, kind: NDArray[Any], page: NDArray[Any], after: NDArray[Any], reason: NDArray[Any]
     ) -> bool: ...
     def attach(self) -> None: ...
     def detach(self) -> None: ...

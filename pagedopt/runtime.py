@@ -11,11 +11,13 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
+
 from pagedopt import _core, config
 from pagedopt.errors import ConfigError, PagerError, Problem
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import Policy
-from pagedopt.pager.pressure import read_host_memory, spill_directory
+from pagedopt.pager.pressure import spill_directory
 from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot
 
 __all__ = ["arena", "check", "configure", "restart_pager", "shutdown", "snapshot", "stats"]
@@ -118,7 +120,8 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
 
 def _make_arena(settings: config.Settings) -> _core.Arena:
     directory = spill_directory(settings.spill_dir, os.environ).path
-    reserve_bytes = 2 * read_host_memory().total_bytes + shutil.disk_usage(directory).free
+    # Address space for all the state that RAM and the disk can hold.
+    reserve_bytes = 2 * psutil.virtual_memory().total + shutil.disk_usage(directory).free
     return _core.Arena(
         page_bytes=settings.page_bytes,
         reserve_bytes=reserve_bytes,

@@ -11,7 +11,7 @@ from pagedopt._core import Arena
 from pagedopt.config import Settings
 from pagedopt.errors import SpillError
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
-from pagedopt.pager.pressure import HostMemory, auto_budget, pressure_word, read_host_memory, share_of_host
+from pagedopt.pager.pressure import auto_budget, pressure_word, read_host_memory, read_stall_percent, share_of_host
 
 __all__ = ["Pager"]
 
@@ -110,23 +110,21 @@ class Pager:
         self.planning_ns += time.perf_counter_ns() - start_ns
 
     def _set_budget(self) -> None:
-        memory = read_host_memory()
-        self._arena.budget_pages = self._budget_pages(memory)
-
-    def _budget_pages(self, memory: HostMemory) -> int | None:
         settings, page_bytes = self._settings, self._arena.page_bytes
-        fixed = settings.budget.resolve(memory.total_bytes)
-        if fixed is not None:
-            return max(1, fixed // page_bytes)
-        current = self._arena.budget_pages
-        upper = self._arena.ledger()["upper_pages"]
-        self.pressure = pressure_word(memory, settings.low_watermark, settings.high_watermark)
-        budget = auto_budget(
-            memory,
-            upper * page_bytes,
-            settings.low_watermark,
-            settings.high_watermark,
-            None if current is None else current * page_bytes,
-            share_of_host(),
-        )
-        return None if budget is None else max(1, budget // page_bytes)
+        memory = read_host_memory()
+        low, high = settings.low_watermark, settings.high_watermark
+        self.pressure = pressure_word(memory, low, high, read_stall_percent())
+        budget = settings.budget.resolve(memory.total_bytes)
+        if budget is None:
+            ledger, pages = self._arena.ledger(), self._arena.budget_pages
+            budget = auto_budget(
+                memory,
+                ledger["upper_pages"] * page_bytes,
+                low,
+                high,
+                None if pages is None else pages * page_bytes,
+                share_of_host(),
+                page_bytes=page_bytes,
+                spilled=ledger["lower_pages"] > 0,
+            )
+        self._arena.budget_pages = max(1, budget // page_bytes)
