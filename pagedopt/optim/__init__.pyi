@@ -12,16 +12,16 @@ from pagedopt.optim.optimizer import RuleOptimizer
 __all__ = [
     "Adam",
     "Adam8bit",
+    "Adam32bit",
     "AdamW",
     "AdamW8bit",
     "AdamW32bit",
-    "Adam32bit",
     "PagedAdam",
     "PagedAdam8bit",
+    "PagedAdam32bit",
     "PagedAdamW",
     "PagedAdamW8bit",
     "PagedAdamW32bit",
-    "PagedAdam32bit",
     "bitsandbytes_state_dict",
 ]
 
@@ -170,7 +170,7 @@ class Adam32bit(RuleOptimizer):
     ) -> None: ...
 
 class PagedAdam(RuleOptimizer):
-    """Adam with coupled (L2) weight decay; state in pages, which the pager moves to the lower tier and back, 32-bit unless `optim_bits=8`.
+    """Adam with coupled (L2) weight decay; state in pages that the pager moves, 32-bit unless `optim_bits=8`.
 
     The rule is that of https://arxiv.org/abs/1412.6980.
 
@@ -218,7 +218,7 @@ class PagedAdam(RuleOptimizer):
     ) -> None: ...
 
 class PagedAdam8bit(RuleOptimizer):
-    """Adam with coupled (L2) weight decay; 8-bit state in pages, which the pager moves to the lower tier and back.
+    """Adam with coupled (L2) weight decay; 8-bit state in pages that the pager moves.
 
     The rule is that of https://arxiv.org/abs/1412.6980.
 
@@ -266,7 +266,7 @@ class PagedAdam8bit(RuleOptimizer):
     ) -> None: ...
 
 class PagedAdam32bit(RuleOptimizer):
-    """Adam with coupled (L2) weight decay; 32-bit state in pages, which the pager moves to the lower tier and back.
+    """Adam with coupled (L2) weight decay; 32-bit state in pages that the pager moves.
 
     The rule is that of https://arxiv.org/abs/1412.6980.
 
@@ -452,7 +452,7 @@ class AdamW32bit(RuleOptimizer):
     ) -> None: ...
 
 class PagedAdamW(RuleOptimizer):
-    """Adam with decoupled weight decay; state in pages, which the pager moves to the lower tier and back, 32-bit unless `optim_bits=8`.
+    """Adam with decoupled weight decay; state in pages that the pager moves, 32-bit unless `optim_bits=8`.
 
     The rule is that of https://arxiv.org/abs/1711.05101.
 
@@ -498,7 +498,7 @@ class PagedAdamW(RuleOptimizer):
     ) -> None: ...
 
 class PagedAdamW8bit(RuleOptimizer):
-    """Adam with decoupled weight decay; 8-bit state in pages, which the pager moves to the lower tier and back.
+    """Adam with decoupled weight decay; 8-bit state in pages that the pager moves.
 
     The rule is that of https://arxiv.org/abs/1711.05101.
 
@@ -544,7 +544,7 @@ class PagedAdamW8bit(RuleOptimizer):
     ) -> None: ...
 
 class PagedAdamW32bit(RuleOptimizer):
-    """Adam with decoupled weight decay; 32-bit state in pages, which the pager moves to the lower tier and back.
+    """Adam with decoupled weight decay; 32-bit state in pages that the pager moves.
 
     The rule is that of https://arxiv.org/abs/1711.05101.
 
