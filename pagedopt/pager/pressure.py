@@ -213,7 +213,7 @@ def pressure_word(memory: HostMemory, low: float, high: float, stall: float | No
         high: At least `some` when less than this fraction is free.
         stall: `read_stall_percent`, where it is known.
     """
-    free, lost = memory.free_bytes / memory.total_bytes, stall or 0.0
+    free, lost = memory.free_bytes / max(1, memory.total_bytes), stall or 0.0
     if free < low or lost >= STALL_HIGH_PERCENT:
         return "high"
     return "some" if free < high or lost >= STALL_SOME_PERCENT else "none"

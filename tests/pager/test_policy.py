@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
-import time
+import timeit
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -379,9 +379,7 @@ def test_planning_a_terabyte_takes_a_hundredth_of_moving_it(name: str, percent: 
     seconds = []
     for cursor in (0, pages // 3, pages):
         view = View(order, cursor, tier, pages * percent // 100, 64)
-        start = time.perf_counter()
-        POLICIES[name].plan(view)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(min(timeit.repeat(lambda view=view: POLICIES[name].plan(view), number=1, repeat=3)))
     assert max(seconds) < 0.01 * state_bytes / link_bytes_per_s, seconds
 
 

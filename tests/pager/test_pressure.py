@@ -1,0 +1,440 @@
+"""Host memory from trees of files as Linux has them, automatic budgets on a simulated host, spill directories."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pagedopt.errors import SpillError
+from pagedopt.pager.pressure import (
+    HostMemory,
+    auto_budget,
+    host_memory,
+    pressure_word,
+    ram_behind,
+    read_host_memory,
+    read_stall_percent,
+    share_of_host,
+    spill_directory,
+    stall_percent,
+)
+
+GIB, MIB, KIB = 1 << 30, 1 << 20, 1 << 10
+MEMINFO = (
+    "MemTotal:       16777216 kB\nMemFree:         1048576 kB\nMemAvailable:    8388608 kB\nHugePages_Total:       0\n"
+)
+NONE_V1 = "9223372036854771712\n"
+
+V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n"
+V1_CPU = "32 31 0:29 / /sys/fs/cgroup/cpu rw,relatime - cgroup cgroup rw,cpu\n"
+V2 = "30 23 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate,memory_recursiveprot\n"
+HYBRID = "41 31 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw\n"
+OWN_V1 = "9:name=systemd:/\n8:pids:/\n4:cpu,memory:{}\n1:cpu:/elsewhere\n0::/\n"
+
+
+def v1(
+    limit: str, used: int, active: int = 0, inactive: int = 0, hierarchical: int | str = NONE_V1.strip()
+) -> dict[str, str]:
+    own_only = f"cache 1\nactive_file {7 * GIB}\ninactive_file {7 * GIB}\nhierarchical_memory_limit {hierarchical}\n"
+    return {
+        "memory.limit_in_bytes": limit,
+        "memory.usage_in_bytes": f"{used}\n",
+        "memory.stat": f"{own_only}total_shmem {GIB}\ntotal_active_file {active}\ntotal_inactive_file {inactive}\n",
+    }
+
+
+def v2(
+    limit: int | str, used: int, active: int = 0, inactive: int = 0, slab: int = 0, high: int | str = "max"
+) -> dict[str, str]:
+    stat = f"file {9 * GIB}\nshmem {GIB}\nactive_file {active}\ninactive_file {inactive}\nslab_reclaimable {slab}\n"
+    return {
+        "memory.max": f"{limit}\n",
+        "memory.high": f"{high}\n",
+        "memory.current": f"{used}\n",
+        "memory.stat": stat,
+    }
+
+
+def plant(root: Path, own: str, mountinfo: str, groups: dict[str, dict[str, str]], meminfo: str = MEMINFO) -> Path:
+    texts = {"proc/self/cgroup": own, "proc/self/mountinfo": mountinfo, "proc/meminfo": meminfo}
+    texts |= {f"sys/fs/cgroup/{group}/{name}": text for group, files in groups.items() for name, text in files.items()}
+    for name, text in texts.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+SLICE = "user.slice/user-1000.slice/app.scope"
+ROWS = {
+    # own, mountinfo, groups, total, free, end of the source
+    "no groups": ("", "", {}, 16 * GIB, 8 * GIB, "MemAvailable"),
+    "v1 without limits": (
+        OWN_V1.format("/a/b"),
+        V1_CPU + V1 + HYBRID,
+        {"memory": v1(NONE_V1, GIB), "memory/a": v1(NONE_V1, GIB), "memory/a/b": v1(NONE_V1, GIB)},
+        *(16 * GIB, 8 * GIB, "MemAvailable"),
+    ),
+    "v1, the group around ours is tighter": (
+        OWN_V1.format("/a/b"),
+        V1,
+        {"memory/a": v1(f"{GIB}\n", 800 * MIB, 50 * MIB, 100 * MIB), "memory/a/b": v1(f"{2 * GIB}\n", 10 * MIB)},
+        *(GIB, 374 * MIB, "cgroup/memory/a"),
+    ),
+    "v1, a group beside ours does not count": (
+        OWN_V1.format("/a"),
+        V1,
+        {"memory/a": v1(f"{3 * GIB}\n", GIB), "memory/c": v1(f"{MIB}\n", MIB)},
+        *(3 * GIB, 2 * GIB, "cgroup/memory/a"),
+    ),
+    "v1 in a container whose own group is the mount": (
+        OWN_V1.format("/docker/f00"),
+        V1.replace(" / /sys", " /docker/f00 /sys"),
+        {"memory": v1(f"{4 * GIB}\n", 3 * GIB)},
+        *(4 * GIB, GIB, "cgroup/memory"),
+    ),
+    "v1, a limit from a group that cannot be seen": (
+        OWN_V1.format("/docker/f00"),
+        V1.replace(" / /sys", " /docker/f00 /sys"),
+        {"memory": v1(NONE_V1, GIB, hierarchical=2 * GIB)},
+        *(2 * GIB, GIB, "cgroup/memory"),
+    ),
+    "v2, the tightest is in the middle": (
+        f"0::/{SLICE}\n",
+        V2,
+        {
+            SLICE: v2("max", 100 * MIB),
+            str(Path(SLICE).parent): v2(4 * GIB, 3 * GIB, 200 * MIB, 300 * MIB, 12 * MIB),
+            "user.slice": v2(6 * GIB, 4 * GIB),
+        },
+        *(4 * GIB, 1536 * MIB, "user-1000.slice"),
+    ),
+    "v2, high throttles before max kills": (
+        f"0::/{SLICE}\n",
+        V2,
+        {SLICE: v2(4 * GIB, 2 * GIB, high=3 * GIB)},
+        *(3 * GIB, GIB, "app.scope"),
+    ),
+    "v2 in a container that sees only itself": ("0::/\n", V2, {"": v2(5 * GIB, GIB)}, 5 * GIB, 4 * GIB, "fs/cgroup"),
+    "v2 in a container that knows its outer name": (
+        "0::/system.slice/docker-f00.scope\n",
+        V2,
+        {"": v2(5 * GIB, GIB)},
+        *(5 * GIB, 4 * GIB, "fs/cgroup"),
+    ),
+    "v2, our group is outside the mount": ("0::/../x\n", V2, {"": v2(5 * GIB, GIB)}, 5 * GIB, 4 * GIB, "fs/cgroup"),
+    "used up": ("0::/\n", V2, {"": v2(GIB, 2 * GIB, 100 * MIB)}, GIB, 0, "fs/cgroup"),
+    "more cache than use": ("0::/\n", V2, {"": v2(GIB, 10, 100 * MIB)}, GIB, GIB, "fs/cgroup"),
+    "a limit beyond the machine": ("0::/\n", V2, {"": v2(64 * GIB, GIB)}, 16 * GIB, 8 * GIB, "MemAvailable"),
+    "a limit of which the machine has too little left": (
+        *("0::/\n", V2, {"": v2(12 * GIB, GIB)}),
+        *(12 * GIB, 8 * GIB, "MemAvailable"),
+    ),
+    "groups that do not tell their use": ("0::/\n", V2, {"": {"memory.max": "1\n"}}, 16 * GIB, 8 * GIB, "MemAvailable"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("own", "mountinfo", "groups", "total", "free", "source"), ROWS.values(), ids=ROWS)
+def test_host_memory(
+    tmp_path: Path, own: str, mountinfo: str, groups: dict[str, dict[str, str]], total: int, free: int, source: str
+) -> None:
+    memory = read_host_memory(plant(tmp_path, own, mountinfo, groups))
+    assert (memory.total_bytes, memory.free_bytes) == (total, free)
+    assert memory.source.endswith(source)
+
+
+def test_host_memory_behind_a_mount_point_with_a_space(tmp_path: Path) -> None:
+    mountinfo = V2.replace("/sys/fs/cgroup", "/sys/fs/cgroup/my\\040groups")
+    plant(tmp_path, "0::/a\n", mountinfo, {"my groups/a": v2(GIB, MIB)})
+    assert read_host_memory(tmp_path).free_bytes == GIB - MIB
+
+
+@pytest.mark.parametrize("meminfo", ["", "MemTotal: 5 kB\n", "MemAvailable: 5 kB\n"])
+def test_host_memory_unknown(tmp_path: Path, meminfo: str) -> None:
+    with pytest.raises(OSError, match="MemAvailable; set budget"):
+        host_memory(meminfo, [])
+    with pytest.raises(OSError, match="MemAvailable; set budget"):
+        read_host_memory(tmp_path)
+
+
+PSI = "some avg10={} avg60=99.00 avg300=99.00 total=1\nfull avg10=98.00 avg60=98.00 avg300=98.00 total=1\n"
+
+
+def test_stall_of_the_own_group_before_the_machine(tmp_path: Path) -> None:
+    plant(tmp_path, "0::/a\n", V2, {"a": {"memory.pressure": PSI.format("12.34")}})
+    (tmp_path / "proc/pressure").mkdir()
+    (tmp_path / "proc/pressure/memory").write_text(PSI.format("1.50"))
+    assert read_stall_percent(tmp_path) == 12.34
+    (tmp_path / "sys/fs/cgroup/a/memory.pressure").unlink()
+    assert read_stall_percent(tmp_path) == 1.5
+    (tmp_path / "proc/pressure/memory").unlink()
+    assert read_stall_percent(tmp_path) is None
+    assert stall_percent("full avg10=3.00\n") is None
+
+
+@pytest.mark.parametrize(
+    ("free", "stall", "word"),
+    [
+        (79, None, "high"),
+        (80, None, "some"),
+        (119, 0.0, "some"),
+        (120, 9.9, "none"),
+        (500, 10.0, "some"),
+        (500, 40.0, "high"),
+        (0, None, "high"),
+    ],
+)
+def test_pressure_word(free: int, stall: float | None, word: str) -> None:
+    assert pressure_word(HostMemory(1000, free, "x"), 0.08, 0.12, stall) == word
+
+
+@pytest.mark.parametrize(
+    ("text", "share"), [(None, 1), ("8", 8), (" 2 ", 2), ("0", 1), ("-3", 1), ("many", 1), ("", 1)]
+)
+def test_share_of_host(text: str | None, share: int) -> None:
+    assert share_of_host({} if text is None else {"LOCAL_WORLD_SIZE": text}) == share
+
+
+def budget_pages(free: int, resident: int, now: int | None, share: int = 1, *, spilled: bool = True) -> int:
+    """In pages, on a host of 1000 pages that is to keep 80 to 120 free."""
+    size = 2 * MIB
+    current = None if now is None else now * size
+    memory = HostMemory(1000 * size, free * size, "x")
+    budget = auto_budget(memory, resident * size, 0.08, 0.12, current, share, spilled=spilled)
+    assert budget % size == 0
+    return budget // size
+
+
+@pytest.mark.parametrize(
+    ("free", "resident", "now", "share", "spilled", "expected"),
+    [
+        # The first one: what is free but the high watermark, and what is ours already.
+        (620, 0, None, 1, True, 500),
+        (620, 100, None, 1, True, 600),
+        (620, 100, None, 4, True, 225),
+        # Below the low watermark: shrink until the high one is free.
+        (79, 300, 300, 1, True, 259),
+        (0, 300, 300, 1, True, 180),
+        (0, 300, 300, 4, True, 270),
+        # Between the two: unchanged.
+        (80, 300, 300, 1, True, 300),
+        (119, 300, 300, 1, True, 300),
+        # Above the high one: grow by what is above, if anything is spilled.
+        (121, 300, 300, 1, True, 301),
+        (520, 300, 300, 1, True, 700),
+        (520, 300, 300, 4, True, 400),
+        (520, 300, 300, 1, False, 300),
+        # A budget not filled yet shrinks before it is: 700 would not fit.
+        (400, 0, 700, 1, True, 280),
+        (500, 300, 700, 1, True, 700),
+        # Never below one page.
+        (0, 5, 5, 1, True, 1),
+        (0, 0, None, 1, True, 1),
+    ],
+)
+def test_auto_budget(free: int, resident: int, now: int | None, share: int, spilled: bool, expected: int) -> None:
+    assert budget_pages(free, resident, now, share, spilled=spilled) == expected
+
+
+def test_auto_budget_is_whole_pages() -> None:
+    memory = HostMemory(100 * MIB, 50 * MIB + 12345, "x")
+    assert auto_budget(memory, 0, 0.0, 0.0, None, page_bytes=64 * KIB) == 50 * MIB
+    assert auto_budget(memory, 0, 0.0, 0.0, None, page_bytes=GIB) == GIB
+
+
+@settings(deadline=None)
+@given(others=st.lists(st.integers(0, 900), min_size=1, max_size=8), ranks=st.integers(1, 4), lag=st.integers(4, 200))
+def test_auto_budget_on_a_host_with_other_users(others: list[int], ranks: int, lag: int) -> None:
+    """Ranks with plenty of state follow their budgets by at most `lag` pages a look, while others come and go."""
+    resident, budgets = [0] * ranks, [budget_pages(1000, 0, None, ranks)] * ranks
+    for other in others:
+        seen: list[list[int]] = []
+        for _ in range(2000 // lag + 2):
+            free = max(0, 1000 - other - sum(resident))
+            budgets = [budget_pages(free, up, now, ranks) for up, now in zip(resident, budgets, strict=True)]
+            resident = [up + max(-lag, min(lag, now - up)) for up, now in zip(resident, budgets, strict=True)]
+            seen.append(budgets)
+        assert seen[-1] == seen[-2], "a host at rest leaves the budget at rest"
+        free = 1000 - other - sum(resident)
+        assert free >= 80 or resident == [1] * ranks
+        assert free < 120 + 2 * ranks
+
+
+V1_MEMORY = Path("/sys/fs/cgroup/memory")
+CHILD = """
+import mmap, os, sys
+from pagedopt.pager.pressure import pressure_word, read_host_memory
+group, scratch = sys.argv[1:]
+with open(f"{group}/cgroup.procs", "w") as procs:
+    procs.write(str(os.getpid()))
+def look():
+    memory = read_host_memory()
+    print(memory.total_bytes, memory.free_bytes, pressure_word(memory, 0.08, 0.12), memory.source, flush=True)
+look()
+with open(scratch, "wb") as file:
+    file.write(bytes(32 << 20))
+    os.fsync(file.fileno())
+look()
+taken = mmap.mmap(-1, 160 << 20)
+for offset in range(0, len(taken), 4096):
+    taken[offset] = 1
+look()
+more = mmap.mmap(-1, 76 << 20)
+for offset in range(0, len(more), 4096):
+    more[offset] = 1
+look()
+"""
+
+
+@pytest.fixture
+def limited_group() -> Iterator[Path]:
+    group = V1_MEMORY / f"pagedopt-test-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group of version 1 can be made here: {error}")
+    try:
+        (group / "memory.limit_in_bytes").write_text(str(256 * MIB))
+        yield group
+    finally:
+        group.rmdir()
+
+
+def test_a_real_limit_is_seen_and_cache_is_free(limited_group: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CHILD, str(limited_group), str(tmp_path / "cached")]
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": root})
+    looks = [line.split() for line in done.stdout.splitlines()]
+    assert {(int(look[0]), look[3]) for look in looks} == {(256 * MIB, str(limited_group))}
+    start, cached, taken, short = (int(look[1]) for look in looks)
+    assert 200 * MIB < start < 256 * MIB
+    assert start - 8 * MIB < cached < start + 8 * MIB
+    assert 152 * MIB < cached - taken < 176 * MIB
+    assert 70 * MIB < taken - short < 84 * MIB
+    assert [look[2] for look in looks] == ["none", "none", "none", "high"]
+
+
+def test_spill_directory_given(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    found = spill_directory(tmp_path / "link", {"TMPDIR": "/elsewhere"}, mounts="/dev/sda / ext4 rw 0 0\n")
+    assert found.path == tmp_path.resolve()
+    assert found.free_bytes == pytest.approx(shutil.disk_usage(tmp_path).free, rel=0.1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["link"]
+
+
+def test_spill_directory_given_in_the_home_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert spill_directory("~", {}, mounts="").path == tmp_path.resolve()
+
+
+@pytest.mark.parametrize(
+    ("name", "mounts", "needed", "why"),
+    [
+        ("missing", "", 0, r"missing cannot be used: No such file or directory; set spill_dir .* \[ENOENT\]"),
+        ("file", "", 0, r"file cannot be used: Not a directory; set spill_dir"),
+        ("/proc", "", 0, r"/proc cannot be used: .*; set spill_dir"),
+        ("ram", "tmpfs {}/ram tmpfs rw 0 0\n", 0, r"ram is in RAM \(tmpfs at .*/ram\).*; set spill_dir"),
+        ("ram", "", 1 << 62, r"ram has [\d,]+ bytes free, 4,611,686,018,427,387,904 are needed; set spill_dir"),
+    ],
+)
+def test_spill_directory_refused(tmp_path: Path, name: str, mounts: str, needed: int, why: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "ram").mkdir()
+    with pytest.raises(SpillError, match=why) as refusal:
+        spill_directory(tmp_path / name, {}, needed_bytes=needed, mounts=mounts.format(tmp_path.resolve()))
+    assert refusal.value.spill_dir == str(Path(tmp_path / name).resolve())
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to a directory without write permission")
+def test_spill_directory_without_permission(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    with pytest.raises(SpillError, match=r"Permission denied.*EACCES"):
+        spill_directory(tmp_path, {}, mounts="")
+
+
+def test_spill_directory_on_a_real_tmpfs_is_refused() -> None:
+    if not Path("/dev/shm").is_dir() or "tmpfs /dev/shm" not in Path("/proc/mounts").read_text():
+        pytest.skip("no tmpfs at /dev/shm")
+    with pytest.raises(SpillError, match="/dev/shm is in RAM"):
+        spill_directory("/dev/shm", {})
+
+
+@pytest.mark.parametrize(
+    ("on_disk", "expected"),
+    [
+        (["tmp", "cache", "home/.cache", "here"], "tmp"),
+        (["cache", "home/.cache", "here"], "cache"),
+        (["home/.cache", "here"], "here"),
+        (["here"], "here"),
+        ([], None),
+    ],
+)
+def test_spill_directory_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, on_disk: list[str], expected: str | None
+) -> None:
+    root = tmp_path.resolve()
+    for name in ("tmp", "cache", "home/.cache", "here"):
+        (root / name).mkdir(parents=True)
+    monkeypatch.chdir(root / "here")
+    environ = {"TMPDIR": str(root / "tmp"), "XDG_CACHE_HOME": str(root / "cache"), "HOME": str(root / "home")}
+    mounts = "tmpfs / tmpfs rw 0 0\n" + "".join(f"/dev/sda {root}/{name} ext4 rw 0 0\n" for name in on_disk)
+    if expected is not None:
+        assert spill_directory(None, environ, mounts=mounts).path == root / expected
+        return
+    with pytest.raises(SpillError, match="set spill_dir to one on a disk") as refusal:
+        spill_directory(None, environ, mounts=mounts)
+    for tried in (root / "tmp", "/tmp", "/var/tmp", root / "cache", root / "here"):
+        assert f"\n  {tried} is in RAM (tmpfs at /)" in str(refusal.value) or not Path(tried).exists()
+
+
+def test_spill_directory_falls_back_to_the_cache_of_the_home_directory(tmp_path: Path) -> None:
+    cache = tmp_path.resolve() / ".cache"
+    cache.mkdir()
+    mounts = f"tmpfs / tmpfs rw 0 0\n/dev/sda {cache} ext4 rw 0 0\n"
+    assert spill_directory(None, {"HOME": str(cache.parent)}, mounts=mounts).path == cache
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/", None),
+        ("/dev/shm", "tmpfs at /dev/shm"),
+        ("/dev/shm/a/b", "tmpfs at /dev/shm"),
+        ("/dev/shmem", "devtmpfs at /dev"),
+        ("/dev/shm/disk", None),
+        ("/mnt/my disk/a", "ramfs at /mnt/my disk"),
+        ("/twice", None),
+        ("/swap", "ext4 at /swap"),
+        ("/home/a", None),
+    ],
+)
+def test_ram_behind(path: str, expected: str | None) -> None:
+    mounts = [
+        "rootfs / rootfs rw 0 0",
+        "/dev/vda / ext4 rw 0 0",
+        "tmpfs /dev/shm tmpfs rw 0 0",
+        "devtmpfs /dev devtmpfs rw 0 0",
+        "/dev/vdb /dev/shm/disk xfs rw 0 0",
+        "none /mnt/my\\040disk ramfs rw 0 0",
+        "tmpfs /twice tmpfs rw 0 0",
+        "/dev/vdc /twice ext4 rw 0 0",
+        "/dev/zram1 /swap ext4 rw 0 0",
+    ]
+    assert ram_behind(Path(path), "\n".join(mounts)) == expected
+
+
+@pytest.mark.parametrize("path", ["/", "/tmp", "/var/tmp", "/dev", "/dev/shm", "/proc", "/sys", "/run"])
+def test_ram_behind_agrees_with_the_system(path: str) -> None:
+    if shutil.which("stat") is None or not Path(path).is_dir():
+        pytest.skip(f"no stat command or no {path}")
+    command = ["stat", "--file-system", "--format=%T", path]
+    kind = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    found = ram_behind(Path(path).resolve(), Path("/proc/mounts").read_text())
+    assert (found is not None) == (kind in ("tmpfs", "ramfs", "hugetlbfs"))
