@@ -6,6 +6,7 @@ PagedoptError (Exception)
     PagerError (RuntimeError)        the pager failed; raised from the next step, the state is intact
     CheckpointError (ValueError)     a state that does not fit the optimizer it was given to
     ForkError (RuntimeError)         paged state touched in a forked child that does not own it
+    MonitorError (RuntimeError)      a process cannot be watched, or cannot offer to be
 """
 
 from __future__ import annotations
@@ -15,7 +16,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["CheckpointError", "ConfigError", "ForkError", "PagedoptError", "PagerError", "Problem", "SpillError"]
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "ForkError",
+    "MonitorError",
+    "PagedoptError",
+    "PagerError",
+    "Problem",
+    "SpillError",
+]
 
 
 class PagedoptError(Exception):
@@ -108,3 +118,15 @@ class CheckpointError(PagedoptError, ValueError):
 
 class ForkError(PagedoptError, RuntimeError):
     """Paged state was touched in a forked child: pages belong to the process that made them."""
+
+
+class MonitorError(PagedoptError, RuntimeError):
+    """A process cannot be watched, or cannot offer to be.
+
+    Attributes:
+        exit_code: what a command that stops for it exits with: 1 an error, 3 nothing to watch, 4 lost or not allowed.
+    """
+
+    def __init__(self, message: str, *, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import struct
+
 import msgspec
 
-__all__ = ["SCHEMA", "ArenaSnapshot", "PagerSnapshot", "Snapshot"]
+__all__ = [
+    "SCHEMA",
+    "ArenaSnapshot",
+    "EventSnapshot",
+    "OptimizerSnapshot",
+    "PagerSnapshot",
+    "PagesSnapshot",
+    "ProcessInfo",
+    "SettingSnapshot",
+    "Snapshot",
+    "TensorSnapshot",
+    "TierSnapshot",
+]
 
 SCHEMA = 1
+"""Version of every struct here. New fields with defaults keep it; anything else raises it."""
 
 
 class PagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +86,42 @@ class ArenaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     counters: dict[str, int]
 
 
+class TierSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One tier of the machine, whoever uses it.
+
+    Attributes:
+        name: `host` or `disk`.
+        total_bytes: its size, or None where it cannot be read.
+        free_bytes: what of it could be had now, or None where it cannot be read.
+        low_watermark_bytes: eviction starts with less than this free; None for a tier without watermarks.
+        high_watermark_bytes: and stops with this much free.
+    """
+
+    name: str
+    total_bytes: int | None
+    free_bytes: int | None
+    low_watermark_bytes: int | None = None
+    high_watermark_bytes: int | None = None
+
+
+class OptimizerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """An optimizer that is alive.
+
+    Attributes:
+        number: its number in the process, from 0; never used again.
+        name: its class.
+        groups: its parameter groups.
+        parameters: its parameters, in all groups.
+        is_paged: whether any group has paged state.
+    """
+
+    number: int
+    name: str
+    groups: int
+    parameters: int
+    is_paged: bool
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A process at one moment.
 
@@ -80,6 +131,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         monotonic_ns: when, on the monotonic clock.
         arenas: one entry a device with paged state; none before the first paged optimizer.
         pager: the pager, or None where none was started.
+        tiers: the machine's tiers that arenas use.
+        optimizers: the optimizers of pagedopt that are alive.
     """
 
     schema: int
@@ -87,3 +140,136 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     monotonic_ns: int
     arenas: tuple[ArenaSnapshot, ...]
     pager: PagerSnapshot | None
+    tiers: tuple[TierSnapshot, ...] = ()
+    optimizers: tuple[OptimizerSnapshot, ...] = ()
+
+
+class PagesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Every page of one arena and the order in which the step uses them.
+
+    Attributes:
+        device: the device whose optimizer state it holds.
+        page_bytes: size of a page.
+        generation: changes when the order does.
+        cycle: rounds over the order so far.
+        cursor: entries of the order that are done in this cycle.
+        order: page numbers in order of use, 4 bytes each, little endian.
+        tiers: the tier of every page by its number, a byte each: 0 fresh (no content), 1 upper, 2 lower.
+    """
+
+    device: str
+    page_bytes: int
+    generation: int
+    cycle: int
+    cursor: int
+    order: bytes
+    tiers: bytes
+
+    def numbers(self) -> list[int]:
+        """The page numbers of the order."""
+        return [number for (number,) in struct.iter_unpack("<I", self.order[: len(self.order) // 4 * 4])]
+
+    def in_order(self) -> bytes:
+        """The tier of every page of the order, in that order."""
+        tiers = self.tiers
+        return bytes(tiers[number] if number < len(tiers) else 0 for number in self.numbers())
+
+
+class TensorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The state of one parameter.
+
+    Attributes:
+        optimizer: number of the optimizer.
+        group: index of the parameter group.
+        index: index of the parameter in the optimizer, over all groups.
+        shape: the parameter's shape.
+        dtype: the parameter's type, such as `float32`.
+        slots: the state arrays as `name:type`, such as `exp_avg:uint8`.
+        state_bytes: bytes of them all; 0 before the first step.
+        first_page: first page of the arena that holds some of it, or None when it is not paged.
+        last_page: the last one.
+    """
+
+    optimizer: int
+    group: int
+    index: int
+    shape: tuple[int, ...]
+    dtype: str
+    slots: tuple[str, ...]
+    state_bytes: int
+    first_page: int | None = None
+    last_page: int | None = None
+
+
+class SettingSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One setting in force.
+
+    Attributes:
+        name: the setting; `table.name` in a table.
+        value: its value as a user would write it.
+        origin: where it was given, such as `pagedopt.toml:3`.
+        kind: the kind of that place: `keyword`, `configure`, `environment`, `file`, `preset` or `default`.
+    """
+
+    name: str
+    value: str
+    origin: str
+    kind: str
+
+
+class EventSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened once.
+
+    Attributes:
+        monotonic_ns: when, on the monotonic clock of the process.
+        unix_ns: when, on the wall clock.
+        kind: `pager`, `pressure`, `budget`, `stall`, `optimizer` or `monitor`.
+        text: what happened.
+        is_alarm: whether someone should look.
+    """
+
+    monotonic_ns: int
+    unix_ns: int
+    kind: str
+    text: str
+    is_alarm: bool = False
+
+
+class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A process that can be watched: what its discovery file says.
+
+    Attributes:
+        schema: version of what it publishes.
+        version: its version of pagedopt.
+        pid: process id.
+        start_ticks: when it started, as the system counts; with the pid it names one process.
+        namespace: the pid namespace the pid belongs to.
+        host: name of the machine.
+        command: its command line, shortened.
+        rank: rank in a distributed run, or None.
+        local_rank: rank on this machine, or None.
+        world_size: processes of the run, or None.
+        rate_hz: `stats` messages a second.
+        telemetry: address of the XPUB socket.
+        control: address of the ROUTER socket.
+        token: password of sockets on loopback TCP, or None.
+        server_key: public CURVE key of sockets on other TCP addresses, or None.
+        allow_control: whether it takes requests that change something.
+    """
+
+    schema: int
+    version: str
+    pid: int
+    start_ticks: int
+    namespace: int
+    host: str
+    command: str
+    telemetry: str
+    control: str
+    rank: int | None = None
+    local_rank: int | None = None
+    world_size: int | None = None
+    rate_hz: float = 2.0
+    token: str | None = None
+    server_key: str | None = None
+    allow_control: bool = False

@@ -14,6 +14,7 @@ from pagedopt.errors import (
     CheckpointError,
     ConfigError,
     ForkError,
+    MonitorError,
     PagedoptError,
     PagerError,
     Problem,
@@ -26,6 +27,7 @@ TREE = [
     (PagerError, RuntimeError),
     (CheckpointError, ValueError),
     (ForkError, RuntimeError),
+    (MonitorError, RuntimeError),
 ]
 PROBLEMS = [
     Problem("a.toml:3", "depth = 0: out of range", "a whole number from 1"),
@@ -68,6 +70,8 @@ def test_errors_survive_copy_and_pickle(remade) -> None:
     spill = remade(SpillError("no room", errno=errno.ENOSPC, spill_dir="/s", needed_bytes=5, free_bytes=2))
     assert str(spill) == "no room [ENOSPC]"
     assert (spill.errno, spill.spill_dir, spill.needed_bytes, spill.free_bytes) == (errno.ENOSPC, "/s", 5, 2)
+    lost = remade(MonitorError("process 1 has ended", exit_code=4))
+    assert (str(lost), lost.exit_code) == ("process 1 has ended", 4)
 
 
 def test_spill_error_without_number_is_its_message() -> None:

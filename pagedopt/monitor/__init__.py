@@ -1,0 +1,1 @@
+"""What the publisher of a process and those who watch it agree on: messages, places, errors. No torch, no core."""
