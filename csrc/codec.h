@@ -102,7 +102,8 @@ inline constexpr Lines kUnsignedLines = make_lines(false);
 // The lines for one block's absmax, so that values need not be normalised.
 struct Encoder {
   float slope[kDecades], offset[kDecades];
-  float top;  // from here on, code 255
+  float top;      // from here on, code 255
+  float ceiling;  // of the level; kept as data, for compilers split the loop into branches when they know it
 };
 
 // Below this absmax the slopes would overflow: scale the block and its absmax by kLift, which changes no code.
@@ -118,6 +119,7 @@ PAGEDOPT_HD Encoder encoder_for(float absmax) {
     encoder.slope[i] = static_cast<float>(lines.slope[i] * inverse);
     encoder.offset[i] = static_cast<float>(lines.offset[i]);
   }
+  encoder.ceiling = is_signed ? 127.9f : 255.9f;
   const CodeMap& map = code_map_of<is_signed>();
   const double top = 0.5 * (static_cast<double>(map.value[254]) + 1.0) * static_cast<double>(absmax);
   encoder.top = static_cast<float>(top);
@@ -137,12 +139,13 @@ PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   const float size = is_signed ? magnitude(x) : x;
   float level = size * encoder.slope[0] + encoder.offset[0];
   for (int i = 1; i < kDecades; ++i) level = smaller(level, size * encoder.slope[i] + encoder.offset[i]);
-  if (!is_signed) level = larger(level, 2.5f);  // v > 0 never takes code 0
+  level = smaller(level, encoder.ceiling);
   const float joint = float_of(bits_of(level - 0.2f) | 0x7fffffu);  // just below the next power of two
   const int n = static_cast<int>(smaller(level, joint));
-  const int sign = static_cast<int>(bits_of(x)) >> 31, above_zero = x > 0.0f, top = x >= encoder.top;
-  const int code = is_signed ? 127 + (n ^ sign) - sign : (n - 1) & -above_zero;
-  return {code + top, (bits_of(level) + kDoubt / 2) & 0xffffu};
+  const int sign = static_cast<int>(bits_of(x)) >> 31, above_zero = -(x > 0.0f), top = -(x >= encoder.top);
+  const int floored = n > 2 ? n - 1 : 1;  // v > 0 never takes code 0
+  const int code = is_signed ? 127 + ((n ^ sign) - sign) : floored & above_zero;
+  return {code | (top & 255), (bits_of(level) + kDoubt / 2) & 0xffffu};
 }
 
 // Between the values of rank n and n + 1; exact in double.

@@ -117,11 +117,55 @@ double square_sum(const float* x) {
 template <bool is_signed>
 constexpr std::uint8_t kZeroCode = is_signed ? 127 : 0;
 
+#if defined(__AVX512F__)
+// The map in registers, looked up 32 values at a time: half the time of a gather. Compilers do not find this.
+typedef float Floats __attribute__((vector_size(64)));
+typedef std::int32_t Ints __attribute__((vector_size(64)));
+
+template <int tables>
+struct Lookup {
+  Floats part[tables];
+
+  PAGEDOPT_HD explicit Lookup(const float* value) { std::memcpy(part, value, sizeof part); }
+
+  // value[index] for 0 <= index < 16 * tables: pairs of parts by the low five bits, then the higher bits choose among pairs.
+  PAGEDOPT_HD Floats operator()(Ints index) const {
+    Floats found[tables / 2];
+    for (int i = 0; i < tables / 2; ++i) found[i] = __builtin_shuffle(part[2 * i], part[2 * i + 1], index);
+    for (int pairs = tables / 2, bit = 32; pairs > 1; pairs /= 2, bit *= 2)
+      for (int i = 0; i < pairs / 2; ++i) found[i] = (index & bit) != 0 ? found[2 * i + 1] : found[2 * i];
+    return found[0];
+  }
+};
+
+template <bool is_signed>
+__attribute__((noinline)) void decode_whole(const std::uint8_t* __restrict codes, float absmax, float* __restrict to) {
+  const Lookup<is_signed ? 8 : 16> lookup(code_map_of<is_signed>().value + (is_signed ? 127 : 0));
+  alignas(64) std::int32_t wide[kBlockElements];
+  for (int i = 0; i < kBlockElements; ++i) wide[i] = codes[i];
+  for (int i = 0; i < kBlockElements; i += kLanes) {
+    Ints index;
+    std::memcpy(&index, wide + i, sizeof index);
+    Floats value;
+    if (is_signed) {  // by the rank of the magnitude; one is not in the registers
+      const Ints rank = index - 127;
+      value = lookup(rank < 0 ? -rank : rank);
+      value = rank < 0 ? -value : value;
+      value = rank == 128 ? 1.0f : value;
+    } else {
+      value = lookup(index);
+    }
+    value *= absmax;
+    std::memcpy(to + i, &value, sizeof value);
+  }
+}
+#else
 template <bool is_signed>
 __attribute__((noinline)) void decode_whole(const std::uint8_t* __restrict codes, float absmax, float* __restrict to) {
   const float* value = code_map_of<is_signed>().value;
   for (int i = 0; i < kBlockElements; ++i) to[i] = value[codes[i]] * absmax;
 }
+#endif
 
 template <bool is_signed>
 PAGEDOPT_HD void decode_block(const std::uint8_t* codes, int n, float absmax, float* to) {
@@ -137,20 +181,23 @@ PAGEDOPT_HD void decode_block(const std::uint8_t* codes, int n, float absmax, fl
 // Returns the smallest Encoded::distance.
 template <bool is_signed>
 __attribute__((noinline)) std::uint32_t encode_whole(Encoder encoder, const float* __restrict x, std::uint8_t* __restrict codes) {
+  alignas(64) std::int32_t wide[kBlockElements];  // narrowed in a loop of its own: compilers would narrow each operand
   std::uint32_t least = 0xffffu;
   for (int i = 0; i < kBlockElements; ++i) {
     const Encoded encoded = encode<is_signed>(encoder, x[i]);
-    codes[i] = static_cast<std::uint8_t>(encoded.code);
+    wide[i] = encoded.code;
     least = encoded.distance < least ? encoded.distance : least;
   }
+  for (int i = 0; i < kBlockElements; ++i) codes[i] = static_cast<std::uint8_t>(wide[i]);
   return least;
 }
 
 template <bool is_signed>
-__attribute__((noinline)) void settle_block(const Encoder& encoder, const float* x, float absmax, std::uint8_t* codes) {
+__attribute__((noinline)) void settle_block(Encoder encoder, const float* __restrict x, float absmax, std::uint8_t* __restrict codes) {
+  std::uint8_t doubtful[kBlockElements];
+  for (int i = 0; i < kBlockElements; ++i) doubtful[i] = encode<is_signed>(encoder, x[i]).distance <= kDoubt;
   for (int i = 0; i < kBlockElements; ++i)
-    if (encode<is_signed>(encoder, x[i]).distance <= kDoubt)
-      codes[i] = static_cast<std::uint8_t>(settle<is_signed>(x[i], absmax, codes[i]));
+    if (doubtful[i]) codes[i] = static_cast<std::uint8_t>(settle<is_signed>(x[i], absmax, codes[i]));
 }
 
 // Encodes finite numbers x to the nearest values of the map times absmax. Scales x where absmax is tiny.
@@ -187,24 +234,24 @@ void encode_slot(const Piece& piece, int slot, std::int64_t first, int n, float*
 
 // ---- passes ----
 
-// Calls visit(first, n) for every block.
+// Calls visit(first, n) for every block of `numel` elements.
 template <class Visit>
-PAGEDOPT_HD void for_blocks(const Piece& piece, Visit visit) {
-  for (std::int64_t first = 0; first < piece.numel; first += kBlockElements) {
-    const std::int64_t left = piece.numel - first;
+PAGEDOPT_HD void for_blocks(std::int64_t numel, Visit visit) {
+  for (std::int64_t first = 0; first < numel; first += kBlockElements) {
+    const std::int64_t left = numel - first;
     visit(first, left < kBlockElements ? static_cast<int>(left) : kBlockElements);
   }
 }
 
 PAGEDOPT_HD int slots_of(const Piece& piece) { return piece.amsgrad ? 3 : 2; }
 
-// New moments and parameter of one block whose slots and parameter are in `block`.
+// New parameter p and slots of one block.
 template <bool decay, bool amsgrad, bool skip, bool guard>
-void adam_block(const AdamScalars& s, Block& block) {
-  adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, block.p, block.g, block.slot[0], block.slot[1], block.slot[2]);
+void adam_block(const AdamScalars& s, float* p, const float* g, float (*slot)[kBlockElements]) {
+  adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, p, g, slot[0], slot[1], slot[2]);
 }
 
-using AdamBlock = void (*)(const AdamScalars&, Block&);
+using AdamBlock = void (*)(const AdamScalars&, float*, const float*, float (*)[kBlockElements]);
 
 void load_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
   for (int slot = 0; slot < slots_of(piece); ++slot) {
@@ -232,14 +279,17 @@ bool all_zero(const float* x) {
 
 void update_blocks(const Piece& piece, AdamBlock adam_block) {
   Block block;
-  for_blocks(piece, [&](std::int64_t first, int n) {
-    load(piece.grad, first, n, piece.dtype, block.g);
+  for_blocks(piece.numel, [&](std::int64_t first, int n) {
+    const bool in_place = piece.dtype == Dtype::f32 && n == kBlockElements;
+    float* const p = in_place ? static_cast<float*>(piece.param) + first : block.p;
+    const float* const g = in_place ? static_cast<const float*>(piece.grad) + first : block.g;
+    if (!in_place) load(piece.grad, first, n, piece.dtype, block.g);
     // Encoding anew could change the codes of a block whose gradients are all zero.
-    if (piece.skip_zeros && piece.codec != Codec::tensorwise8 && all_zero(block.g)) return;
-    load(piece.param, first, n, piece.dtype, block.p);
+    if (piece.skip_zeros && piece.codec != Codec::tensorwise8 && all_zero(g)) return;
+    if (!in_place) load(piece.param, first, n, piece.dtype, block.p);
     load_slots(piece, first, n, block);
-    adam_block(piece.scalars, block);
-    store(block.p, first, n, piece.dtype, piece.param);
+    adam_block(piece.scalars, p, g, block.slot);
+    if (!in_place) store(block.p, first, n, piece.dtype, piece.param);
     store_slots(piece, first, n, block);
   });
 }
@@ -284,7 +334,7 @@ void update(const Piece& piece) {
 Partial gradient_norm(const Piece& piece) {
   Partial partial;
   alignas(64) float g[kBlockElements];
-  for_blocks(piece, [&](std::int64_t first, int n) {
+  for_blocks(piece.numel, [&](std::int64_t first, int n) {
     load(piece.grad, first, n, piece.dtype, g);
     partial.grad_square += square_sum(g);
   });
@@ -305,12 +355,12 @@ Partial measure(const Piece& piece) {
   Block block;
   alignas(64) float move[kBlockElements];
   const AdamBlock adam_block = adam_block_for(piece);
-  for_blocks(piece, [&](std::int64_t first, int n) {
+  for_blocks(piece.numel, [&](std::int64_t first, int n) {
     load(piece.param, first, n, piece.dtype, block.p);
     load(piece.grad, first, n, piece.dtype, block.g);
     load_slots(piece, first, n, block);
     partial.param_square += square_sum(block.p);
-    adam_block(piece.scalars, block);
+    adam_block(piece.scalars, block.p, block.g, block.slot);
     moves(piece, block, move);
     partial.move_square += square_sum(move);
     for (int slot = 0; slot < slots_of(piece); ++slot)
@@ -335,14 +385,12 @@ void load_storable(const float* from, int n, float* to) {
 template <bool is_signed>
 void encode_run(const float* from, std::int64_t numel, std::uint8_t* codes, float& absmax) {
   alignas(64) float x[kBlockElements];
-  Piece piece{};
-  piece.numel = numel;
   float most = 0.0f;
-  for_blocks(piece, [&](std::int64_t first, int n) {
+  for_blocks(numel, [&](std::int64_t first, int n) {
     load_storable<is_signed>(from + first, n, x);
     most = larger(most, largest(x));
   });
-  for_blocks(piece, [&](std::int64_t first, int n) {
+  for_blocks(numel, [&](std::int64_t first, int n) {
     load_storable<is_signed>(from + first, n, x);
     encode_block<is_signed>(x, n, most, codes + first);
   });
@@ -356,11 +404,19 @@ void encode_all(const float* from, std::int64_t numel, std::uint8_t* codes, floa
   }
 }
 
+template <bool is_signed>
+void decode_run(const std::uint8_t* codes, std::int64_t numel, float absmax, float* to) {
+  alignas(64) float x[kBlockElements];
+  for_blocks(numel, [&](std::int64_t first, int n) {
+    decode_block<is_signed>(codes + first, n, absmax, x);
+    store(x, first, n, Dtype::f32, to);
+  });
+}
+
 void decode_all(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed, std::int64_t block) {
-  const float* value = is_signed ? kSignedMap.value : kUnsignedMap.value;
   for (std::int64_t first = 0; first < numel; first += block, ++absmax) {
-    const std::int64_t last = numel - first < block ? numel : first + block;
-    for (std::int64_t i = first; i < last; ++i) to[i] = value[codes[i]] * *absmax;
+    const std::int64_t n = numel - first < block ? numel - first : block;
+    is_signed ? decode_run<true>(codes + first, n, *absmax, to + first) : decode_run<false>(codes + first, n, *absmax, to + first);
   }
 }
 
