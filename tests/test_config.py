@@ -383,3 +383,21 @@ def test_real_environment_and_directories_are_the_defaults(place: Place, monkeyp
     settings = config.load()
     assert (settings.depth, settings.policy, settings.pager) == (3, "static", False)
     assert config.load_with_origins() == (settings, config.origins())
+
+
+def test_table_is_set_by_every_source_and_by_its_short_variable(place: Place) -> None:
+    assert place.load().monitor.enabled
+    place.write(place.cwd / "pagedopt.toml", "[monitor]\nrate_hz = 4\nenabled = true\n")
+    place.environ["PAGEDOPT_MONITOR"] = "0"
+    assert (place.load().monitor.rate_hz, place.load().monitor.enabled) == (4.0, False)
+    assert str(place.origins()["monitor.enabled"]) == "PAGEDOPT_MONITOR"
+    place.environ["PAGEDOPT_MONITOR_ENABLED"] = "1"
+    assert place.load().monitor.enabled
+    assert str(place.origins()["monitor.enabled"]) == "PAGEDOPT_MONITOR_ENABLED"
+    place.keywords["monitor"] = {"enabled": False, "adress": "ipc"}
+    assert [problem.hints for problem in place.problems()] == [("monitor.address",)]
+
+
+def test_variable_of_the_runtime_directory_is_no_setting(place: Place) -> None:
+    place.environ["PAGEDOPT_RUNTIME_DIR"] = "/run/somewhere"
+    assert place.load() == Settings()

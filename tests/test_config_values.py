@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
@@ -138,6 +139,11 @@ def test_no_text_breaks_the_reader(text: str) -> None:
 
 
 READ = [
+    ("monitor.address", "ipc", "ipc"),
+    ("monitor.address", "tcp://127.0.0.1:*", "tcp://127.0.0.1:*"),
+    ("monitor.address", "tcp://[::1]:5555", "tcp://[::1]:5555"),
+    ("monitor.address", "tcp://trainer.example:65534", "tcp://trainer.example:65534"),
+    ("monitor.rate_hz", "2", 2.0),
     ("budget", "auto", Size()),
     ("budget", "AUTO", Size()),
     ("budget", "80%", Size(fraction=0.8)),
@@ -235,6 +241,14 @@ REFUSED = [
     ("on_pager_failure", "warning", "not a choice", ("warn",)),
     ("preset", True, "not a choice", ()),
     ("preset", "leen", "not a choice", ("lean",)),
+    ("monitor.address", "", "no address", ()),
+    ("monitor.address", "IPC", "no address", ("ipc",)),
+    ("monitor.address", "tcp://127.0.0.1", "no address", ()),
+    ("monitor.address", "tcp://user@host:1", "no address", ()),
+    ("monitor.address", "tcp://host:65535", "no such pair of ports", ()),
+    ("monitor.address", "tcp://host:0", "no such pair of ports", ()),
+    ("monitor.rate_hz", 0, "out of range", ()),
+    ("monitor.rate_hz", 51, "out of range", ()),
     ("spill_dir", 3, "not a path", ()),
     ("spill_dir", "", "not a path", ()),
     ("spill_dir", b"/tmp", "not a path", ()),
@@ -250,8 +264,8 @@ def test_value_is_refused(name: str, value_given: object, why: str, hints: tuple
     assert caught.value.hints == hints
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if name != "spill_dir"])
+@pytest.mark.parametrize("name", [name for name in KINDS if not name.endswith("_dir")])
 def test_defaults_and_presets_are_allowed_and_show_as_they_are_read(name: str) -> None:
-    default = getattr(Settings(), name)
+    default = operator.attrgetter(name)(Settings())
     for value in [default, *(values[name] for values in PRESETS.values() if name in values)]:
         assert KINDS[name].read(KINDS[name].show(value)) == value

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -27,9 +28,11 @@ from pagedopt.config.size import (
 )
 
 __all__ = [
+    "Address",
     "Bytes",
     "Choice",
     "Directory",
+    "Hertz",
     "Kind",
     "Percent",
     "RefusedError",
@@ -199,6 +202,49 @@ class Seconds:
 
     def show(self, value: float) -> str:
         return repr(value)
+
+
+@dataclass(frozen=True)
+class Hertz:
+    """A rate, above zero."""
+
+    max_hz: float
+
+    @property
+    def allowed(self) -> str:
+        return f"times a second, above 0 and at most {self.max_hz:g}"
+
+    def read(self, given: object) -> float:
+        return Seconds(self.max_hz).read(given)
+
+    def show(self, value: float) -> str:
+        return repr(value)
+
+
+_TCP = re.compile(r"tcp://(\[[0-9a-fA-F:.]+\]|[^\s/:@\[\]]+):(\*|\d{1,5})")
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where to listen."""
+
+    @property
+    def allowed(self) -> str:
+        return "ipc, or tcp://HOST:PORT with * for any free port; two ports are used, PORT and the next"
+
+    def read(self, given: object) -> str:
+        text = _text(given)
+        if text == "ipc":
+            return text
+        found = _TCP.fullmatch(text)
+        if found is None:
+            raise RefusedError("no address", meant(text, ["ipc"]))
+        if found.group(2) != "*" and not 0 < int(found.group(2)) < 65535:
+            raise RefusedError("there is no such pair of ports")
+        return text
+
+    def show(self, value: str) -> str:
+        return value
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,12 @@ is meant, so `depth = 8` and `depth = "8"` are the same. All problems of all pla
 Sizes have a unit: B, KiB to PiB (powers of 1024) or KB to PB (powers of 1000). `16G` is refused because it can be read
 both ways, and so is a small number without a unit. A relative path starts at the directory of the file it is written
 in, elsewhere at the current directory.
+
+A setting `table.name` is `name` of the table `[table]` (`[tool.pagedopt.table]` in `pyproject.toml`) in a file, and a
+nested dict in a call: `pagedopt.configure(monitor={"enabled": False})`.
+
+`PAGEDOPT_RUNTIME_DIR` is no setting: it is where a process that can be watched and those who watch it find each other,
+by default `$XDG_RUNTIME_DIR/pagedopt`, else `pagedopt-<uid>` in the directory for temporary files.
 """
 
 
@@ -43,7 +49,7 @@ def reference() -> str:
 
 def _settings() -> Iterator[str]:
     rows = (
-        (f"`{e.name}`", _code(e.kind.show(e.default)), e.meaning, e.kind.allowed, f"`{e.variable}`")
+        (f"`{e.name}`", _code(e.kind.show(e.default)), e.meaning, e.kind.allowed, _codes(e.variables))
         for e in entries(Settings)
     )
     yield from _table(("Name", "Default", "Meaning", "Allowed", "Environment variable"), rows)
@@ -66,6 +72,10 @@ def _presets() -> Iterator[str]:
 def _table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> Iterator[str]:
     for row in (head, ("---",) * len(head), *rows):
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+
+
+def _codes(words: tuple[str, ...]) -> str:
+    return ", ".join(map(_code, words))
 
 
 def _code(text: str) -> str:

@@ -10,7 +10,19 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from pagedopt.config.kinds import Bytes, Choice, Directory, Kind, Percent, Seconds, SizeOf, Switch, Whole
+from pagedopt.config.kinds import (
+    Address,
+    Bytes,
+    Choice,
+    Directory,
+    Hertz,
+    Kind,
+    Percent,
+    Seconds,
+    SizeOf,
+    Switch,
+    Whole,
+)
 from pagedopt.config.size import Size, format_bytes, format_percent
 
 __all__ = ["PRESETS", "Entry", "Meaning", "Settings", "build", "contradictions", "entries"]
@@ -23,10 +35,54 @@ Preset = Literal["balanced", "lean", "fast"]
 
 @dataclass(frozen=True)
 class Meaning:
-    """What a setting does, and the kind of its values."""
+    """What a setting does, and the kind of its values.
+
+    Attributes:
+        text: what it does.
+        kind: its values.
+        variables: environment variables that mean it besides the one its name makes.
+    """
 
     text: str
     kind: Kind
+    variables: tuple[str, ...] = ()
+
+
+class Monitor(msgspec.Struct, frozen=True, kw_only=True):
+    """What others may see of a process, and how."""
+
+    enabled: Annotated[
+        bool,
+        Meaning(
+            "whether a process with a paged optimizer can be watched (`pagedopt top`); costs nothing while nobody does",
+            Switch(),
+            variables=("PAGEDOPT_MONITOR",),
+        ),
+    ] = True
+    address: Annotated[
+        str,
+        Meaning(
+            "where it listens: `ipc` in the runtime directory, for this user only; on loopback TCP for who has the "
+            "token of its discovery file; on other addresses for who has a key in `monitor.keys_dir`",
+            Address(),
+        ),
+    ] = "ipc"
+    rate_hz: Annotated[
+        float,
+        Meaning("snapshots a second while somebody watches", Hertz(50.0)),
+    ] = 2.0
+    allow_control: Annotated[
+        bool,
+        Meaning("whether who watches may also change settings and start traces", Switch()),
+    ] = False
+    keys_dir: Annotated[
+        Path | None,
+        Meaning(
+            "the directory of CURVE keys: `server.key_secret` and `clients/*.key` where training runs, "
+            "`client.key_secret` where it is watched",
+            Directory("only addresses of this machine can be listened on"),
+        ),
+    ] = None
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +165,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meaning("seconds between two looks at the memory pressure", Seconds(3600.0)),
     ] = 0.25
+    monitor: Monitor = Monitor()
 
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
@@ -126,11 +183,17 @@ class Entry:
     default: Any
     meaning: str
     kind: Kind
+    other_variables: tuple[str, ...] = ()
 
     @property
     def variable(self) -> str:
         """Its environment variable."""
         return "PAGEDOPT_" + self.name.replace(".", "_").upper()
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Every environment variable that sets it, the strongest first."""
+        return (self.variable, *self.other_variables)
 
 
 def entries(struct: type[msgspec.Struct], above: str = "") -> Iterator[Entry]:
@@ -142,7 +205,7 @@ def entries(struct: type[msgspec.Struct], above: str = "") -> Iterator[Entry]:
             yield from entries(hint, f"{above}{field.name}.")
         else:
             meaning: Meaning = hint.__metadata__[0]
-            yield Entry(above + field.name, field.default, meaning.text, meaning.kind)
+            yield Entry(above + field.name, field.default, meaning.text, meaning.kind, meaning.variables)
 
 
 def build(struct: type[msgspec.Struct], values: Mapping[str, Any], above: str = "") -> Any:

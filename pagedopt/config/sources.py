@@ -18,6 +18,9 @@ from pagedopt.errors import Problem
 __all__ = ["FILE_VARIABLE", "Given", "Layer", "Origin", "OriginKind", "calls", "environment", "files"]
 
 FILE_VARIABLE = "PAGEDOPT_CONFIG"
+PLACE_VARIABLES = ("PAGEDOPT_RUNTIME_DIR",)
+"""Variables that are no settings: they say where processes find each other."""
+
 OriginKind = Literal["keyword", "configure", "environment", "file", "preset", "default"]
 Schema = Mapping[str, Entry]
 
@@ -64,15 +67,17 @@ def calls(kind: Literal["keyword", "configure"], values: Mapping[str, Any], sche
 def environment(environ: Mapping[str, str], schema: Schema, base: Path) -> Layer:
     """The variables PAGEDOPT_*; an empty one counts as not set."""
     layer: Layer = []
-    names = {entry.variable: name for name, entry in schema.items()}
-    for variable in sorted(environ):
-        if not variable.startswith("PAGEDOPT_") or variable == FILE_VARIABLE or not environ[variable]:
+    names = {variable: name for name, entry in schema.items() for variable in entry.variables}
+    others = (FILE_VARIABLE, *PLACE_VARIABLES)
+    second = {variable for entry in schema.values() for variable in entry.other_variables}
+    for variable in sorted(environ, key=lambda variable: (variable in second, variable)):
+        if not variable.startswith("PAGEDOPT_") or variable in others or not environ[variable]:
             continue
         origin = Origin("environment", variable)
         if variable in names:
             layer.append(Given(names[variable], environ[variable], origin, base))
         else:
-            layer.append(_unknown(origin, variable, [*names, FILE_VARIABLE]))
+            layer.append(_unknown(origin, variable, [*names, *others]))
     return layer
 
 
