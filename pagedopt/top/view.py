@@ -1,0 +1,170 @@
+"""The screens of `pagedopt top`, as functions of what was heard: processes and a look in, lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from rich.text import Text
+
+from pagedopt.top.view_config import COLUMNS, config_view, settings_in_order
+from pagedopt.top.view_look import VIEWS, Look
+from pagedopt.top.view_model import Watched
+from pagedopt.top.view_overview import overview, process_columns, processes_in_order
+from pagedopt.top.view_pages import pages_view
+from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE
+from pagedopt.top.view_rates import rates_view
+from pagedopt.top.view_tensors import tensor_columns, tensors_in_order, tensors_view
+from pagedopt.top.view_text import fit
+from pagedopt.top.view_words import help_lines, waiting_lines
+
+__all__ = ["VIEWS", "Look", "Watched", "chosen", "moved", "other_process", "resorted", "screen"]
+
+HEADER_LINES = 2
+FOOTER_LINES = 1
+
+
+def screen(all_watched: Sequence[Watched], look: Look, where: str = "", pid: int | None = None) -> list[Text]:
+    """The whole screen: `look.height` lines of at most `look.width` cells.
+
+    Args:
+        all_watched: what was heard of, in the order it was.
+        look: the room, the view, and what is selected.
+        where: the directory that is watched, for the screen shown while there is nothing.
+        pid: the only process that is asked for, or None.
+    """
+    watched = chosen(all_watched, look)
+    room = replace(look, height=max(1, look.height - HEADER_LINES - FOOTER_LINES))
+    if look.is_help:
+        body = help_lines(look)
+    elif watched is None:
+        body = waiting_lines(where, pid, room)
+    else:
+        body = _body(all_watched, watched, room)
+    body = body[: room.height] + [Text()] * (room.height - len(body))
+    lines = [_tabs(look), _title(watched, look), *body, _footer(look)]
+    return [_clipped(line, look) for line in lines[: look.height]]
+
+
+def _body(all_watched: Sequence[Watched], watched: Watched, room: Look) -> list[Text]:
+    if room.view == "overview":
+        if room.is_detailed:
+            return rates_view(watched, room)
+        return overview(all_watched, watched, room)
+    views: dict[str, Callable[[Watched, Look], list[Text]]] = {
+        "pages": pages_view,
+        "tensors": tensors_view,
+        "rates": rates_view,
+        "config": config_view,
+    }
+    return views[room.view](watched, room)
+
+
+def _clipped(line: Text, look: Look) -> Text:
+    if line.cell_len <= look.width:
+        return line
+    line = line.copy()
+    line.truncate(look.width - 1)
+    return line.append(look.glyphs.ellipsis)
+
+
+def _tabs(look: Look) -> Text:
+    """The views and their keys; where the line is short, only the shown one has its name."""
+    is_short = look.width < 64
+    line = Text(" ") if is_short else Text.assemble((" pagedopt top ", TITLE), " ")
+    for number, view in enumerate(VIEWS, 1):
+        is_shown = view == look.view and not look.is_help
+        label = f" {number} {view} " if is_shown or not is_short else f" {number} "
+        line.append(label, style=f"{TITLE} reverse" if is_shown else DIM)
+    marks = [mark for mark, is_on in (("PAUSED", look.is_paused), ("HELP", look.is_help)) if is_on]
+    right = " ".join([*marks, look.note]).strip()
+    if right and line.cell_len + len(right) + 2 <= look.width:
+        line.append(" " * (look.width - line.cell_len - len(right) - 1))
+        line.append(right, style=ALARM if look.is_paused else ACCENT)
+    return line
+
+
+def _title(watched: Watched | None, look: Look) -> Text:
+    """Which process this is, and whether it ended."""
+    if watched is None:
+        return Text(" no process", style=DIM)
+    mark = "" if watched.ended is None else f" LAST SEEN: {watched.ended} "
+    if len(mark) + 20 > look.width:
+        mark = " ENDED "
+    rank = "" if watched.rank is None else f" rank {watched.rank}"
+    name = f" pid {watched.pid}{rank} {watched.device or ''} {watched.optimizer or ''}".rstrip()
+    left = look.width - len(name) - len(mark) - 3
+    if watched.command and left > 8:
+        name += "  " + fit(watched.command, min(left, len(watched.command)), look.glyphs.ellipsis)
+    else:
+        name = fit(name, min(len(name), max(0, look.width - len(mark) - 1)), look.glyphs.ellipsis)
+    return Text.assemble((name, TITLE), " ", (mark, f"{ALARM} reverse"))
+
+
+def _footer(look: Look) -> Text:
+    """The keys that matter, as many as the line holds."""
+    keys = {
+        "q": "quit",
+        "?": "help",
+        "tab": "next",
+        "space": "go on" if look.is_paused else "hold",
+        "enter": "back" if look.is_detailed else "detail",
+        "s": "sort",
+        "r": "reverse",
+        "p": "process",
+    }
+    line = Text(" ")
+    for key, meaning in keys.items():
+        if line.cell_len + len(key) + len(meaning) + 3 <= look.width:
+            line.append(key, style=TITLE).append(f" {meaning}  ", style=DIM)
+    return line
+
+
+def chosen(all_watched: Sequence[Watched], look: Look) -> Watched | None:
+    """The process looked at: the one asked for, else the first."""
+    first = all_watched[0] if all_watched else None
+    return next((each for each in all_watched if each.key == look.process), first)
+
+
+def moved(all_watched: Sequence[Watched], look: Look, by: int) -> Look:
+    """The look with the selection so many rows further down, or up."""
+    watched = chosen(all_watched, look)
+    if watched is None:
+        return look
+    if look.view == "overview":
+        keys = [row[0].key for row in processes_in_order(all_watched, look)]
+        at = min(max(0, keys.index(watched.key) + by), len(keys) - 1)
+        return replace(look, process=keys[at])
+    if look.view == "tensors":
+        rows = len(tensors_in_order(watched, look))
+    elif look.view == "config":
+        rows = len(settings_in_order(watched, look))
+    else:
+        return look
+    return replace(look, row=min(max(0, min(look.row, rows - 1) + by), max(0, rows - 1)))
+
+
+def other_process(all_watched: Sequence[Watched], look: Look) -> Look:
+    """The look at the next process, after the last the first."""
+    watched = chosen(all_watched, look)
+    if watched is None:
+        return look
+    keys = [row[0].key for row in processes_in_order(all_watched, look)]
+    return replace(look, process=keys[(keys.index(watched.key) + 1) % len(keys)], row=0)
+
+
+def resorted(all_watched: Sequence[Watched], look: Look) -> Look:
+    """The look with the table sorted by its next column."""
+    watched = chosen(all_watched, look)
+    if watched is None:
+        return look
+    titles = {
+        "overview": [column.title for column in process_columns(all_watched)],
+        "tensors": [column.title for column in tensor_columns(watched)],
+        "config": [column.title for column in COLUMNS],
+    }.get(look.view)
+    if titles is None:
+        return look
+    now = look.sorts.get(look.view)
+    following = titles[(titles.index(now) + 1) % len(titles)] if now in titles else titles[look.view != "config"]
+    return replace(look, sorts={**look.sorts, look.view: following})

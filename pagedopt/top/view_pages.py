@@ -1,0 +1,121 @@
+"""The page map: pages in the order steps use them, the cursor, and how far reading is ahead of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from rich.text import Text
+
+from pagedopt.snapshot import ArenaSnapshot
+from pagedopt.top.view_look import Look
+from pagedopt.top.view_model import PageOrder, Watched, page_order
+from pagedopt.top.view_palette import ACCENT, DIM, TITLE, tier_glyph, tier_style
+from pagedopt.top.view_table import flow
+from pagedopt.top.view_text import bytes_text, fit, share_text
+
+__all__ = ["page_cells", "pages_view", "strip"]
+
+MAP_MARGIN = 7
+CHROME_LINES = 5
+
+
+def pages_view(watched: Watched, look: Look) -> list[Text]:
+    """The lines of the view."""
+    arena = watched.arena
+    if arena is None or watched.pages is None:
+        return [Text(" the map of pages: n/a until the process sends one", style=DIM)]
+    order = page_order(watched.pages, arena)
+    if not order.tiers:
+        return [Text(" no order of pages yet: it is known after the first step", style=DIM)]
+    width, height = max(1, look.width - MAP_MARGIN - 1), max(1, look.height - CHROME_LINES)
+    pages_a_cell = -(-len(order.tiers) // (width * height))
+    cells = page_cells(order, pages_a_cell, look)
+    lines = [*_headline(order, watched.pages.cycle, look), Text()]
+    for first in range(0, len(cells), width):
+        line = Text(f"{first * pages_a_cell:>{MAP_MARGIN - 1}} ", style=DIM)
+        line.append_text(Text().join(cells[first : first + width]))
+        lines.append(line)
+    lines.append(Text())
+    lines += _legend(order, watched, pages_a_cell, look)
+    if look.is_detailed:
+        return lines + _details(order, watched, arena)
+    return lines + _history(watched, arena, look, look.height - len(lines))
+
+
+def _history(watched: Watched, arena: ArenaSnapshot, look: Look, room: int) -> list[Text]:
+    """Earlier maps, the latest first, a line each: what moves with the step draws a slanted line."""
+    earlier = watched.past_pages[: -max(1, room - 1) : -1] if room > 2 else ()
+    if not earlier:
+        return []
+    lines = [Text(), Text(" before, the latest first", style=DIM)]
+    for pages in earlier:
+        line = Text(f"{fit(str(pages.cycle), MAP_MARGIN - 1, right=True)} ", style=DIM)
+        lines.append(line.append_text(strip(page_order(pages, arena), look.width - MAP_MARGIN - 1, look)))
+    return lines
+
+
+def _headline(order: PageOrder, cycle: int, look: Look) -> list[Text]:
+    count = len(order.tiers)
+    ahead = f"all {count} are there" if order.ahead == count else f"the next {order.ahead} are there"
+    parts = [
+        Text.assemble("page ", (str(order.cursor), TITLE), f" of {count}"),
+        Text(ahead, style=TITLE),
+        Text(f"round {cycle}"),
+    ]
+    return flow(parts, look.width)
+
+
+def page_cells(order: PageOrder, pages_a_cell: int, look: Look) -> list[Text]:
+    """The map, a cell for so many pages: the cursor, else the tier of them all, else `mixed`.
+
+    The cells from the cursor to the front of reading are underlined.
+    """
+    cells = []
+    count = len(order.tiers)
+    for first in range(0, count, pages_a_cell):
+        tiers = set(order.tiers[first : first + pages_a_cell])
+        if first <= order.cursor < first + pages_a_cell:
+            cells.append(Text(look.glyphs.cursor, style=f"{TITLE} reverse"))
+            continue
+        name = tiers.pop()
+        glyph = look.glyphs.mixed if tiers else tier_glyph(name, look.glyphs)
+        style = DIM if tiers else tier_style(name)
+        is_ahead = (first - order.cursor) % count < order.ahead < count
+        cells.append(Text(glyph, style=f"{style} underline" if is_ahead else style))
+    return cells
+
+
+def _legend(order: PageOrder, watched: Watched, pages_a_cell: int, look: Look) -> list[Text]:
+    counts = Counter(order.tiers)
+    arena = watched.arena
+    assert arena is not None
+    parts = [
+        Text.assemble((tier_glyph(name, look.glyphs), tier_style(name)), f" {name} {counts[name]}")
+        for name in (arena.upper_tier, arena.lower_tier, "fresh")
+    ]
+    parts.append(Text.assemble((look.glyphs.cursor, f"{TITLE} reverse"), " step"))
+    if pages_a_cell > 1:
+        parts.append(Text(f"{look.glyphs.mixed} mixed, {pages_a_cell} pages a cell"))
+    else:
+        parts.append(Text(f"{bytes_text(arena.page_bytes)} a page"))
+    return flow(parts, look.width)
+
+
+def _details(order: PageOrder, watched: Watched, arena: ArenaSnapshot) -> list[Text]:
+    pages = watched.pages
+    assert pages is not None
+    outside = max(0, arena.allocated_bytes // arena.page_bytes - len(order.tiers))
+    share = Counter(order.tiers)[arena.upper_tier] / len(order.tiers)
+    counters = arena.counters
+    rows = [
+        ("there", f"{share_text(share)} of the pages in order"),
+        ("outside the order", f"{outside} pages, of them {arena.kept_bytes // arena.page_bytes} kept"),
+        ("moves planned", f"{arena.queued_moves}"),
+        *((name.replace("_", " "), f"{counters[name]}") for name in counters if name.endswith("_pages")),
+    ]
+    return [Text(), *(Text.assemble(f" {name:<24}", (value, ACCENT)) for name, value in rows)]
+
+
+def strip(order: PageOrder, width: int, look: Look) -> Text:
+    """Pages in one line of at most `width` cells."""
+    return Text().join(page_cells(order, max(1, -(-len(order.tiers) // max(1, width))), look))
