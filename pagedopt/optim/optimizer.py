@@ -122,8 +122,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         hypers = [hyper_of(self.family.rule, group) for group in self.param_groups]
         if self._sweep is not None and self._sweep.run(self.param_groups, self.state, hypers, grad_scale):
             return
+        is_own = self._sweep is not None and self._sweep.has_own_state(self.state)
         self._sweep = None
-        self._bring_home(creating=True)
+        self._bring_home(creating=True, is_silent=is_own)
         members = [
             Member(param, index, self.state[param], Layout.of(param, group, self.family.rule))
             for index, group in enumerate(self.param_groups)

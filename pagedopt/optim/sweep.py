@@ -130,9 +130,13 @@ class _Chunk:
         except TypeError:  # something in the state is no tensor
             return [value.data_ptr() for entry in self.entries for value in _tensors(entry)]
 
+    def has_own_state(self) -> bool:
+        """Whether the state is still in the memory it was in."""
+        return self._state_addresses() == self.state
+
     def gather(self, step: _Gathered) -> bool:
         """Add this step's addresses. False when parameters or state are no longer what the rows were made from."""
-        if self._state_addresses() != self.state or not self._follow():
+        if not self.has_own_state() or not self._follow():
             return False
         grads = [param.grad for param in self.params]
         live = [grad for grad in grads if grad is not None]
@@ -266,6 +270,10 @@ class PreparedSweep:
                 member.entry["step"] += 1
         increment_version(step.touched)
         return True
+
+    def has_own_state(self, state: Mapping[Any, Any]) -> bool:
+        """Whether no state was replaced since this was made."""
+        return list(map(id, state.values())) == self._entries and all(chunk.has_own_state() for chunk in self._chunks)
 
     def _is_current(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
         return (

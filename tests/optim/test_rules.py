@@ -15,7 +15,10 @@ from pagedopt import optim
 pytestmark = pytest.mark.usefixtures("arena")
 
 CLASSES = [
-    f"{paged}{stem}{suffix}" for paged in ("", "Paged") for stem in ("Adam", "AdamW") for suffix in ("", "8bit", "32bit")
+    f"{paged}{stem}{suffix}"
+    for paged in ("", "Paged")
+    for stem in ("Adam", "AdamW")
+    for suffix in ("", "8bit", "32bit")
 ]
 # Half a unit in the last place of a rounded parameter, relative, and what float32 arithmetic adds.
 ROUNDING = {torch.float32: 2**-24, torch.bfloat16: 2**-8, torch.float16: 2**-11}
@@ -107,7 +110,7 @@ def test_step_is_adams(name: str, option: str, dtype: torch.dtype) -> None:
     given = dict(OPTIONS[option])
     extra = {"block_wise": given.pop("block_wise", True)}
     options = Options(**{"decoupled_weight_decay": "W" in name, **given})
-    params = make_params(dtype, large=option == "all")
+    params = make_params(dtype, large=option == "all" and dtype is torch.float32)
     optimizer = make_optimizer(name, params, options, extra)
     for step in range(STEPS):
         set_gradients(params, step)
@@ -131,13 +134,13 @@ def test_step_is_adams(name: str, option: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("name", [name for name in CLASSES if "8bit" not in name])
-def test_follows_torch_for_fifty_steps(name: str, maximize: bool, amsgrad: bool) -> None:
+def test_follows_torch_for_twenty_steps(name: str, maximize: bool, amsgrad: bool) -> None:
     options = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad, "maximize": maximize, "betas": (0.9, 0.95)}
     params = make_params(torch.float32)
     twins = [torch.nn.Parameter(param.detach().double()) for param in params]
     ours = getattr(optim, name)(params, **options)
     torchs = (torch.optim.AdamW if "W" in name else torch.optim.Adam)(twins, **options)
-    for step in range(50):
+    for step in range(20):
         set_gradients(params, step)
         for param, twin in zip(params, twins, strict=True):
             twin.grad = None if param.grad is None else param.grad.double()

@@ -1,0 +1,197 @@
+"""Constructors: signatures, documentation, what every argument may be, and what contradicts a class."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import pickle
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pagedopt import optim
+from pagedopt.errors import ConfigError
+
+NAMES = [
+    f"{paged}{stem}{suffix}"
+    for paged in ("", "Paged")
+    for stem in ("Adam", "AdamW")
+    for suffix in ("", "8bit", "32bit")
+]
+POSITIONAL = [
+    ("params", inspect.Parameter.empty),
+    ("lr", 1e-3),
+    ("betas", (0.9, 0.999)),
+    ("eps", 1e-8),
+    ("weight_decay", 0.0),
+    ("amsgrad", False),
+    ("optim_bits", 32),
+    ("args", None),
+    ("min_8bit_size", 4096),
+    ("percentile_clipping", 100),
+    ("block_wise", True),
+    ("is_paged", False),
+]
+
+
+def make(name: str, **arguments: Any) -> Any:
+    return getattr(optim, name)([torch.nn.Parameter(torch.ones(3))], **arguments)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_signature(name: str) -> None:
+    cls = getattr(optim, name)
+    own = {"weight_decay": 1e-2} if "W" in name else {}
+    own |= {"optim_bits": 8} if "8bit" in name else {}
+    own |= {"is_paged": True} if "Paged" in name else {}
+    parameters = list(inspect.signature(cls).parameters.values())
+    positional = [(p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    assert positional == [(key, own.get(key, default)) for key, default in POSITIONAL]
+    keyword = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    decoupled = {} if "W" in name else {"decoupled_weight_decay": False}
+    assert keyword == {"maximize": False, **decoupled, "paging": None}
+    assert (cls.__name__, cls.__qualname__, cls.__module__) == (name, name, "pagedopt.optim")
+    assert pickle.loads(pickle.dumps(cls)) is cls
+    undocumented = [p.name for p in parameters if f"\n    {p.name}: " not in inspect.getdoc(cls)]
+    assert not undocumented
+
+
+def test_the_stub_is_current() -> None:
+    module = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_optim_stub.py"))
+    assert module["STUB"].read_text() == module["render"](), "run tools/make_optim_stub.py"
+
+
+def test_all_names_the_classes() -> None:
+    assert sorted(optim.__all__) == sorted([*NAMES, "bitsandbytes_state_dict"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_positional_arguments_are_taken_in_order(name: str) -> None:
+    bits, is_paged = 8 if "8bit" in name else 32, "Paged" in name
+    params = [torch.nn.Parameter(torch.ones(3))]
+    args = {"max_unorm": 0.5}
+    optimizer = getattr(optim, name)(params, 0.1, (0.8, 0.9), 1e-4, 0.2, True, bits, args, 1, 50, False, is_paged)
+    group = optimizer.param_groups[0]
+    expected = {
+        "lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.2, "amsgrad": True, "optim_bits": bits,
+        "min_8bit_size": 1, "percentile_clipping": 50, "block_wise": False, "is_paged": is_paged, "max_unorm": 0.5,
+        "skip_zeros": False, "maximize": False, "decoupled_weight_decay": "W" in name,
+    }  # fmt: skip
+    assert {key: group[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "naming"),
+    [
+        ("Adam32bit", {"optim_bits": 8}, ["Adam32bit", "optim_bits=8", "optim_bits=32"]),
+        ("AdamW8bit", {"optim_bits": 32}, ["AdamW8bit", "optim_bits=32", "optim_bits=8"]),
+        ("PagedAdam", {"is_paged": False}, ["PagedAdam", "is_paged=False", "is_paged=True"]),
+        ("PagedAdamW32bit", {"args": {"optim_bits": 8}}, ["PagedAdamW32bit", "optim_bits=8"]),
+        ("Adam", {"paging": {"budget": "1GiB"}}, ["paging", "is_paged=False"]),
+        ("Adam", {"lr": -1.0}, ["lr=-1.0"]),
+        ("Adam", {"lr": float("nan")}, ["lr=nan"]),
+        ("Adam", {"lr": "fast"}, ["lr='fast'"]),
+        ("Adam", {"lr": torch.ones(2)}, ["lr="]),
+        ("Adam", {"betas": (1.0, 0.9)}, ["betas=(1.0, 0.9)"]),
+        ("Adam", {"betas": (0.9, -0.1)}, ["betas"]),
+        ("Adam", {"betas": 0.9}, ["betas=0.9"]),
+        ("Adam", {"betas": (0.9, 0.9, 0.9)}, ["betas"]),
+        ("Adam", {"eps": -1e-8}, ["eps"]),
+        ("Adam", {"weight_decay": -0.1}, ["weight_decay"]),
+        ("Adam", {"optim_bits": 4}, ["optim_bits=4", "8 or 32"]),
+        ("Adam", {"min_8bit_size": -1}, ["min_8bit_size=-1"]),
+        ("Adam", {"percentile_clipping": 0}, ["percentile_clipping=0"]),
+        ("Adam", {"percentile_clipping": 101}, ["percentile_clipping=101"]),
+        ("Adam", {"percentile_clipping": 50.5}, ["percentile_clipping=50.5"]),
+        ("Adam", {"amsgrad": "no"}, ["amsgrad='no'"]),
+        ("Adam", {"args": {"max_unorm": -1}}, ["max_unorm=-1"]),
+        ("Adam", {"args": {"optm_bits": 8, "foo": 1}}, ["optm_bits", "foo", "min_8bit_size"]),
+        ("Adam", {"args": argparse.Namespace(epochs=3)}, ["epochs"]),
+    ],
+)
+def test_refused(name: str, arguments: dict[str, Any], naming: list[str]) -> None:
+    with pytest.raises(ValueError, match=re.escape(naming[0])) as caught:
+        make(name, **arguments)
+    missing = [text for text in naming if text not in str(caught.value)]
+    assert not missing, str(caught.value)
+
+
+def test_bad_settings_of_the_pager_are_refused_at_once() -> None:
+    with pytest.raises(ConfigError, match="budgte"):
+        make("PagedAdam", paging={"budgte": "1GiB"})
+
+
+@pytest.mark.parametrize("arguments", [{"learning_rate": 1}, {"foo": 1, "lr": 1}])
+def test_unknown_arguments_are_type_errors(arguments: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=rf"Adam\(\).*{next(iter(arguments))}"):
+        make("Adam", **arguments)
+    with pytest.raises(TypeError, match="params"):
+        optim.Adam()
+    with pytest.raises(TypeError, match="args is a mapping"):
+        make("Adam", args=3)
+
+
+@pytest.mark.parametrize(
+    "args", [{"optim_bits": 8, "skip_zeros": True}, argparse.Namespace(optim_bits=8, skip_zeros=True)]
+)
+def test_args_replace_arguments(args: object) -> None:
+    group = make("Adam", args=args, optim_bits=32).param_groups[0]
+    assert (group["optim_bits"], group["skip_zeros"], group["min_8bit_size"]) == (8, True, 4096)
+
+
+@pytest.mark.parametrize(
+    ("group", "naming"),
+    [({"lr": -1}, "lr=-1"), ({"optim_bits": 16}, "optim_bits=16"), ({"decoupled_weight_decay": False}, "decoupled")],
+)
+def test_groups_are_checked_and_a_refused_one_is_not_kept(group: dict[str, Any], naming: str) -> None:
+    optimizer = make("AdamW")
+    with pytest.raises(ValueError, match=naming):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(2))], **group})
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize(
+    ("tensor", "error", "naming"),
+    [
+        (torch.ones(3, dtype=torch.complex64), TypeError, "complex64"),
+        (torch.ones(3, dtype=torch.float64), TypeError, "float64"),
+        (torch.ones(3, dtype=torch.int32), TypeError, "int32"),
+        (torch.ones(3).to_sparse(), TypeError, "layout"),
+    ],
+)
+def test_parameters_without_a_kernel_are_refused(tensor: torch.Tensor, error: type[Exception], naming: str) -> None:
+    param = torch.nn.Parameter(tensor, requires_grad=tensor.is_floating_point())
+    with pytest.raises(error, match=naming):
+        optim.AdamW([param])
+
+
+def test_a_parameter_listed_twice_is_refused() -> None:
+    param = torch.nn.Parameter(torch.ones(3))
+    with pytest.warns(UserWarning, match="duplicate"), pytest.raises(ValueError, match="twice"):
+        optim.AdamW([param, param])
+    with pytest.raises(ValueError, match="more than one"):
+        optim.AdamW([{"params": [param]}, {"params": [param]}])
+    with pytest.raises(ValueError, match="empty"):
+        optim.AdamW([])
+
+
+def test_bits_and_sizes_are_chosen_by_group() -> None:
+    params = [torch.nn.Parameter(torch.ones(300)) for _ in range(4)]
+    groups = [
+        {"params": params[:1]},
+        {"params": params[1:2], "optim_bits": 32},
+        {"params": params[2:3], "min_8bit_size": 301},
+        {"params": params[3:], "block_wise": False, "amsgrad": True},
+    ]
+    optimizer = optim.Adam8bit(groups, min_8bit_size=300)
+    for param in params:
+        param.grad = torch.ones(300)
+    optimizer.step()
+    entries = [optimizer.state[param] for param in params]
+    assert [entry["exp_avg"].dtype for entry in entries] == [torch.uint8, torch.float32, torch.float32, torch.uint8]
+    assert [tuple(entries[index]["exp_avg_absmax"].shape) for index in (0, 3)] == [(2,), (1,)]
+    assert ["max_exp_avg_sq" in entry for entry in entries] == [False, False, False, True]
