@@ -1,6 +1,7 @@
 """The `pagedopt` command: one module a verb, none of which loads torch before it runs.
 
-Exit codes: 0 it worked, 1 it failed and said why on stderr, 2 it was called wrongly.
+Exit codes: 0 it worked, 1 it failed and said why on stderr, 2 it was called wrongly; of the verbs that watch also
+3 nothing to watch, 4 the process was lost or may not be watched.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pagedopt import __version__
-from pagedopt.cli import demo
-from pagedopt.errors import PagedoptError
+from pagedopt.cli import demo, top
+from pagedopt.errors import MonitorError, PagedoptError
 
 __all__ = ["main"]
 
@@ -29,11 +30,11 @@ class Verb(Protocol):
         """Does the work.
 
         Raises:
-            PagedoptError: it failed; the command prints the message and exits with 1.
+            PagedoptError: it failed; the command prints the message and exits with 1, or as a MonitorError says.
         """
 
 
-VERBS: dict[str, Verb] = {"demo": demo}
+VERBS: dict[str, Verb] = {"demo": demo, "top": top}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         VERBS[arguments.verb].run(arguments)
     except PagedoptError as error:
         print(f"pagedopt {arguments.verb}: {error}", file=sys.stderr)
-        return 1
+        return error.exit_code if isinstance(error, MonitorError) else 1
     except KeyboardInterrupt:
         print(f"pagedopt {arguments.verb}: interrupted", file=sys.stderr)
         return 1

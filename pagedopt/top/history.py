@@ -50,7 +50,8 @@ class History:
         if frame is None:
             return ()
         arenas = self._snapshots[-1].arenas if self._snapshots else ()
-        return tuple(self._watched(frame, device) for device in [arena.device for arena in arenas] or [None])
+        devices: list[str | None] = [arena.device for arena in arenas]
+        return tuple(self._watched(frame, device) for device in devices or [None])
 
     def _watched(self, frame: Frame, device: str | None) -> Watched:
         maps = tuple(self._maps.get(device or "", ()))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from pagedopt.errors import MonitorError
-from pagedopt.monitor.places import is_alive, processes
+from pagedopt.monitor.places import processes
 from pagedopt.top.feed import Feed, Frame, replay
 from pagedopt.top.history import History
 from pagedopt.top.view_model import Watched
@@ -30,6 +30,10 @@ class Source(Protocol):
     def watched(self) -> list[Watched]:
         """All that is known."""
 
+    @property
+    def fault(self) -> MonitorError | None:
+        """Why something that is there cannot be watched, or None."""
+
     def close(self) -> None:
         """Stop watching."""
 
@@ -40,13 +44,10 @@ class Live:
     Args:
         pid: the only one to watch, or None.
         record: gets what the first process sends, as a recording.
-
-    Attributes:
-        refusals: why processes that are there cannot be watched.
     """
 
     def __init__(self, pid: int | None = None, record: TextIO | None = None) -> None:
-        self.refusals: dict[ProcessKey, MonitorError] = {}
+        self._refusals: dict[ProcessKey, MonitorError] = {}
         self._pid = pid
         self._record = record
         self._feeds: dict[ProcessKey, Feed] = {}
@@ -69,12 +70,12 @@ class Live:
     def _look(self) -> None:
         for process in processes():
             key = (process.pid, process.start_ticks)
-            if key in self._feeds or key in self.refusals or self._pid not in (None, process.pid):
+            if key in self._feeds or key in self._refusals or self._pid not in (None, process.pid):
                 continue
             try:
                 self._feeds[key] = Feed(process, record=self._record)
             except MonitorError as error:
-                self.refusals[key] = error
+                self._refusals[key] = error
                 continue
             self._record = None
             self._histories[key] = History()
@@ -92,6 +93,11 @@ class Live:
     def watched(self) -> list[Watched]:
         """All that is known."""
         return [watched for history in self._histories.values() for watched in history.watched()]
+
+    @property
+    def fault(self) -> MonitorError | None:
+        """Why the last process that was refused cannot be watched, or None."""
+        return next(reversed(self._refusals.values()), None)
 
     def close(self) -> None:
         """Stop watching."""
@@ -144,6 +150,11 @@ class Recording:
     def watched(self) -> list[Watched]:
         """All that is known."""
         return list(self._history.watched())
+
+    @property
+    def fault(self) -> MonitorError | None:
+        """None: what cannot be read is told when it is opened."""
+        return None
 
     def close(self) -> None:
         """Nothing is open."""

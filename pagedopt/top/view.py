@@ -10,35 +10,46 @@ from rich.text import Text
 from pagedopt.top.view_config import COLUMNS, config_view, settings_in_order
 from pagedopt.top.view_look import VIEWS, Look
 from pagedopt.top.view_model import Watched
-from pagedopt.top.view_overview import overview, process_columns, processes_in_order
+from pagedopt.top.view_overview import overview, process_columns, process_lines, process_table, processes_in_order
 from pagedopt.top.view_pages import pages_view
 from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE
 from pagedopt.top.view_rates import rates_view
 from pagedopt.top.view_tensors import tensor_columns, tensors_in_order, tensors_view
 from pagedopt.top.view_text import fit
-from pagedopt.top.view_words import help_lines, waiting_lines
+from pagedopt.top.view_words import Wanted, help_lines, waiting_lines
 
-__all__ = ["VIEWS", "Look", "Watched", "chosen", "moved", "other_process", "resorted", "screen"]
+__all__ = [
+    "VIEWS",
+    "Look",
+    "Wanted",
+    "Watched",
+    "chosen",
+    "moved",
+    "other_process",
+    "report",
+    "resorted",
+    "screen",
+    "view_at",
+]
 
 HEADER_LINES = 2
 FOOTER_LINES = 1
 
 
-def screen(all_watched: Sequence[Watched], look: Look, where: str = "", pid: int | None = None) -> list[Text]:
+def screen(all_watched: Sequence[Watched], look: Look, wanted: Wanted) -> list[Text]:
     """The whole screen: `look.height` lines of at most `look.width` cells.
 
     Args:
         all_watched: what was heard of, in the order it was.
         look: the room, the view, and what is selected.
-        where: the directory that is watched, for the screen shown while there is nothing.
-        pid: the only process that is asked for, or None.
+        wanted: what is watched for, for the screen shown while there is nothing.
     """
     watched = chosen(all_watched, look)
     room = replace(look, height=max(1, look.height - HEADER_LINES - FOOTER_LINES))
     if look.is_help:
         body = help_lines(look)
     elif watched is None:
-        body = waiting_lines(where, pid, room)
+        body = waiting_lines(wanted, room)
     else:
         body = _body(all_watched, watched, room)
     body = body[: room.height] + [Text()] * (room.height - len(body))
@@ -68,14 +79,44 @@ def _clipped(line: Text, look: Look) -> Text:
     return line.append(look.glyphs.ellipsis)
 
 
-def _tabs(look: Look) -> Text:
-    """The views and their keys; where the line is short, only the shown one has its name."""
+def report(all_watched: Sequence[Watched], look: Look) -> list[Text]:
+    """What `--once` prints: the figures and bars of each process, and the table of them all."""
+    lines: list[Text] = []
+    for watched in all_watched:
+        lines += [_title(watched, look), *process_lines(watched, look), Text()]
+    if all_watched:
+        lines += process_table(all_watched, None, look, len(all_watched) + 1)
+    return [_clipped(line, look) for line in lines]
+
+
+def _labels(look: Look) -> list[tuple[str, str]]:
+    """The views and how they are written; where the line is short, only the shown one has its name."""
     is_short = look.width < 64
-    line = Text(" ") if is_short else Text.assemble((" pagedopt top ", TITLE), " ")
-    for number, view in enumerate(VIEWS, 1):
+    return [
+        (view, f" {number} {view} " if not is_short or (view == look.view and not look.is_help) else f" {number} ")
+        for number, view in enumerate(VIEWS, 1)
+    ]
+
+
+def _brand(look: Look) -> str:
+    return " " if look.width < 64 else " pagedopt top  "
+
+
+def view_at(look: Look, column: int) -> str | None:
+    """The view whose name is at a column of the first line, or None."""
+    at = len(_brand(look))
+    for view, label in _labels(look):
+        if at <= column < at + len(label):
+            return view
+        at += len(label)
+    return None
+
+
+def _tabs(look: Look) -> Text:
+    line = Text(_brand(look), style=TITLE)
+    for view, label in _labels(look):
         is_shown = view == look.view and not look.is_help
-        label = f" {number} {view} " if is_shown or not is_short else f" {number} "
-        line.append(label, style=f"{TITLE} reverse" if is_shown else DIM)
+        line.append(label, style=f"{TITLE} reverse" if is_shown else f"not bold {DIM}")
     marks = [mark for mark, is_on in (("PAUSED", look.is_paused), ("HELP", look.is_help)) if is_on]
     right = " ".join([*marks, look.note]).strip()
     if right and line.cell_len + len(right) + 2 <= look.width:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from rich.text import Text
 
-from pagedopt.snapshot import ArenaSnapshot, TierSnapshot
+from pagedopt.snapshot import ArenaSnapshot, EventSnapshot, TierSnapshot
 from pagedopt.top.view_look import Look
 from pagedopt.top.view_model import Rates, Stall, Watched, last_stall, ledger, rates
 from pagedopt.top.view_palette import ALARM, DIM, TITLE, pressure_style, tier_glyph, tier_style
@@ -22,7 +22,7 @@ from pagedopt.top.view_text import (
     share_text,
 )
 
-__all__ = ["figures", "overview", "process_columns", "processes_in_order"]
+__all__ = ["figures", "overview", "process_columns", "process_lines", "process_table", "processes_in_order"]
 
 LABEL_WIDTH = 8
 FIGURE_WIDTH = 9
@@ -30,6 +30,18 @@ FIGURE_WIDTH = 9
 
 def overview(all_watched: Sequence[Watched], watched: Watched, look: Look) -> list[Text]:
     """The lines of the view."""
+    lines = [*process_lines(watched, look), Text()]
+    room = look.height - len(lines)
+    processes = process_table(all_watched, watched, look, max(3, room))
+    lines += processes
+    left = room - len(processes) - 1
+    if watched.events and left > 0:
+        lines += [Text(), *(_event(each) for each in watched.events[-left:])]
+    return lines
+
+
+def process_lines(watched: Watched, look: Look) -> list[Text]:
+    """What is seen of one process: the figures of now, its ledger, the machine."""
     lines = [figures(watched, look)]
     if watched.pager is not None and watched.pager.failure is not None:
         lines.append(Text(f" pager stopped: {watched.pager.failure}", style=ALARM))
@@ -39,19 +51,11 @@ def overview(all_watched: Sequence[Watched], watched: Watched, look: Look) -> li
         lines += [Text(" no paged state yet: it is made at the first step of a paged optimizer", style=DIM)]
     else:
         lines += [Text(), *state_bars(watched.arena, look), *tier_bars(watched, watched.arena, look)]
-    lines.append(Text())
-    room = look.height - len(lines)
-    processes = process_table(all_watched, watched, look, max(3, room))
-    events = [each for each in watched.events if len(processes) + 2 <= room]
-    lines += processes
-    if events:
-        left = look.height - len(lines) - 1
-        lines += [Text(), *(_event(each.text, each.is_alarm) for each in events[-max(0, left) :])]
     return lines
 
 
-def _event(text: str, is_alarm: bool) -> Text:
-    return Text(f" {text}", style=ALARM if is_alarm else DIM)
+def _event(event: EventSnapshot) -> Text:
+    return Text(f" {event.kind}: {event.text}", style=ALARM if event.is_alarm else DIM)
 
 
 def figures(watched: Watched, look: Look) -> Text:
@@ -218,8 +222,8 @@ def _sorted_by(columns: list[Column[tuple[Watched, Rates]]], look: Look) -> Colu
     return next((column for column in columns if column.title == title), columns[0])
 
 
-def process_table(all_watched: Sequence[Watched], watched: Watched, look: Look, height: int) -> list[Text]:
-    """Every process, a line each."""
+def process_table(all_watched: Sequence[Watched], watched: Watched | None, look: Look, height: int) -> list[Text]:
+    """Every process, a line each; the selected one is marked."""
     rows = processes_in_order(all_watched, look)
     columns = process_columns(all_watched)
     return table(
@@ -227,7 +231,7 @@ def process_table(all_watched: Sequence[Watched], watched: Watched, look: Look, 
         rows,
         sorted_by=_sorted_by(columns, look),
         is_reversed=look.is_reversed,
-        selected=next((index for index, row in enumerate(rows) if row[0].key == watched.key), None),
+        selected=next((index for index, row in enumerate(rows) if watched and row[0].key == watched.key), None),
         width=look.width,
         height=height,
         glyphs=look.glyphs,

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from textwrap import wrap
 
 from rich.text import Text
 
 from pagedopt.top.view_look import Look
-from pagedopt.top.view_palette import ACCENT, DIM, TITLE, tier_glyph, tier_style
+from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, tier_glyph, tier_style
 from pagedopt.top.view_table import flow
 
-__all__ = ["help_lines", "waiting_lines"]
+__all__ = ["Wanted", "help_lines", "waiting_lines"]
 
 KEYS = (
     ("1 2 3 4 5", "overview, pages, tensors, rates, config"),
@@ -59,15 +60,31 @@ def _definitions(words: Sequence[tuple[str, str]], width: int) -> list[Text]:
     return lines
 
 
-def waiting_lines(where: str, pid: int | None, look: Look) -> list[Text]:
+@dataclass(frozen=True)
+class Wanted:
+    """What is watched for.
+
+    Attributes:
+        where: the directory in which processes show themselves.
+        pid: the only process asked for, or None.
+        fault: why one that is there cannot be watched, or None.
+    """
+
+    where: str = ""
+    pid: int | None = None
+    fault: str | None = None
+
+
+def waiting_lines(wanted: Wanted, look: Look) -> list[Text]:
     """What is watched for, and how a process comes to be seen."""
-    what = "any process" if pid is None else f"process {pid}"
+    what = "any process" if wanted.pid is None else f"process {wanted.pid}"
     lines = [Text()]
     for text, style in (
+        *([] if wanted.fault is None else [(wanted.fault, ALARM), ("", "")]),
         (f"Nothing to watch yet: waiting for {what}.", TITLE),
         ("", ""),
         ("It looks in the directory", ""),
-        (f"  {where}", ACCENT),
+        (f"  {wanted.where}", ACCENT),
         ("where a training process shows itself while it has a paged optimizer, unless monitoring is off.", ""),
         ("", ""),
         ("Monitoring is switched on in the training process, with", ""),
