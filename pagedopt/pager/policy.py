@@ -205,7 +205,7 @@ class NoMoves:
 
 def _ring(view: View) -> Ints:
     """All entries, the one at the cursor first: by next use, the soonest first."""
-    return (np.arange(view.order.size) + view.cursor) % max(1, view.order.size)
+    return np.roll(np.arange(view.order.size), -view.cursor)
 
 
 def _reasons(view: View, evict: Ints, over: int) -> Codes:
@@ -219,7 +219,7 @@ def _plan(view: View, evict: Ints, evict_after: Ints, reason: Codes, fetch: Ints
     """A plan from the entries to evict and to prefetch, each in the sequence in which they are to run."""
     return Plan(
         kind=np.repeat(np.array([EVICT, PREFETCH], np.uint8), [evict.size, fetch.size]),
-        page=view.order[np.concatenate([evict, fetch]) % max(1, view.order.size)],
+        page=np.take(view.order, np.concatenate([evict, fetch]), mode="wrap"),
         after=np.concatenate([evict_after, fetch_after]),
         reason=np.concatenate([reason, np.zeros(fetch.size, np.uint8)]),
     )
@@ -242,7 +242,7 @@ def _stream(view: View, lag: int) -> Plan:
     # Nothing this plan sees used can be done before entry `lag` needs room: the head displaces the farthest next uses.
     # Those are never in the head, because room >= lag and a missing entry of the head is not among the resident ones.
     short = int(np.count_nonzero(~up[:lag])) - free
-    victims = np.flatnonzero(up)[::-1][: max(0, short, -free)]
+    victims = np.flatnonzero(up)[::-1][: max(0, short)]
     up[victims] = False
     spare = max(0, free)
 
@@ -288,7 +288,9 @@ def _demand(view: View) -> Plan:
     older = first + 1 + np.flatnonzero(up[first + 1 :])
     evict = np.concatenate([older, np.arange(length - first)])[: length - first]
     after = _before(cursor + fetch, view)
-    reason = np.where(np.arange(evict.size) < older.size, _reasons(view, ring[evict % n], 0), BEHIND).astype(np.uint8)
+    reason = np.where(
+        np.arange(evict.size) < older.size, _reasons(view, np.take(ring, evict, mode="wrap"), 0), BEHIND
+    ).astype(np.uint8)
     return _plan(
         view,
         np.concatenate([ring[pressed], cursor + evict]),

@@ -37,9 +37,6 @@ __all__ = [
 
 Pressure: TypeAlias = Literal["none", "some", "high"]
 
-NO_LIMIT_BYTES: Final = 1 << 60
-"""Limits from here on mean none: control groups of version 1 say 'unlimited' as the largest multiple of a page."""
-
 STALL_SOME_PERCENT: Final = 10.0
 STALL_HIGH_PERCENT: Final = 40.0
 
@@ -73,11 +70,6 @@ def _numbers(text: str) -> dict[str, int]:
     """`name value` lines, as in `memory.stat`, and `Name: value kB` lines, as in `/proc/meminfo`, in bytes."""
     found = re.findall(r"^([\w()]+):?\s+(\d+)( kB)?$", text, re.MULTILINE)
     return {name: int(value) * (1024 if unit else 1) for name, value, unit in found}
-
-
-def _limit(text: str) -> int | None:
-    text = text.strip()
-    return int(text) if text.isdigit() and int(text) < NO_LIMIT_BYTES else None
 
 
 def group_mounts(own_groups: str, mountinfo: str) -> list[GroupMount]:
@@ -125,12 +117,14 @@ def host_memory(meminfo: str, groups: Iterable[tuple[str, Mapping[str, str]]]) -
     free = [(machine["MemAvailable"], "MemAvailable")]
     for directory, files in groups:
         stat = _numbers(files.get("memory.stat", ""))
-        limit_texts = [files.get(name, "") for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
-        limits = [_limit(text) for text in [*limit_texts, str(stat.get("hierarchical_memory_limit", ""))]]
-        limit = min((limit for limit in limits if limit is not None), default=None)
+        texts = [files.get(name, "").strip() for name in ("memory.max", "memory.high", "memory.limit_in_bytes")]
+        # "max" is no limit; version 1 says it with a number that no machine reaches.
+        limits = [int(text) for text in texts if text.isdigit()]
+        limits += [stat["hierarchical_memory_limit"]] if "hierarchical_memory_limit" in stat else []
         used = files.get("memory.current", files.get("memory.usage_in_bytes", "")).strip()
-        if limit is None or not used.isdigit():
+        if not limits or not used.isdigit():
             continue
+        limit = min(limits)
         totals.append(limit)
         free.append((max(0, limit - max(0, int(used) - _droppable_bytes(stat))), directory))
     return HostMemory(min(totals), *min(free, key=lambda entry: entry[0]))
@@ -150,12 +144,9 @@ def _read(path: Path) -> str:
 
 
 def _own_and_around(mount: GroupMount, root: Path) -> Iterator[Path]:
-    """Directories of the process's group and of every group around it that can be seen."""
+    """Directories of the process's group and of every group around it. In a container some of them are not there."""
     point = root / mount.point.lstrip("/")
-    inside = mount.root.rstrip("/")
-    paths = [mount.own.removeprefix(inside), mount.own] if mount.own.startswith(f"{inside}/") else [mount.own]
-    own = [point / path.strip("/") for path in paths if ".." not in path.split("/")]
-    directory = next((path for path in own if path.is_dir()), point)
+    directory = point / mount.own.removeprefix(mount.root.rstrip("/")).strip("/")
     yield directory
     while directory != point:
         directory = directory.parent
@@ -199,8 +190,9 @@ def stall_percent(text: str) -> float | None:
 def read_stall_percent(root: str | os.PathLike[str] = "/") -> float | None:
     """`stall_percent` of the process's control group, or of the machine where groups do not tell."""
     base = Path(root)
-    own = [next(_own_and_around(mount, base)) / "memory.pressure" for mount in _own_mounts(base) if mount.version == 2]
-    stalls = (stall_percent(_read(path)) for path in [*own, base / "proc/pressure/memory"])
+    groups = [group for mount in _own_mounts(base) if mount.version == 2 for group in _own_and_around(mount, base)]
+    files = [*(group / "memory.pressure" for group in groups), base / "proc/pressure/memory"]
+    stalls = (stall_percent(_read(path)) for path in files)
     return next((stall for stall in stalls if stall is not None), None)
 
 

@@ -100,6 +100,12 @@ ROWS = {
         {"memory": v1(f"{4 * GIB}\n", 3 * GIB)},
         *(4 * GIB, GIB, "cgroup/memory"),
     ),
+    "v1, below the group that is mounted": (
+        OWN_V1.format("/docker/f00/a"),
+        V1.replace(" / /sys", " /docker/f00 /sys"),
+        {"memory": v1(NONE_V1, 3 * GIB), "memory/a": v1(f"{4 * GIB}\n", 3 * GIB)},
+        *(4 * GIB, GIB, "cgroup/memory/a"),
+    ),
     "v1, a limit from a group that cannot be seen": (
         OWN_V1.format("/docker/f00"),
         V1.replace(" / /sys", " /docker/f00 /sys"),
@@ -168,7 +174,7 @@ PSI = "some avg10={} avg60=99.00 avg300=99.00 total=1\nfull avg10=98.00 avg60=98
 
 
 def test_stall_of_the_own_group_before_the_machine(tmp_path: Path) -> None:
-    plant(tmp_path, "0::/a\n", V2, {"a": {"memory.pressure": PSI.format("12.34")}})
+    plant(tmp_path, "0::/a/b\n", V2, {"a": {"memory.pressure": PSI.format("12.34")}})
     (tmp_path / "proc/pressure").mkdir()
     (tmp_path / "proc/pressure/memory").write_text(PSI.format("1.50"))
     assert read_stall_percent(tmp_path) == 12.34
