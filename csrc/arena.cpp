@@ -21,7 +21,7 @@ Extent::~Extent() { arena_->release(begin_, bytes_, keep_); }
 Arena::Arena(std::unique_ptr<Vm> vm)
     : vm_(std::move(vm)),
       pages_(vm_->page_count()),
-      mover_(*vm_, pages_, schedule_, sync_, counters_),
+      mover_(*vm_, pages_, schedule_, sync_, counters_, trace_),
       live_(vm_->page_count()),
       owner_pid_(::getpid()) {
   paged_.give(0, reserved_bytes());
@@ -316,6 +316,7 @@ void Arena::pin_slowly(PageIndex page) {
   result = pages_.pin(page);
   if (result == PageTable::Pin::wait) {
     ++counters_.stalled_pages;
+    const Trace::Span span(trace_, TraceKind::stall, page);
     if (waiting_++ == 0) stall_start_ = std::chrono::steady_clock::now();
     bool demanded = false;
     while ((result = pages_.pin(page)) == PageTable::Pin::wait) {
@@ -348,6 +349,7 @@ void Arena::wait_for_plan(std::unique_lock<std::mutex>& lock) {
            (planned_generation_ == schedule_.generation() && planned_cycle_ == schedule_.cycle());
   };
   if (planned()) return;
+  const Trace::Span span(trace_, TraceKind::plan_wait);
   announce();
   sync_.moved.wait_for(lock, kLongestPlanning, planned);
 }

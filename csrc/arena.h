@@ -15,6 +15,7 @@
 #include "ranges.h"
 #include "schedule.h"
 #include "sync.h"
+#include "trace.h"
 #include "vm.h"
 
 namespace pagedopt {
@@ -69,6 +70,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   PageIndex page_of(const std::byte* address) const noexcept { return static_cast<PageIndex>(static_cast<std::size_t>(address - base()) / page_bytes()); }
   const PageTable& pages() const noexcept { return pages_; }
   const Counters& counters() const noexcept { return counters_; }
+  Trace& trace() noexcept { return trace_; }
   Ledger ledger();
   std::vector<Tier> tiers();  // of the pages up to the last one allocated
   Measured measure();
@@ -131,6 +133,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::unique_ptr<Vm> vm_;
   PageTable pages_;
   Counters counters_;
+  Trace trace_;
   Sync sync_;
   Schedule schedule_;
   Mover mover_;

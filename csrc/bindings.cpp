@@ -224,6 +224,16 @@ void bind_arena(py::module_& m) {
         }
         return py::dict("upper_bytes"_a = measured.upper_bytes, "cache_bytes"_a = measured.cache_bytes);
       })
+      .def("set_tracing", [](Arena& arena, bool on) { arena.trace().set(on); }, "on"_a, unlocked())
+      .def("take_trace", [](Arena& arena) {
+        Trace::Taken taken;
+        {
+          const py::gil_scoped_release release;
+          taken = arena.trace().take();
+        }
+        const char* bytes = reinterpret_cast<const char*>(taken.events.data());
+        return py::make_tuple(py::bytes(bytes, taken.events.size() * sizeof(TraceEvent)), taken.lost);
+      }, "Recorded events, packed as TraceEvent of trace.h, and how many found no room since the trace began.")
       .def("is_valid", &Arena::is_valid, unlocked())
       .def("wait", [](Arena& arena, std::uint64_t seen, double timeout_s) {
         return arena.wait(seen, std::chrono::nanoseconds(static_cast<std::int64_t>(timeout_s * 1e9)));

@@ -139,6 +139,7 @@ void Mover::fail(const std::string& what) {
 
 bool Mover::move_up(PageIndex page) {
   const Timed timed(counters_.read_ns);
+  Trace::Span span(trace_, TraceKind::refused, page);
   const PageTable::Source source = pages_.begin_prefetch(page);
   if (source == PageTable::Source::none) return false;
   try {
@@ -152,6 +153,7 @@ bool Mover::move_up(PageIndex page) {
   }
   if (source == PageTable::Source::lower && pages_.take_cached(page)) vm_.drop_cache(page);
   pages_.finish_prefetch(page, source);
+  span.is(source == PageTable::Source::zeros ? TraceKind::populate : TraceKind::prefetch, vm_.page_bytes());
   (source == PageTable::Source::zeros ? counters_.populated_bytes : counters_.prefetched_bytes) += vm_.page_bytes();
   return true;
 }
@@ -171,6 +173,7 @@ void Mover::evict_content(PageIndex page, PageTable::Content content) {
 
 bool Mover::move_down(PageIndex page, Reason reason) {
   const Timed timed(counters_.write_ns);
+  Trace::Span span(trace_, TraceKind::refused, page);
   const PageTable::Content content = pages_.begin_evict(page);
   if (content == PageTable::Content::busy) return false;
   if (content == PageTable::Content::dirty) {
@@ -181,12 +184,14 @@ bool Mover::move_down(PageIndex page, Reason reason) {
       throw;
     }
     counters_.evicted_bytes += vm_.page_bytes();
+    span.is(TraceKind::evict, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
     if (!pages_.begin_remap(page)) {
       ++counters_.abandoned_evictions;
       return true;
     }
   }
   evict_content(page, content);
+  if (content != PageTable::Content::dirty) span.is(TraceKind::drop, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
   if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
   if (content != PageTable::Content::zeros) count_eviction(reason);
   return true;

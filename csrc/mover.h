@@ -16,6 +16,7 @@
 #include "pages.h"
 #include "schedule.h"
 #include "sync.h"
+#include "trace.h"
 #include "vm.h"
 
 namespace pagedopt {
@@ -29,8 +30,8 @@ struct Move {
 
 class Mover {
  public:
-  Mover(Vm& vm, PageTable& pages, Schedule& schedule, Sync& sync, Counters& counters)
-      : vm_(vm), pages_(pages), schedule_(schedule), sync_(sync), counters_(counters) {}
+  Mover(Vm& vm, PageTable& pages, Schedule& schedule, Sync& sync, Counters& counters, Trace& trace)
+      : vm_(vm), pages_(pages), schedule_(schedule), sync_(sync), counters_(counters), trace_(trace) {}
   ~Mover();
 
   void submit(std::uint64_t cycle, const std::vector<Move>& moves);  // replaces what is queued
@@ -67,6 +68,7 @@ class Mover {
   Schedule& schedule_;
   Sync& sync_;
   Counters& counters_;
+  Trace& trace_;
 
   std::uint64_t cycle_ = 0;  // that the queued moves are for
   std::deque<Move> up_;

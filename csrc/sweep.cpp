@@ -79,6 +79,7 @@ void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned t
     return;
   }
   Arena::Step running(*arena_, *this);  // one step at a time in an arena
+  const Trace::Span span(arena_->trace(), TraceKind::step);
   set_workers(threads);
   for (unsigned worker = 0; worker < threads; ++worker) progress_[worker].task.store(0);
   running.begin();
