@@ -9,18 +9,23 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from pagedopt import _core, config
-from pagedopt.errors import ConfigError, PagerError, Problem
+from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import Policy
 from pagedopt.pager.pressure import spill_directory
+from pagedopt.pager.publish import Publisher
+from pagedopt.pager.registry import Listed, Registry
+from pagedopt.pager.sources import Sources
+from pagedopt.pager.tiers import tier_snapshots
 from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot
 
-__all__ = ["arena", "check", "configure", "restart_pager", "shutdown", "snapshot", "stats"]
+__all__ = ["arena", "check", "configure", "register", "restart_pager", "shutdown", "snapshot", "stats"]
 
 # Settings an arena is built with; they cannot change while it exists.
 _FIXED = ("page_bytes", "spill_dir", "direct_io")
@@ -34,8 +39,13 @@ class _Process:
         self.arena: _core.Arena | None = None
         self.pager: Pager | None = None
         self.settings: config.Settings | None = None
+        self.origins: Mapping[str, config.Origin] = {}
         self.keywords: dict[str, Any] = {}
         self.has_warned = False
+        self.spill_dir: Path | None = None
+        self.registry = Registry()
+        self.publisher: Publisher | None = None
+        self.has_published = False
 
 
 _process = _Process()
@@ -64,13 +74,68 @@ def arena(paging: Mapping[str, Any] | None = None) -> _core.Arena:
         if paging:
             _apply(process, {**process.keywords, **paging})
         if process.arena is None:
-            process.settings = process.settings or config.load(process.keywords)
-            process.arena = _make_arena(process.settings)
+            if process.settings is None:
+                process.settings, process.origins = config.load_with_origins(process.keywords)
+            process.spill_dir = spill_directory(process.settings.spill_dir, os.environ).path
+            process.arena = _make_arena(process.settings, process.spill_dir)
             atexit.register(shutdown)
             if process.settings.pager:
                 process.pager = Pager(process.arena, process.settings)
                 process.pager.start()
+            _publish(process, process.settings)
         return process.arena
+
+
+def register(optimizer: Listed, paging: Mapping[str, Any] | None = None) -> None:
+    """Make an optimizer visible to who watches; a paged one makes its process so. It is held weakly.
+
+    Args:
+        optimizer: the optimizer.
+        paging: settings it was given.
+    """
+    process = _process
+    process.registry.add(optimizer)
+    if process.publisher is not None or not any(group.get("is_paged") for group in optimizer.param_groups):
+        return
+    with process.lock:
+        try:
+            loaded = process.settings or config.load({**process.keywords, **(paging or {})})
+        except ConfigError:
+            return  # the first step raises it
+        _publish(process, loaded)
+
+
+def _publish(process: _Process, loaded: config.Settings) -> None:
+    """Start the publisher, or restart it with other settings. Training goes on without one if it cannot start."""
+    existing = process.publisher
+    if existing is not None:
+        if existing.settings == loaded.monitor:
+            return
+        process.publisher = None
+        existing.stop()
+    if not loaded.monitor.enabled:
+        return
+    sources = Sources(
+        arena=lambda: process.arena,
+        snapshot=lambda measure: _snapshot(process, measure),
+        settings=lambda: _settings_and_origins(process),
+        configure=configure,
+        registry=process.registry,
+    )
+    try:
+        process.publisher = Publisher(loaded.monitor, sources)
+    except MonitorError as error:
+        if not process.has_published:
+            warnings.warn(f"this process cannot be watched: {error}", RuntimeWarning, stacklevel=4)
+    if not process.has_published:
+        process.has_published = True
+        atexit.register(shutdown)
+
+
+def _settings_and_origins(process: _Process) -> tuple[config.Settings, Mapping[str, config.Origin]]:
+    if process.settings is None:
+        return config.load_with_origins(process.keywords)
+    return process.settings, process.origins
 
 
 def settings() -> config.Settings:
@@ -96,12 +161,14 @@ def configure(**values: Any) -> None:
 
 
 def _apply(process: _Process, keywords: dict[str, Any]) -> None:
-    loaded = config.load(keywords)
+    loaded, origins = config.load_with_origins(keywords)
     if process.arena is not None:
         _refuse_fixed(process, loaded)
         if process.pager is not None:
             process.pager.tune(loaded)
-    process.keywords, process.settings = keywords, loaded
+    process.keywords, process.settings, process.origins = keywords, loaded, origins
+    if process.publisher is not None or process.arena is not None:
+        _publish(process, loaded)
 
 
 def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
@@ -118,8 +185,7 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
         raise ConfigError(problems)
 
 
-def _make_arena(settings: config.Settings) -> _core.Arena:
-    directory = spill_directory(settings.spill_dir, os.environ).path
+def _make_arena(settings: config.Settings, directory: Path) -> _core.Arena:
     # Address space for all the state that RAM and the disk can hold.
     reserve_bytes = 2 * psutil.virtual_memory().total + shutil.disk_usage(directory).free
     return _core.Arena(
@@ -168,10 +234,13 @@ def shutdown() -> None:
     """Stop the pager and the threads that move pages. Paged optimizers stay usable, without moves."""
     process = _process
     with process.lock:
+        publisher, process.publisher = process.publisher, None
         if process.pager is not None:
             process.pager.stop()
         elif process.arena is not None:
             process.arena.detach()
+    if publisher is not None:
+        publisher.stop()
 
 
 def snapshot(measure: bool = False) -> Snapshot:
@@ -180,11 +249,21 @@ def snapshot(measure: bool = False) -> Snapshot:
     Args:
         measure: also ask the operating system how much memory is behind the pages (a system call a page).
     """
-    process = _process
-    with process.lock:
-        arenas = () if process.arena is None else (_arena_snapshot(process.arena, measure),)
-        pager = None if process.pager is None else _pager_snapshot(process.pager)
-    return Snapshot(schema=SCHEMA, pid=os.getpid(), monotonic_ns=time.monotonic_ns(), arenas=arenas, pager=pager)
+    return _snapshot(_process, measure)
+
+
+def _snapshot(process: _Process, measure: bool) -> Snapshot:
+    arena, pager, loaded, spill_dir = process.arena, process.pager, process.settings, process.spill_dir
+    tiers = () if loaded is None or spill_dir is None else tier_snapshots(loaded, spill_dir)
+    return Snapshot(
+        schema=SCHEMA,
+        pid=os.getpid(),
+        monotonic_ns=time.monotonic_ns(),
+        arenas=() if arena is None else (_arena_snapshot(arena, measure),),
+        pager=None if pager is None else _pager_snapshot(pager),
+        tiers=tiers,
+        optimizers=process.registry.optimizers(),
+    )
 
 
 stats = snapshot

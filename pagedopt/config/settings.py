@@ -25,7 +25,7 @@ from pagedopt.config.kinds import (
 )
 from pagedopt.config.size import Size, format_bytes, format_percent
 
-__all__ = ["PRESETS", "Entry", "Meaning", "Settings", "build", "contradictions", "entries"]
+__all__ = ["PRESETS", "Entry", "Meaning", "Monitor", "Settings", "build", "contradictions", "entries"]
 
 Policy = Literal["next_use", "lru", "static", "none"]
 DirectIo = Literal["auto", "on", "off"]

@@ -1,0 +1,94 @@
+"""The optimizers of a process, held weakly, and what can be listed of them. Asked only while somebody watches."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from pagedopt._core import Arena
+from pagedopt.snapshot import OptimizerSnapshot, TensorSnapshot
+
+__all__ = ["Listed", "Registry"]
+
+
+class Listed(Protocol):
+    """What of an optimizer is looked at."""
+
+    param_groups: list[dict[str, Any]]
+    state: Mapping[Any, Mapping[str, Any]]
+
+
+class Registry:
+    """Numbers the optimizers; one that is gone disappears from the lists by itself."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._next = 0
+        self._optimizers: dict[int, weakref.ref[Any]] = {}
+
+    def add(self, optimizer: Listed) -> None:
+        """Take an optimizer in."""
+        with self._lock:
+            self._optimizers[self._next] = weakref.ref(optimizer)
+            self._next += 1
+
+    def _alive(self) -> list[tuple[int, Listed]]:
+        with self._lock:
+            found = [(number, ref()) for number, ref in self._optimizers.items()]
+            self._optimizers = {number: self._optimizers[number] for number, live in found if live is not None}
+        return [(number, live) for number, live in found if live is not None]
+
+    def optimizers(self) -> tuple[OptimizerSnapshot, ...]:
+        """The optimizers, in the order in which they were made."""
+        return tuple(
+            OptimizerSnapshot(
+                number=number,
+                name=type(optimizer).__name__,
+                groups=len(optimizer.param_groups),
+                parameters=sum(len(group["params"]) for group in optimizer.param_groups),
+                is_paged=any(bool(group.get("is_paged")) for group in optimizer.param_groups),
+            )
+            for number, optimizer in self._alive()
+        )
+
+    def tensors(self, arena: Arena | None) -> tuple[TensorSnapshot, ...]:
+        """The state of every parameter of every optimizer, in the order of their steps."""
+        return tuple(row for number, optimizer in self._alive() for row in _rows(number, optimizer, arena))
+
+
+def _rows(number: int, optimizer: Listed, arena: Arena | None) -> Iterator[TensorSnapshot]:
+    index = 0
+    for group, options in enumerate(optimizer.param_groups):
+        for param in list(options["params"]):
+            # The training thread may be making states just now: what is looked at is a copy, or nothing.
+            entry = dict(optimizer.state[param]) if param in optimizer.state else {}
+            yield _row(number, group, index, param, entry, arena)
+            index += 1
+
+
+def _row(number: int, group: int, index: int, param: Any, entry: dict[str, Any], arena: Arena | None) -> TensorSnapshot:
+    pieces = {name: value for name, value in entry.items() if hasattr(value, "data_ptr") and value.ndim > 0}
+    spans = [(piece.data_ptr(), piece.nbytes) for piece in pieces.values() if piece.nbytes]
+    pages = [page for span in spans if arena is not None and arena.owns(*span) for page in _pages(arena, *span)]
+    return TensorSnapshot(
+        optimizer=number,
+        group=group,
+        index=index,
+        shape=tuple(param.shape),
+        dtype=_name(param.dtype),
+        slots=tuple(f"{name}:{_name(piece.dtype)}" for name, piece in pieces.items()),
+        state_bytes=sum(piece.nbytes for piece in pieces.values()),
+        first_page=min(pages, default=None),
+        last_page=max(pages, default=None),
+    )
+
+
+def _pages(arena: Arena, address: int, nbytes: int) -> tuple[int, int]:
+    offset = address - arena.base
+    return offset // arena.page_bytes, (offset + nbytes - 1) // arena.page_bytes
+
+
+def _name(dtype: object) -> str:
+    return str(dtype).removeprefix("torch.")
