@@ -16,6 +16,7 @@ import torch
 
 import pagedopt
 from pagedopt.demo.contenders import Contender
+from pagedopt.demo.gauge import Gauge
 from pagedopt.demo.train import Run
 
 __all__ = ["Figures", "Outcome", "document", "figures_of"]
@@ -39,6 +40,7 @@ class Figures:
         moved_bytes: mean traffic between memory and disk, both ways.
         floor_bytes: the least it can be: what does not fit, once in and once out.
         stall_ms: mean time in which the optimizer waited for a page.
+        in_place_pages: mean number of pages the optimizer used on disk. Their bytes are not in `moved_bytes`.
     """
 
     validation_loss: float
@@ -51,6 +53,7 @@ class Figures:
     moved_bytes: float | None
     floor_bytes: int | None
     stall_ms: float | None
+    in_place_pages: float | None
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,8 @@ class Outcome:
 def figures_of(contender: Contender, run: Run) -> Figures:
     """The figures of a run of at least one step."""
     settled = run.steps[SETTLING_STEPS:] or run.steps
-    before = run.steps[-len(settled) - 1].gauge if len(settled) < len(run.steps) else None
+    before = Gauge() if len(settled) == len(run.steps) else run.steps[SETTLING_STEPS - 1].gauge
     last = run.steps[-1].gauge
-    moved_bytes = last.moved_bytes - (before.moved_bytes if before else 0)
-    stall_ns = last.stall_ns - (before.stall_ns if before else 0)
     peak_bytes = max((sample.measured_bytes for sample in run.residency), default=0)
     is_paged = contender.is_paged
     return Figures(
@@ -79,9 +80,10 @@ def figures_of(contender: Contender, run: Run) -> Figures:
         step_ms=1e3 * statistics.median(step.gradient_s + step.update_s for step in settled),
         gradient_ms=1e3 * statistics.median(step.gradient_s for step in settled),
         update_ms=1e3 * statistics.median(step.update_s for step in settled),
-        moved_bytes=moved_bytes / len(settled) if is_paged else None,
+        moved_bytes=(last.moved_bytes - before.moved_bytes) / len(settled) if is_paged else None,
         floor_bytes=last.floor_bytes if is_paged else None,
-        stall_ms=stall_ns / 1e6 / len(settled) if is_paged else None,
+        stall_ms=(last.stall_ns - before.stall_ns) / 1e6 / len(settled) if is_paged else None,
+        in_place_pages=(last.in_place_pages - before.in_place_pages) / len(settled) if is_paged else None,
     )
 
 

@@ -23,6 +23,7 @@ class Gauge:
         budget_bytes: what may be in memory, or None without a limit.
         moved_bytes: moved between memory and disk so far, both ways.
         stall_ns: time so far in which steps waited for a page.
+        in_place_pages: pages so far that steps used on disk, through the file mapping; not in `moved_bytes`.
     """
 
     state_bytes: int = 0
@@ -30,6 +31,7 @@ class Gauge:
     budget_bytes: int | None = None
     moved_bytes: int = 0
     stall_ns: int = 0
+    in_place_pages: int = 0
 
     @property
     def floor_bytes(self) -> int:
@@ -65,6 +67,7 @@ def read_gauge() -> Gauge:
         budget_bytes=arena.budget_bytes,
         moved_bytes=counters["prefetched_bytes"] + counters["evicted_bytes"],
         stall_ns=counters["stall_ns"],
+        in_place_pages=counters["direct_pages"],
     )
 
 
@@ -92,5 +95,6 @@ class Recorder:
     def _sample(self) -> None:
         while not self._done.wait(1 / SAMPLES_PER_S):
             for arena in runtime.snapshot(measure=True).arenas:
-                measured_bytes = arena.measured_upper_bytes or 0
-                self.samples.append(Residency(time.perf_counter() - self._start_s, arena.upper_bytes, measured_bytes))
+                if arena.allocated_bytes:
+                    time_s, measured_bytes = time.perf_counter() - self._start_s, arena.measured_upper_bytes or 0
+                    self.samples.append(Residency(time_s, arena.upper_bytes, measured_bytes))

@@ -34,6 +34,10 @@ ROWS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
     ("  forward and backward", lambda figures: f"{figures.gradient_ms:.0f}"),
     ("  optimizer", lambda figures: f"{figures.update_ms:.1f}"),
     ("  of it waiting for pages", lambda figures: "-" if figures.stall_ms is None else f"{figures.stall_ms:.1f}"),
+    (
+        "  pages used on disk",
+        lambda figures: "-" if figures.in_place_pages is None else f"{figures.in_place_pages:.1f}",
+    ),
     ("moved a step, MiB", lambda figures: mib(figures.moved_bytes)),
     ("floor 2(S-B), MiB", lambda figures: mib(figures.floor_bytes)),
     ("moved / floor", share),

@@ -6,7 +6,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -131,12 +131,11 @@ def validate(model: GPT, course: Course) -> float:
 
 def since(start: Gauge, now: Gauge) -> Gauge:
     """The gauge with totals that count from `start`."""
-    return Gauge(
-        now.state_bytes,
-        now.resident_bytes,
-        now.budget_bytes,
-        now.moved_bytes - start.moved_bytes,
-        now.stall_ns - start.stall_ns,
+    return replace(
+        now,
+        moved_bytes=now.moved_bytes - start.moved_bytes,
+        stall_ns=now.stall_ns - start.stall_ns,
+        in_place_pages=now.in_place_pages - start.in_place_pages,
     )
 
 
