@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from pagedopt import _core
+from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Rule
 from pagedopt.optim.saved import GNORM_HISTORY
 from pagedopt.optim.state import DTYPES, Entry, Layout, check_param
@@ -255,14 +256,16 @@ class PreparedSweep:
             False, with nothing done, when groups, parameters or state are no longer what this was made from.
         """
         step = _Gathered()
-        if not self._is_current(groups, state) or not all(chunk.gather(step) for chunk in self._chunks):
-            return False
+        with phase("pagedopt.gather"):
+            if not self._is_current(groups, state) or not all(chunk.gather(step) for chunk in self._chunks):
+                return False
         if step.params != self._addresses:
             self._rows.set_params(step.params)
             self._addresses = step.params
         self._rows.set_grads(step.grads)
         if len(self._rows):
-            self._sweep.step(hypers, grad_scale, torch.get_num_threads())
+            with phase("pagedopt.update"):
+                self._sweep.step(hypers, grad_scale, torch.get_num_threads())
         for param, copy in step.copies:
             param.copy_(copy)
         for member in self._empty:

@@ -27,17 +27,22 @@ class Registry:
         self._lock = threading.Lock()
         self._next = 0
         self._optimizers: dict[int, weakref.ref[Any]] = {}
+        self._by_id: dict[int, weakref.ref[Any]] = {}
 
     def add(self, optimizer: Listed) -> None:
-        """Take an optimizer in."""
+        """Take an optimizer in, once."""
         with self._lock:
-            self._optimizers[self._next] = weakref.ref(optimizer)
+            known = self._by_id.get(id(optimizer))
+            if known is not None and known() is optimizer:
+                return
+            self._by_id[id(optimizer)] = self._optimizers[self._next] = weakref.ref(optimizer)
             self._next += 1
 
     def _alive(self) -> list[tuple[int, Listed]]:
         with self._lock:
             found = [(number, ref()) for number, ref in self._optimizers.items()]
             self._optimizers = {number: self._optimizers[number] for number, live in found if live is not None}
+            self._by_id = {id(live): self._optimizers[number] for number, live in found if live is not None}
         return [(number, live) for number, live in found if live is not None]
 
     def optimizers(self) -> tuple[OptimizerSnapshot, ...]:
