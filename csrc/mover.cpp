@@ -49,6 +49,7 @@ void Mover::cancel() {
   for (const PageIndex page : demanded_) pages_.set_wanted(page, false);
   up_.clear();
   down_.clear();
+  postponed_.clear();
   demanded_.clear();
   sync_.moved.notify_all();
 }
@@ -73,11 +74,25 @@ std::optional<PageIndex> Mover::next_up() {
   return page;
 }
 
+std::optional<Move> Mover::next_postponed() {
+  for (auto it = postponed_.begin(); it != postponed_.end(); ++it) {
+    if (!schedule_.finished(it->page, Schedule::Waiter::writer)) continue;
+    const Move move = *it;
+    postponed_.erase(it);
+    return move;
+  }
+  return std::nullopt;
+}
+
 std::optional<Move> Mover::next_down() {
-  if (down_.empty() || !is_due(down_.front(), Schedule::Waiter::writer)) return std::nullopt;
-  const Move move = down_.front();
-  down_.pop_front();
-  return move;
+  if (const auto move = next_postponed()) return move;
+  while (!down_.empty() && is_due(down_.front(), Schedule::Waiter::writer)) {
+    const Move move = down_.front();
+    down_.pop_front();
+    if (schedule_.finished(move.page, Schedule::Waiter::writer)) return move;
+    postponed_.push_back(move);
+  }
+  return std::nullopt;
 }
 
 void Mover::read_loop() {

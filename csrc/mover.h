@@ -41,7 +41,7 @@ class Mover {
   std::optional<std::uint64_t> budget() const { return budget_pages_; }
   bool has_room() const { return !budget_pages_ || pages_.upper() < static_cast<std::int64_t>(*budget_pages_); }
   bool is_idle() const { return running_ == 0; }
-  std::size_t queued() const { return up_.size() + down_.size(); }
+  std::size_t queued() const { return up_.size() + down_.size() + postponed_.size(); }
   const std::string& failure() const { return failure_; }
   void forget_failure() { failure_.clear(); }
 
@@ -59,6 +59,7 @@ class Mover {
   std::optional<Move> next_down();
   bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
   bool nothing_will_leave();
+  std::optional<Move> next_postponed();
   void fail(const std::string& what);
   void count_eviction(Reason reason);
   void evict_content(PageIndex page, PageTable::Content content);
@@ -73,6 +74,7 @@ class Mover {
   std::uint64_t cycle_ = 0;  // that the queued moves are for
   std::deque<Move> up_;
   std::deque<Move> down_;
+  std::deque<Move> postponed_;  // evictions that were due, of pages the step will use once more
   std::deque<PageIndex> demanded_;  // pages compute waits for
   std::optional<std::uint64_t> budget_pages_;
   int running_ = 0;  // moves under way

@@ -79,8 +79,19 @@ bool Schedule::done(std::uint64_t cycle, std::int64_t position, Waiter waiter) {
   const Entry& entry = entries_[static_cast<std::size_t>(position)];
   if (passed(entry)) return true;
   if (active_ == nullptr || entry.sweep != next_) return false;  // a step's begin and end wake everyone
-  wake_[static_cast<int>(waiter)].store(active_->last_task(entry.index), std::memory_order_seq_cst);
+  wake_after(active_->past_task(entry.index), waiter);
   return passed(entry);  // it may have got there while the wake-up was being set
+}
+
+bool Schedule::finished(PageIndex page, Waiter waiter) {
+  if (active_ == nullptr || active_->finished(page)) return true;
+  wake_after(active_->last_task_of(page), waiter);
+  return active_->finished(page);
+}
+
+void Schedule::wake_after(std::uint64_t task, Waiter waiter) {
+  auto& wake = wake_[static_cast<int>(waiter)];
+  wake.store(std::min(wake.load(), task), std::memory_order_seq_cst);
 }
 
 }  // namespace pagedopt

@@ -39,6 +39,9 @@ class Schedule {
   enum class Waiter { reader = 0, writer = 1 };
   bool done(std::uint64_t cycle, std::int64_t position, Waiter waiter);
 
+  // Whether the running step is done with the page for good; if not, asks for a nudge likewise.
+  bool finished(PageIndex page, Waiter waiter);
+
   // No lock wanted: whether a waiter asked to be woken now that a worker has reached `task`.
   bool progressed(std::uint64_t task) noexcept {
     return task > wake_[0].load(std::memory_order_seq_cst) || task > wake_[1].load(std::memory_order_seq_cst);
@@ -56,6 +59,7 @@ class Schedule {
   void changed();
   void build();
   bool passed(const Entry& entry) const;
+  void wake_after(std::uint64_t task, Waiter waiter);
 
   static constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
   std::vector<Sweep*> sweeps_;

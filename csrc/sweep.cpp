@@ -31,32 +31,41 @@ Sweep::~Sweep() {
 void Sweep::find_pages() {
   constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
   std::vector<std::uint64_t> index_of(arena_->page_count(), kNone);
+  std::vector<std::uint64_t> last_task;
   task_pages_begin_.push_back(0);
   for (std::size_t task = 0; task < tasks_.size(); ++task) {
-    Span spans[6];
-    const std::size_t count = spans_of((*rows_)[tasks_[task].row], tasks_[task], spans);
     const std::size_t begin = task_pages_.size();
-    for (std::size_t i = 0; i < count; ++i) {
-      if (spans[i].begin == spans[i].end || !arena_->owns(spans[i].begin, spans[i].end)) continue;
-      const PageIndex last = arena_->page_of(spans[i].end - 1);
-      for (PageIndex page = arena_->page_of(spans[i].begin); page <= last; ++page)
-        if (!arena_->pages().kept(page)) task_pages_.push_back(page);
-    }
+    add_pages_of((*rows_)[tasks_[task].row], tasks_[task]);
     std::sort(task_pages_.begin() + begin, task_pages_.end());
     task_pages_.erase(std::unique(task_pages_.begin() + begin, task_pages_.end()), task_pages_.end());
-    Reach reach{kNone, 0};
     for (std::size_t i = begin; i < task_pages_.size(); ++i) {
       std::uint64_t& index = index_of[task_pages_[i]];
       if (index == kNone) {
         index = order_.size();
         order_.push_back(task_pages_[i]);
-        last_task_.push_back(task);
+        first_task_.push_back(task);
+        last_task.push_back(task);
       }
-      last_task_[index] = task;
-      reach = {std::min(reach.first, index), std::max(reach.last, index)};
+      last_task[index] = task;
     }
-    task_reach_.push_back(reach);
     task_pages_begin_.push_back(task_pages_.size());
+  }
+  // A page that one slot runs through is done with after as many tasks as have room on it.
+  const std::uint64_t tasks_on_page = arena_->page_bytes() / kTaskElements + 1;
+  for (std::size_t index = 0; index < order_.size(); ++index) {
+    past_task_.push_back(std::min(last_task[index], first_task_[index] + tasks_on_page));
+    if (last_task[index] > past_task_[index]) used_again_.emplace(order_[index], last_task[index]);
+  }
+}
+
+void Sweep::add_pages_of(const Row& row, const Task& task) {
+  Span spans[2 * kSlots];
+  const std::size_t count = spans_of(row, task, spans);
+  for (std::size_t i = 0; i < count; ++i) {
+    if (spans[i].begin == spans[i].end || !arena_->owns(spans[i].begin, spans[i].end)) continue;
+    const PageIndex last = arena_->page_of(spans[i].end - 1);
+    for (PageIndex page = arena_->page_of(spans[i].begin); page <= last; ++page)
+      if (!arena_->pages().kept(page)) task_pages_.push_back(page);
   }
 }
 
@@ -64,11 +73,10 @@ void Sweep::set_workers(unsigned workers) {
   if (workers == workers_) return;
   workers_ = workers;
   window_ = 1;
-  for (std::size_t task = 0; task < task_reach_.size(); ++task) {
-    Reach reach = task_reach_[task];
-    for (std::size_t i = task; i < std::min<std::size_t>(task + workers, task_reach_.size()); ++i)
-      reach = {std::min(reach.first, task_reach_[i].first), std::max(reach.last, task_reach_[i].last)};
-    if (reach.first <= reach.last) window_ = std::max(window_, reach.last - reach.first + 1);
+  // The slowest worker is at the first task that keeps the step from being past entry `index`; the others are ahead.
+  for (std::size_t index = 0, end = 0; index < order_.size(); ++index) {
+    while (end < order_.size() && first_task_[end] < past_task_[index] + workers) ++end;
+    window_ = std::max<std::uint64_t>(window_, end - index);
   }
 }
 

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <unordered_map>
 #include <vector>
 
 #include "step.h"
@@ -31,15 +32,22 @@ class Sweep final : public Gate {
 
   // Pages in order of first use, each once.
   const std::vector<PageIndex>& order() const noexcept { return order_; }
-  // Whether all work on order()[index] is done in the running step. pre: a step is running
-  bool passed(std::size_t index) const noexcept { return first_unfinished() > last_task_[index]; }
+  // Whether the running step is past order()[index]. Some pages are used again much later (where two slots of a tensor
+  // meet, or the absmax of all of it): finished() says when those are done with. pre: a step is running
+  bool passed(std::size_t index) const noexcept { return first_unfinished() > past_task_[index]; }
+  bool finished(PageIndex page) const noexcept { return first_unfinished() > last_task_of(page); }
   // Entries of order() that the workers of a step hold or wait for at one moment, at most.
   std::uint64_t window() const noexcept { return window_; }
-  // The task after which passed(index) can become true.
-  std::uint64_t last_task(std::size_t index) const noexcept { return last_task_[index]; }
+  // The tasks after which passed(index) and finished(page) can become true.
+  std::uint64_t past_task(std::size_t index) const noexcept { return past_task_[index]; }
+  std::uint64_t last_task_of(PageIndex page) const noexcept {
+    const auto it = used_again_.find(page);
+    return it == used_again_.end() ? 0 : it->second;
+  }
 
  private:
   void find_pages();
+  void add_pages_of(const Row& row, const Task& task);
   void set_workers(unsigned workers);
   std::uint64_t first_unfinished() const noexcept;
 
@@ -53,12 +61,10 @@ class Sweep final : public Gate {
   std::vector<Task> tasks_;
   std::vector<std::uint64_t> task_pages_begin_;  // task -> index into task_pages_; tasks_.size() + 1 entries
   std::vector<PageIndex> task_pages_;
-  struct Reach {
-    std::uint64_t first, last;  // entries of order_
-  };
-  std::vector<Reach> task_reach_;  // first > last for a task without pages
   std::vector<PageIndex> order_;
-  std::vector<std::uint64_t> last_task_;
+  std::vector<std::uint64_t> first_task_;  // that uses order_[index]; ascending
+  std::vector<std::uint64_t> past_task_;   // after which the step is past order_[index]
+  std::unordered_map<PageIndex, std::uint64_t> used_again_;  // pages used after that: their last task
   std::vector<Progress> progress_;  // the task each worker is at
   unsigned workers_ = 0;
   std::uint64_t window_ = 1;
