@@ -45,11 +45,11 @@ def process_id(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of the verb."""
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--once", action="store_true", help="print what is there now, and end")
-    how.add_argument("--json", action="store_true", help="the same as one JSON document")
-    how.add_argument("--jsonl", action="store_true", help="a line of JSON for every snapshot, until the process ends")
     add = parser.add_argument
+    add("--once", action="store_true", help="print what is there now, and end")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="the same as one JSON document")
+    how.add_argument("--jsonl", action="store_true", help="a line of JSON for every snapshot until the process ends")
     add("--pid", type=process_id, metavar="N", help="watch this process only (default: all of this user)")
     add("-i", "--interval", type=interval, default=0.5, metavar="S", help="seconds between two screens (0.5)")
     what = parser.add_mutually_exclusive_group()
@@ -86,15 +86,18 @@ def _show(source: Live | Recording, arguments: argparse.Namespace) -> None:
     from pagedopt.top import plain
 
     where, pid = str(runtime_dir()), arguments.pid
-    if arguments.jsonl:
+    if arguments.jsonl and not arguments.once:
         plain.print_lines(source, interval_s=arguments.interval, pid=pid, where=where, file=sys.stdout)
         return
     is_terminal = sys.stdout.isatty() and sys.stdin.isatty()
-    if is_terminal and not arguments.once and not arguments.json:
+    if is_terminal and not (arguments.once or arguments.json):
         _run_app(source, arguments, where)
         return
     found = plain.gather(source, timeout_s=ANSWER_S, pid=pid, where=where)
-    if arguments.json:
+    if arguments.jsonl:
+        for watched in found:
+            plain.print_line(watched, sys.stdout)
+    elif arguments.json:
         plain.print_json(found, sys.stdout)
     else:
         plain.print_report(found, is_ascii=_is_ascii(arguments), file=sys.stdout)

@@ -34,7 +34,10 @@ class TopApp(App[None]):
         look: how the screen is drawn now.
     """
 
-    CSS = "Screen { overflow: hidden; } Static { width: 100%; height: 100%; }"
+    CSS = """
+    Screen { overflow: hidden; background: #0d1117; color: #e6edf3; }
+    Static { width: 100%; height: 100%; background: #0d1117; }
+    """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         *(Binding(str(number), f"show('{view}')", view) for number, view in enumerate(VIEWS, 1)),
@@ -58,7 +61,6 @@ class TopApp(App[None]):
         self, source: Source, *, interval_s: float, wanted: Wanted, is_ascii: bool = False, note: str = ""
     ) -> None:
         super().__init__()
-        self.theme = "textual-ansi"
         self.look = Look(width=80, height=24, is_ascii=is_ascii, note=note)
         self._source = source
         self._interval_s = interval_s

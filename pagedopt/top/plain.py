@@ -14,7 +14,7 @@ from pagedopt.top.sources import Live, Recording
 from pagedopt.top.view import Look, Watched, report
 from pagedopt.top.view_model import rates
 
-__all__ = ["gather", "nothing", "print_json", "print_lines", "print_report"]
+__all__ = ["gather", "nothing", "print_json", "print_line", "print_lines", "print_report"]
 
 SCHEMA = 1
 LISTS_S = 0.5
@@ -94,6 +94,12 @@ def print_json(found: Iterable[Watched], file: TextIO) -> None:
     file.write(text.decode() + "\n")
 
 
+def print_line(watched: Watched, file: TextIO) -> None:
+    """Prints one line of JSON."""
+    file.write(msgspec.json.encode({"schema": SCHEMA, **_document(watched)}).decode() + "\n")
+    file.flush()
+
+
 def print_lines(source: Live | Recording, *, interval_s: float, pid: int | None, where: str, file: TextIO) -> None:
     """Prints a line of JSON for every snapshot, at most one an interval for each process, until there is nothing more.
 
@@ -109,8 +115,7 @@ def print_lines(source: Live | Recording, *, interval_s: float, pid: int | None,
             moment_ns = watched.snapshots[-1].monotonic_ns if watched.snapshots else 0
             if moment_ns > last_ns.get(watched.key, 0) + max(0, interval_s - JITTER_S) * 1e9:
                 last_ns[watched.key] = moment_ns
-                file.write(msgspec.json.encode({"schema": SCHEMA, **_document(watched)}).decode() + "\n")
-                file.flush()
+                print_line(watched, file)
         if isinstance(source, Recording) and source.is_over:
             return
         ended = [watched.ended for watched in source.watched()]

@@ -119,7 +119,9 @@ def _tabs(look: Look) -> Text:
         line.append(label, style=f"{TITLE} reverse" if is_shown else f"not bold {DIM}")
     marks = [mark for mark, is_on in (("PAUSED", look.is_paused), ("HELP", look.is_help)) if is_on]
     right = " ".join([*marks, look.note]).strip()
-    if right and line.cell_len + len(right) + 2 <= look.width:
+    left = look.width - line.cell_len - 2
+    if right and left >= min(len(right), 6):
+        right = fit(right, min(len(right), left), look.glyphs.ellipsis)
         line.append(" " * (look.width - line.cell_len - len(right) - 1))
         line.append(right, style=ALARM if look.is_paused else ACCENT)
     return line
@@ -133,7 +135,7 @@ def _title(watched: Watched | None, look: Look) -> Text:
     if len(mark) + 20 > look.width:
         mark = " ENDED "
     rank = "" if watched.rank is None else f" rank {watched.rank}"
-    name = f" pid {watched.pid}{rank} {watched.device or ''} {watched.optimizer or ''}".rstrip()
+    name = " ".join(filter(None, (f" pid {watched.pid}{rank}", watched.device, watched.optimizer)))
     left = look.width - len(name) - len(mark) - 3
     if watched.command and left > 8:
         name += "  " + fit(watched.command, min(left, len(watched.command)), look.glyphs.ellipsis)

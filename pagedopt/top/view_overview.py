@@ -35,8 +35,8 @@ def overview(all_watched: Sequence[Watched], watched: Watched, look: Look) -> li
     processes = process_table(all_watched, watched, look, max(3, room))
     lines += processes
     left = room - len(processes) - 1
-    if watched.events and left > 0:
-        lines += [Text(), *(_event(each) for each in watched.events[-left:])]
+    if watched.events and watched.snapshots and left > 0:
+        lines += [Text(), *(_event(each, watched.snapshots[-1].monotonic_ns) for each in watched.events[-left:])]
     return lines
 
 
@@ -54,8 +54,9 @@ def process_lines(watched: Watched, look: Look) -> list[Text]:
     return lines
 
 
-def _event(event: EventSnapshot) -> Text:
-    return Text(f" {event.kind}: {event.text}", style=ALARM if event.is_alarm else DIM)
+def _event(event: EventSnapshot, now_ns: int) -> Text:
+    age = duration_text(max(0, now_ns - event.monotonic_ns))
+    return Text(f" {age:>6} ago  {event.text}", style=ALARM if event.is_alarm else DIM)
 
 
 def figures(watched: Watched, look: Look) -> Text:

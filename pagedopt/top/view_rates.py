@@ -5,8 +5,9 @@ from __future__ import annotations
 from rich.text import Text
 
 from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import SERIES, Series, Watched, series
+from pagedopt.top.view_model import SERIES, Series, Watched, rates, series
 from pagedopt.top.view_palette import ACCENT, DIM, TITLE
+from pagedopt.top.view_table import flow
 from pagedopt.top.view_text import (
     MISSING,
     bytes_text,
@@ -32,20 +33,20 @@ def rates_view(watched: Watched, look: Look) -> list[Text]:
         return _counters(watched, look)
     width = max(4, look.width - NAME_WIDTH - FIGURE_WIDTH - 3)
     arenas = watched.arenas
-    span_ns = arenas[-1][0] - arenas[max(0, len(arenas) - 1 - width)][0]
+    span_ns = arenas[-1][0] - arenas[max(0, len(arenas) - 1 - width)][0] or None
+    now = rates(arenas)
     lines = [Text.assemble((f" {'':<{NAME_WIDTH}}", DIM), (fit("now", FIGURE_WIDTH, right=True), DIM),
                            (f"  last {duration_text(span_ns)}", DIM))]  # fmt: skip
     roomy = look.height >= 3 * len(SERIES) + 1
     for each in SERIES:
         values = series(arenas, each.figure)
-        lines.append(_line(each, values, width, look))
+        lines.append(_line(each, each.figure(now), values, width, look))
         if roomy:
-            lines += [Text(f" {'':<{NAME_WIDTH}}{_range(each, values)}  {each.meaning}", style=DIM), Text()]
+            lines += [flow([Text(f"{'':<{NAME_WIDTH - 2}}"), *_notes(each, values)], look.width)[0], Text()]
     return lines
 
 
-def _line(each: Series, values: list[float | None], width: int, look: Look) -> Text:
-    now = next((value for value in reversed(values[-1:])), None)
+def _line(each: Series, now: float | None, values: list[float | None], width: int, look: Look) -> Text:
     return Text.assemble(
         f" {each.name:<{NAME_WIDTH}}",
         (fit(_figure(each, now), FIGURE_WIDTH, right=True), TITLE),
@@ -54,9 +55,11 @@ def _line(each: Series, values: list[float | None], width: int, look: Look) -> T
     )
 
 
-def _range(each: Series, values: list[float | None]) -> str:
+def _notes(each: Series, values: list[float | None]) -> list[Text]:
+    """The least and the most that was seen, and what the figure is."""
     known = [value for value in values if value is not None]
-    return f"{_figure(each, min(known))} to {_figure(each, max(known))}" if known else MISSING
+    span = f"{_figure(each, min(known))} to {_figure(each, max(known))}" if known else MISSING
+    return [Text(span, style=DIM), Text(each.meaning, style=DIM)]
 
 
 def _figure(each: Series, value: float | None) -> str:

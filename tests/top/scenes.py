@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from pagedopt.monitor.wire import Header, Message, to_json
 from pagedopt.snapshot import (
     SCHEMA,
     ArenaSnapshot,
@@ -13,6 +15,7 @@ from pagedopt.snapshot import (
     OptimizerSnapshot,
     PagerSnapshot,
     PagesSnapshot,
+    ProcessInfo,
     SettingSnapshot,
     Snapshot,
     TensorSnapshot,
@@ -142,6 +145,35 @@ EVENTS = (
 )
 
 
+PROCESS = ProcessInfo(
+    schema=SCHEMA,
+    version="0.1.0",
+    pid=4242,
+    start_ticks=1,
+    namespace=0,
+    host="here",
+    command="python train.py --size small",
+    telemetry="ipc:///nowhere.pub",
+    control="ipc:///nowhere.ctl",
+    rank=0,
+    token="do not print me",
+)
+
+
+def recording(path: Path, seconds: float = 10) -> Path:
+    """What a feed would have recorded of `training()`: a cursor that goes a page further every half second."""
+    messages: list[tuple[str, float, Any]] = [("hello", 0, PROCESS), ("config", 0, SETTINGS), ("tensors", 0, tensors())]
+    for half in range(int(2 * seconds) + 1):
+        messages += [("stats", half / 2, snapshot(half / 2)), ("pages", half / 2, (pages(4 + half),))]
+    messages.append(("events", seconds, EVENTS))
+    lines = [
+        to_json(Message(topic, Header(SCHEMA, number, int(second * SECOND_NS), 4242), payload))
+        for number, (topic, second, payload) in enumerate(messages)
+    ]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return path
+
+
 def training() -> Watched:
     """A process seen for ten seconds, twice a second."""
     return Watched(
@@ -185,3 +217,14 @@ def second() -> Watched:
     return replace(
         training(), pid=4243, rank=1, snapshots=snapshots, pages=None, tensors=None, settings=None, events=()
     )
+
+
+def unborn() -> Watched:
+    """A process whose optimizer has not made its first step."""
+    return replace(unknown(), device=None, snapshots=(snapshot(1, 77, arenas=(), tiers=(), pager=None),))
+
+
+def failed() -> Watched:
+    """One whose pager stopped."""
+    stopped = pager(is_alive=False, failure="the disk is full", pressure="high")
+    return replace(training(), snapshots=(snapshot(1), snapshot(2, pager=stopped)))
