@@ -15,9 +15,11 @@ from pagedopt.top.view_table import Column, ordered, table
 
 __all__ = ["COLUMNS", "config_view", "settings_in_order"]
 
+NOT_SET = "not set"
+
 COLUMNS: list[Column[SettingSnapshot]] = [
     Column("SETTING", lambda row: row.name, lambda row: row.name, 99),
-    Column("VALUE", lambda row: row.value, lambda row: row.value, 50, is_stretched=True),
+    Column("VALUE", lambda row: row.value or NOT_SET, lambda row: row.value, 50, is_stretched=True),
     Column("FROM", lambda row: row.origin, lambda row: row.kind, 20, is_stretched=True),
 ]
 
@@ -58,7 +60,7 @@ def _meanings() -> dict[str, Entry]:
 
 
 def _details(row: SettingSnapshot) -> list[Text]:
-    facts = [("setting", row.name), ("value", row.value), ("from", f"{row.origin} ({row.kind})")]
+    facts = [("setting", row.name), ("value", row.value or NOT_SET), ("from", f"{row.origin} ({row.kind})")]
     entry = _meanings().get(row.name)
     if entry is not None:
         facts += [("variable", entry.variable), ("allowed", entry.kind.allowed), ("meaning", entry.meaning)]

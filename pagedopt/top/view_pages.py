@@ -56,7 +56,7 @@ def _history(watched: Watched, arena: ArenaSnapshot, look: Look, room: int) -> l
 
 def _headline(order: PageOrder, cycle: int, look: Look) -> list[Text]:
     count = len(order.tiers)
-    ahead = f"all {count} are there" if order.ahead == count else f"the next {order.ahead} are there"
+    ahead = "all of them there" if order.ahead == count else f"{order.ahead} read ahead"
     parts = [
         Text.assemble("page ", (str(order.cursor), TITLE), f" of {count}"),
         Text(ahead, style=TITLE),
