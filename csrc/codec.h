@@ -129,10 +129,11 @@ PAGEDOPT_HD Encoder encoder_for(float absmax) {
 
 struct Encoded {
   int code;
-  std::uint32_t distance;  // at most kDoubt: so near a cell's edge that only `settle` knows the nearest value
+  float edge_distance;  // of the level to the nearest whole number; from kDoubt down only `settle` knows the nearest value
 };
 
-inline constexpr std::uint32_t kDoubt = 6;
+// Four units in the last place of the largest levels: the slope's, the product's and the sum's rounding, and the map's own.
+inline constexpr float kDoubt = 0x1p-14f;
 
 template <bool is_signed>
 PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
@@ -145,7 +146,8 @@ PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   const int sign = static_cast<int>(bits_of(x)) >> 31, above_zero = -(x > 0.0f), top = -(x >= encoder.top);
   const int floored = n > 2 ? n - 1 : 1;  // v > 0 never takes code 0
   const int code = is_signed ? 127 + ((n ^ sign) - sign) : floored & above_zero;
-  return {code | (top & 255), (bits_of(level) + kDoubt / 2) & 0xffffu};
+  const float whole = (level + 0x1.8p23f) - 0x1.8p23f;
+  return {code | (top & 255), magnitude(level - whole)};
 }
 
 // Between the values of rank n and n + 1; exact in double.
