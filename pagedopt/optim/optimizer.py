@@ -16,6 +16,7 @@ from pagedopt import config, runtime
 from pagedopt.optim import checkpoint
 from pagedopt.optim.faults import core_errors
 from pagedopt.optim.options import Group, check_options, resolve
+from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved, read_entry
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param
@@ -51,6 +52,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._paging: Mapping[str, Any] | None = paging
         self._prepare_storage()
         super().__init__(params, defaults)
+        runtime.register(self, paging)
 
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
@@ -124,7 +126,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             return
         is_own = self._sweep is not None and self._sweep.has_own_state(self.state)
         self._sweep = None
-        self._bring_home(creating=True, is_silent=is_own)
+        with phase("pagedopt.prepare"):
+            self._bring_home(creating=True, is_silent=is_own)
         members = [
             Member(param, index, self.state[param], Layout.of(param, group, self.family.rule))
             for index, group in enumerate(self.param_groups)
@@ -190,11 +193,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         plan = checkpoint.read(self.family, self.variant, self.param_groups, state_dict)
         self._sweep = None
         over = {} if plan.borrows_from(self.state) else dict(self.state)
-        self.state = defaultdict(dict, plan.others)
+        self.state = defaultdict(dict)
         self.param_groups = plan.groups
         with core_errors():
             for param, group, saved in plan.entries:
                 self.state[param] = self._load_entry(param, group, saved, over.pop(param, None))
+        self.state.update(plan.others)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
@@ -210,6 +214,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().__setstate__({"_paging": None, **state})
         self._prepare_storage()
         self._bring_home(creating=False, is_silent=True)
+        runtime.register(self, self._paging)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RuleOptimizer:
         clone: RuleOptimizer = self.__class__.__new__(self.__class__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -96,7 +97,7 @@ def _rename_bitsandbytes(rule: Rule, entry: Mapping[str, Any], where: str) -> di
         number = BITSANDBYTES_NAMES.get(slot.name)
         if number is None or f"state{number}" not in items:
             continue
-        named[slot.name] = _in_c_order(items.pop(f"state{number}"))
+        named[slot.name] = _in_c_order(items.pop(f"state{number}"), where)
         if f"absmax{number}" in items:
             named[f"{slot.name}_absmax"] = items.pop(f"absmax{number}")
         map_ = items.pop(f"qmap{number}", None)
@@ -105,12 +106,24 @@ def _rename_bitsandbytes(rule: Rule, entry: Mapping[str, Any], where: str) -> di
     return named
 
 
-def _in_c_order(codes: Tensor) -> Tensor:
-    """Bitsandbytes makes parameters contiguous after it took the strides of the state: its state is in C order."""
-    if codes.is_contiguous() or codes.untyped_storage().nbytes() < codes.nbytes:
-        return codes
-    strides = torch.empty(codes.shape, device="meta").stride()
-    return codes.as_strided(codes.shape, strides, codes.storage_offset())
+def _is_dense(values: Tensor) -> bool:
+    """Whether the elements fill a run of memory, each once."""
+    return values.is_contiguous() or torch.empty_like(values, device="meta").stride() == values.stride()
+
+
+def _in_c_order(values: Tensor, where: str) -> Tensor:
+    """The values as they lie in memory.
+
+    On CUDA bitsandbytes takes the strides of its state from the parameter, then makes the parameter contiguous and goes
+    by addresses: what it saved of a channels-last parameter is in C order whatever the strides say.
+    """
+    if values.is_contiguous():
+        return values
+    if not _is_dense(values):
+        raise CheckpointError(f"{where}: the state of bitsandbytes is not dense")
+    strides = torch.empty(values.shape, device="meta").stride()
+    warnings.warn(f"{where}: read as bitsandbytes keeps it on CUDA, in C order; it was not contiguous", stacklevel=7)
+    return values.as_strided(values.shape, strides, values.storage_offset())
 
 
 def _read_step(entry: Mapping[str, Any], where: str) -> float:
@@ -148,7 +161,7 @@ def _read_slot(slot: Slot, entry: Mapping[str, Any], shape: torch.Size, where: s
     if not isinstance(absmax, Tensor):
         raise CheckpointError(f"{where}: {slot.name} holds 8-bit codes, but {slot.name}_absmax is missing")
     block = _block_of(absmax, values.numel(), f"{where}: {slot.name}_absmax")
-    return SavedSlot(values, absmax.flatten(), block)
+    return SavedSlot(values if _is_dense(values) else values.contiguous(), absmax.flatten(), block)
 
 
 def read_entry(

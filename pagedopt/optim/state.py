@@ -151,13 +151,15 @@ class StateStore:
     def create(self, layout: Layout) -> Entry:
         """The state of a parameter before its first step: everything zero."""
         entry: Entry = {"step": torch.zeros((), dtype=torch.float32)}
-        entry.update(self._place(layout) if layout.is_paged and layout.shape.numel() else _allocate(layout))
+        entry.update(self._place_pieces(layout))
         if layout.has_history:
             entry[GNORM_HISTORY] = torch.zeros(HISTORY_LENGTH, dtype=torch.float32)
         return entry
 
-    def _place(self, layout: Layout) -> dict[str, Tensor]:
-        """One extent of the arena with every piece side by side."""
+    def _place_pieces(self, layout: Layout) -> dict[str, Tensor]:
+        """Every piece, zeroed: in one extent of the arena side by side, or in ordinary memory."""
+        if not layout.is_paged or not layout.shape.numel():
+            return _allocate(layout)
         arena = self._open_arena()
         pieces = layout.pieces()
         nbytes = sum(_round_up(piece.nbytes) for piece in pieces)
@@ -190,8 +192,10 @@ class StateStore:
             saved: what it holds; missing slots start at zero.
             over: a state in this layout to write over; None to make a new one.
         """
-        entry = self.create(layout) if over is None else {piece.name: over[piece.name] for piece in layout.pieces()}
-        entry["step"] = torch.tensor(saved.step, dtype=torch.float32)
+        kept = (
+            self._place_pieces(layout) if over is None else {piece.name: over[piece.name] for piece in layout.pieces()}
+        )
+        entry: Entry = {"step": torch.tensor(saved.step, dtype=torch.float32), **kept}
         rest = dict(saved.rest)
         history = rest.pop(GNORM_HISTORY, None)
         if layout.has_history:
@@ -204,7 +208,7 @@ class StateStore:
                 copy_slot(source, entry[slot.name], absmax, slot.signed, self.write)
             elif over is not None:
                 self._clear(entry[slot.name], absmax)
-        return {**rest, **entry}
+        return {**entry, **{key: value for key, value in rest.items() if key not in entry}}
 
     def _clear(self, data: Tensor, absmax: Tensor | None) -> None:
         for target in (data, absmax):

@@ -116,8 +116,8 @@ def test_schedulers(name: str, bits: int, schedule: Callable[[Any], Any]) -> Non
 def test_every_option_is_read_at_every_step() -> None:
     ours, torchs = pair("PagedAdamW")
     changes = [
-        {"lr": 0.05}, {"betas": (0.5, 0.6)}, {"eps": 1e-2}, {"weight_decay": 0.5}, {"maximize": True}, {"amsgrad": True},
-        {"lr": torch.tensor(0.03)}, {},
+        {"lr": 0.05}, {"betas": (0.5, 0.6)}, {"eps": 1e-2}, {"weight_decay": 0.5}, {"maximize": True},
+        {"amsgrad": True}, {"lr": torch.tensor(0.03)}, {},
     ]  # fmt: skip
     for step, change in enumerate(changes):
         set_gradients(ours, torchs, seed=step)
@@ -344,10 +344,14 @@ def test_a_changed_parameter_is_seen_by_autograd() -> None:
 def test_meta_parameters_may_be_filled_later() -> None:
     module = torch.nn.Linear(5, 3, device="meta")
     ours = optim.PagedAdamW(module.parameters())
+    module.weight.grad = torch.zeros_like(module.weight)
     with pytest.raises(ValueError, match="meta"):
-        for param in module.parameters():
-            param.grad = torch.zeros_like(param)
         ours.step()
+    with torch.no_grad():
+        torch.utils.swap_tensors(module.weight, torch.nn.Parameter(torch.ones(3, 5)))
+    module.weight.grad = torch.ones(3, 5)
+    ours.step()
+    assert not torch.equal(module.weight, torch.ones(3, 5))
 
 
 def test_two_optimizers_and_one_per_parameter() -> None:

@@ -62,7 +62,7 @@ def set_gradients(params: list[torch.nn.Parameter], step: int) -> None:
 
 
 def make_optimizer(name: str, params: list[torch.nn.Parameter], options: Options, extra: dict[str, Any]) -> Any:
-    """Two groups; max_unorm and skip_zeros are only given through `args`, the second group has other rates and is 8-bit."""
+    """Two groups; max_unorm and skip_zeros come through `args`; the second group has other rates and is 8-bit."""
     arguments = {**dataclasses.asdict(options), **extra}
     arguments["args"] = {key: arguments.pop(key) for key in ("max_unorm", "skip_zeros")}
     if "W" in name:

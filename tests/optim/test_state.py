@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import io
+import itertools
 import pickle
 import weakref
 from collections.abc import Callable
@@ -63,7 +64,7 @@ def test_one_parameters_state_is_one_extent_in_step_order(arena: Any) -> None:
     assert at == sorted(at)
     assert all(address % 256 == 0 for address in at)
     for entry in big:
-        for first, second in zip(names, names[1:], strict=False):
+        for first, second in itertools.pairwise(names):
             assert 0 <= entry[second].data_ptr() - entry[first].data_ptr() - entry[first].nbytes < 256
         assert all(entry[name].untyped_storage().nbytes() == entry[name].nbytes for name in names)
 
@@ -174,7 +175,7 @@ def test_replaced_state_is_used_and_brought_home_with_one_warning(arena: Any, na
     train(optimizer, 3)
     for entry in optimizer.state.values():
         REPLACEMENTS[how](entry)
-    needs_copy = "Paged" in name and how != "double" or how in ("double", "step as int")
+    needs_copy = ("Paged" in name and how != "double") or how in ("double", "step as int")
     with (
         pytest.warns(UserWarning, match=r"state of 3 parameters was replaced")
         if needs_copy
