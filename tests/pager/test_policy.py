@@ -326,6 +326,14 @@ def test_static_makes_room_before_it_drops_fresh_pages() -> None:
     assert evictions(plan) == [(3, -1, BUDGET), (1, -1, BUDGET), (2, -1, BUDGET)]
 
 
+def test_static_calls_no_fresh_page_pressed() -> None:
+    tier = np.array([LOWER, LOWER, UPPER, UPPER, FRESH], np.uint8)
+    plan = POLICIES["static"].plan(View(np.arange(5), 2, tier, 1, 8))
+    assert evictions(plan) == [(3, -1, PRESSURE), (4, -1, BUDGET), (2, 2, BUDGET)]
+    plan = POLICIES["static"].plan(View(np.arange(5), 2, tier, 1, 8, window=2))
+    assert evictions(plan) == [(4, -1, BUDGET), (2, 2, BUDGET), (3, 3, BUDGET)]
+
+
 def test_none_moves_nothing() -> None:
     assert len(POLICIES["none"].plan(View(np.arange(9), 2, mixed_tier(9, 9, 0), 3, 8))) == 0
 

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from pagedopt.errors import SpillError
 from pagedopt.pager.pressure import (
+    GroupMount,
     HostMemory,
     auto_budget,
+    group_mounts,
     host_memory,
     pressure_word,
     ram_behind,
@@ -160,6 +162,14 @@ def test_host_memory_behind_a_mount_point_with_a_space(tmp_path: Path) -> None:
     mountinfo = V2.replace("/sys/fs/cgroup", "/sys/fs/cgroup/my\\040groups")
     plant(tmp_path, "0::/a\n", mountinfo, {"my groups/a": v2(GIB, MIB)})
     assert read_host_memory(tmp_path).free_bytes == GIB - MIB
+
+
+def test_group_mounts() -> None:
+    ours = [GroupMount(1, "/a", "/", "/sys/fs/cgroup/memory"), GroupMount(2, "/", "/", "/sys/fs/cgroup/unified")]
+    assert group_mounts(OWN_V1.format("/a"), V1_CPU + V1 + HYBRID) == ours
+    assert group_mounts("0::/b\n", V1 + V2) == [GroupMount(2, "/b", "/", "/sys/fs/cgroup")]
+    assert group_mounts("4:memory:/b\n", V1 + V2) == [GroupMount(1, "/b", "/", "/sys/fs/cgroup/memory")]
+    assert group_mounts("3:cpu:/b\n", V1 + V2) == []
 
 
 @pytest.mark.parametrize("meminfo", ["", "MemTotal: 5 kB\n", "MemAvailable: 5 kB\n"])
