@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pagedopt import __version__
-from pagedopt.cli import demo, top
+from pagedopt.cli import demo, export, ps, stats, top, trace
 from pagedopt.errors import MonitorError, PagedoptError
 
 __all__ = ["main"]
@@ -34,7 +34,7 @@ class Verb(Protocol):
         """
 
 
-VERBS: dict[str, Verb] = {"demo": demo, "top": top}
+VERBS: dict[str, Verb] = {"demo": demo, "top": top, "ps": ps, "stats": stats, "trace": trace, "export": export}
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -16,8 +16,13 @@ __all__ = ["Listed", "Registry"]
 class Listed(Protocol):
     """What of an optimizer is looked at."""
 
-    param_groups: list[dict[str, Any]]
-    state: Mapping[Any, Mapping[str, Any]]
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """Its parameter groups."""
+
+    @property
+    def state(self) -> Mapping[Any, Any]:
+        """The state of its parameters."""
 
 
 class Registry:

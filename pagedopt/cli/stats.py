@@ -1,0 +1,57 @@
+"""Print the counters of a process once.
+
+A line a figure, `name value unit`, with n/a for what cannot be measured; with --json the whole snapshot.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pagedopt.snapshot import Snapshot
+
+__all__ = ["add_arguments", "run"]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments of the verb."""
+    from pagedopt.cli.watching import add_pid
+
+    add_pid(parser)
+    parser.add_argument("--json", action="store_true", help="the snapshot as JSON")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Asks for one snapshot.
+
+    Raises:
+        MonitorError: there is no process to ask, or it does not answer.
+    """
+    import msgspec
+
+    from pagedopt.cli.watching import choose
+    from pagedopt.top.feed import Feed
+
+    with Feed(choose(arguments.pid), topics=(), with_lists=False) as feed:
+        snapshot: Snapshot = feed.ask("snapshot")
+    if arguments.json:
+        print(msgspec.json.format(msgspec.json.encode(snapshot)).decode())
+        return
+    rows = list(_rows(snapshot))
+    width = max(len(name) for name, _, _ in rows)
+    for name, value, unit in rows:
+        print(f"{name:<{width}} {value:>16} {unit}".rstrip())
+
+
+def _rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str]]:
+    from pagedopt.monitor.figures import figures
+
+    for figure in figures(snapshot):
+        labels = "".join(f"{{{value}}}" for value in figure.labels.values())
+        value = "n/a" if figure.value is None else f"{figure.value:,.6g}" if isinstance(figure.value, float) else None
+        yield f"{figure.name}{labels}", f"{figure.value:,}" if value is None else value, figure.unit
+    if snapshot.pager is not None:
+        yield "pager", "runs" if snapshot.pager.is_alive else "stopped", snapshot.pager.policy
+        yield "pressure", snapshot.pager.pressure or "n/a", ""
