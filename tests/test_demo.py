@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from pagedopt.config import Size, parse_size
+from pagedopt.config import parse_size
 from pagedopt.demo.contenders import CONTENDERS, Paging, state_bytes_of
 from pagedopt.demo.figures import figures_of
 from pagedopt.demo.gauge import Gauge, Residency
@@ -108,11 +108,12 @@ def test_batches_repeat_and_follow_the_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "expected"), [("25%", f"{25 * MIB}B"), ("7MiB", f"{7 * MIB}B"), ("1%", f"{2 * MIB}B"), ("auto", "auto")]
+    ("budget", "expected"), [("25%", f"{25 * MIB}B"), ("7MiB", f"{7 * MIB}B"), ("1%", f"{16 * MIB}B"), ("auto", "auto")]
 )
 def test_budget_is_of_the_runs_own_state(budget: str, expected: str) -> None:
     paging = Paging(parse_size(budget), "lru", 2 * MIB)
-    assert paging.keywords(100 * MIB) == {"budget": expected, "policy": "lru"}
+    keywords = paging.keywords(100 * MIB)
+    assert keywords == {"budget": expected, "policy": "lru", "page_bytes": f"{2 * MIB}B"}
 
 
 def test_figures_leave_out_the_first_steps() -> None:
@@ -183,7 +184,3 @@ def test_state_bytes_of_small_and_odd_parameters() -> None:
     model = torch.nn.ParameterList([torch.zeros(4096), torch.zeros(4095), torch.zeros(4097)])
     assert state_bytes_of(model, 32) == 8 * (4096 + 4095 + 4097)
     assert state_bytes_of(model, 8) == 2 * (4096 + 16 * 4) + 8 * 4095 + 2 * (4097 + 17 * 4)
-
-
-def test_automatic_budget_is_left_to_the_pager() -> None:
-    assert Paging(Size(), "next_use", MIB).keywords(100) == {"budget": "auto", "policy": "next_use"}

@@ -15,6 +15,7 @@ __all__ = ["CONTENDERS", "Contender", "Paging", "make_optimizer", "state_bytes_o
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 MIN_8BIT_SIZE = 4096
+LEAST_PAGES = 8  # what two threads hold at once, those of small states, and some to read into
 BLOCK = 256
 
 
@@ -49,7 +50,7 @@ class Paging:
     Attributes:
         budget: what may be in memory: bytes, a fraction of the state of the run, or automatic.
         policy: what decides the moves.
-        page_bytes: size of a page; the least budget there is.
+        page_bytes: size of a page. A fraction is never taken as less than eight pages.
     """
 
     budget: Size
@@ -59,8 +60,10 @@ class Paging:
     def keywords(self, state_bytes: int) -> dict[str, object]:
         """The `paging` argument of an optimizer with so much state."""
         budget_bytes = self.budget.resolve(state_bytes)
-        budget = "auto" if budget_bytes is None else f"{max(budget_bytes, self.page_bytes)}B"
-        return {"budget": budget, "policy": self.policy}
+        if self.budget.fraction is not None:
+            budget_bytes = max(budget_bytes or 0, LEAST_PAGES * self.page_bytes)
+        budget = "auto" if budget_bytes is None else f"{budget_bytes}B"
+        return {"budget": budget, "policy": self.policy, "page_bytes": f"{self.page_bytes}B"}
 
 
 def state_bytes_of(model: nn.Module, bits: int) -> int:
