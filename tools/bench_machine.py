@@ -49,6 +49,7 @@ def machine(directory: Path) -> dict[str, Any]:
         "kernel": platform.release(),
         "transparent_hugepages": first_line("/sys/kernel/mm/transparent_hugepage/enabled"),
         "torch_hugepages": os.environ.get("THP_MEM_ALLOC_ENABLE"),
+        "niceness": os.nice(0),
         "python": platform.python_version(),
     }
 
