@@ -66,10 +66,13 @@ class GroupMount(NamedTuple):
     point: str
 
 
+NAMES: Final = r"Mem(?:Total|Available)|hierarchical_memory_limit|(?:total_)?(?:in)?active_file|slab_reclaimable"
+NUMBER: Final = re.compile(rf"^({NAMES}):? +(\d+)( kB)?$", re.MULTILINE)
+
+
 def _numbers(text: str) -> dict[str, int]:
-    """`name value` lines, as in `memory.stat`, and `Name: value kB` lines, as in `/proc/meminfo`, in bytes."""
-    found = re.findall(r"^([\w()]+):?\s+(\d+)( kB)?$", text, re.MULTILINE)
-    return {name: int(value) * (1024 if unit else 1) for name, value, unit in found}
+    """The bytes of interest from `name bytes` lines (`memory.stat`) and `Name: number kB` lines (`/proc/meminfo`)."""
+    return {name: int(value) * (1024 if unit else 1) for name, value, unit in NUMBER.findall(text)}
 
 
 def group_mounts(own_groups: str, mountinfo: str) -> list[GroupMount]:
