@@ -226,8 +226,8 @@ def _plan(view: View, evict: Ints, evict_after: Ints, reason: Codes, fetch: Ints
 
 
 def _fill(view: View) -> Plan:
-    """Everything fits: bring up what is missing, the soonest needed first."""
-    fetch = view.cursor + np.flatnonzero(view.tier[view.order[_ring(view)]] != UPPER)
+    """Everything fits: bring up what was evicted, the soonest needed first. Compute makes FRESH pages faster itself."""
+    fetch = view.cursor + np.flatnonzero(view.tier[view.order[_ring(view)]] == LOWER)
     none: Ints = np.empty(0, np.int64)
     return _plan(view, none, none, _reasons(view, none, 0), fetch, np.full(fetch.size, AT_ONCE))
 
