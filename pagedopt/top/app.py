@@ -55,6 +55,7 @@ class TopApp(App[None]):
         Binding("pageup", "move(-10)", "page up"),
         Binding("pagedown", "move(10)", "page down"),
         Binding("q", "quit", "quit"),
+        Binding("ctrl+c,ctrl+q", "quit", "quit", priority=True),
     ]
 
     def __init__(

@@ -20,7 +20,10 @@ from pagedopt.snapshot import (
 )
 
 __all__ = [
+    "FRESH",
+    "LOWER",
     "SERIES",
+    "UPPER",
     "LedgerRow",
     "PageOrder",
     "Rates",
@@ -33,6 +36,7 @@ __all__ = [
     "rates",
     "series",
     "tensor_pages",
+    "tier_names",
 ]
 
 RATE_WINDOW_NS = 5_000_000_000
@@ -211,39 +215,44 @@ def last_stall(arenas: Sequence[tuple[int, ArenaSnapshot]]) -> Stall | None:
     return None
 
 
+FRESH, UPPER, LOWER = 0, 1, 2
+"""The tiers of pages as snapshots have them."""
+
+
+def tier_names(arena: ArenaSnapshot) -> tuple[str, str, str]:
+    """The names of `FRESH`, `UPPER` and `LOWER` in an arena."""
+    return ("fresh", arena.upper_tier, arena.lower_tier)
+
+
 @dataclass(frozen=True)
 class PageOrder:
-    """Pages in the order steps use them, each by the name of its tier.
+    """Pages in the order steps use them.
 
     Attributes:
-        tiers: one name a page.
+        tiers: the tier of each page, a byte each.
         cursor: how many pages of this round are done.
         ahead: pages from the cursor on, round the end, until the first in the lower tier: how far reading is ahead.
     """
 
-    tiers: tuple[str, ...]
+    tiers: bytes
     cursor: int
     ahead: int
 
 
-def page_order(pages: PagesSnapshot, arena: ArenaSnapshot) -> PageOrder:
-    """The order of an arena's pages."""
-    return _page_order(pages, arena.upper_tier, arena.lower_tier)
-
-
 @lru_cache(maxsize=64)
-def _page_order(pages: PagesSnapshot, upper_tier: str, lower_tier: str) -> PageOrder:
-    names = ("fresh", upper_tier, lower_tier)
-    tiers = tuple(names[code] for code in pages.in_order())
-    count = len(tiers)
-    cursor = pages.cursor % count if count else 0
-    ahead = next((each for each in range(count) if tiers[(cursor + each) % count] == lower_tier), count)
+def page_order(pages: PagesSnapshot) -> PageOrder:
+    """The order of an arena's pages."""
+    tiers = pages.in_order()
+    cursor = pages.cursor % len(tiers) if tiers else 0
+    first = tiers.find(LOWER, cursor)
+    if first < 0:
+        first = tiers.find(LOWER)
+    ahead = len(tiers) if first < 0 else (first - cursor) % len(tiers)
     return PageOrder(tiers, cursor, ahead)
 
 
-def tensor_pages(tensor: TensorSnapshot, pages: PagesSnapshot | None, arena: ArenaSnapshot) -> tuple[str, ...] | None:
+def tensor_pages(tensor: TensorSnapshot, pages: PagesSnapshot | None) -> bytes | None:
     """The tiers of the pages a tensor's state is on, or None where that is not known."""
     if pages is None or tensor.first_page is None or tensor.last_page is None:
         return None
-    names = ("fresh", arena.upper_tier, arena.lower_tier)
-    return tuple(names[code] for code in pages.tiers[tensor.first_page : tensor.last_page + 1])
+    return pages.tiers[tensor.first_page : tensor.last_page + 1]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 
 from rich.text import Text
 
 from pagedopt.snapshot import ArenaSnapshot
 from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import PageOrder, Watched, page_order
+from pagedopt.top.view_model import FRESH, LOWER, UPPER, PageOrder, Watched, page_order, tier_names
 from pagedopt.top.view_palette import ACCENT, DIM, TITLE, tier_glyph, tier_style
 from pagedopt.top.view_table import flow
 from pagedopt.top.view_text import bytes_text, fit, share_text
@@ -24,21 +24,21 @@ def pages_view(watched: Watched, look: Look) -> list[Text]:
     arena = watched.arena
     if arena is None or watched.pages is None:
         return [Text(" the map of pages: n/a until the process sends one", style=DIM)]
-    order = page_order(watched.pages, arena)
+    order = page_order(watched.pages)
     if not order.tiers:
         return [Text(" no order of pages yet: it is known after the first step", style=DIM)]
     width, height = max(1, look.width - MAP_MARGIN - 1), max(1, look.height - CHROME_LINES)
     pages_a_cell = -(-len(order.tiers) // (width * height))
-    cells = page_cells(order, pages_a_cell, look)
+    cells = page_cells(order, tier_names(arena), pages_a_cell, look)
     lines = [*_headline(order, watched.pages.cycle, look), Text()]
     for first in range(0, len(cells), width):
         line = Text(f"{first * pages_a_cell:>{MAP_MARGIN - 1}} ", style=DIM)
         line.append_text(Text().join(cells[first : first + width]))
         lines.append(line)
     lines.append(Text())
-    lines += _legend(order, watched, pages_a_cell, look)
+    lines += _legend(order, arena, pages_a_cell, look)
     if look.is_detailed:
-        return lines + _details(order, watched, arena)
+        return lines + _details(order, arena)
     return lines + _history(watched, arena, look, look.height - len(lines))
 
 
@@ -50,7 +50,7 @@ def _history(watched: Watched, arena: ArenaSnapshot, look: Look, room: int) -> l
     lines = [Text(), Text(" before, the latest first", style=DIM)]
     for pages in earlier:
         line = Text(f"{fit(str(pages.cycle), MAP_MARGIN - 1, right=True)} ", style=DIM)
-        lines.append(line.append_text(strip(page_order(pages, arena), look.width - MAP_MARGIN - 1, look)))
+        lines.append(line.append_text(strip(page_order(pages), tier_names(arena), look.width - MAP_MARGIN - 1, look)))
     return lines
 
 
@@ -65,7 +65,7 @@ def _headline(order: PageOrder, cycle: int, look: Look) -> list[Text]:
     return flow(parts, look.width)
 
 
-def page_cells(order: PageOrder, pages_a_cell: int, look: Look) -> list[Text]:
+def page_cells(order: PageOrder, names: Sequence[str], pages_a_cell: int, look: Look) -> list[Text]:
     """The map, a cell for so many pages: the cursor, else the tier of them all, else `mixed`.
 
     The cells from the cursor to the front of reading are underlined.
@@ -73,25 +73,23 @@ def page_cells(order: PageOrder, pages_a_cell: int, look: Look) -> list[Text]:
     cells = []
     count = len(order.tiers)
     for first in range(0, count, pages_a_cell):
-        tiers = set(order.tiers[first : first + pages_a_cell])
+        tiers = order.tiers[first : first + pages_a_cell]
         if first <= order.cursor < first + pages_a_cell:
             cells.append(Text(look.glyphs.cursor, style=f"{TITLE} reverse"))
             continue
-        name = tiers.pop()
-        glyph = look.glyphs.mixed if tiers else tier_glyph(name, look.glyphs)
-        style = DIM if tiers else tier_style(name)
+        is_mixed = tiers.count(tiers[0]) < len(tiers)
+        glyph = look.glyphs.mixed if is_mixed else tier_glyph(names[tiers[0]], look.glyphs)
+        style = DIM if is_mixed else tier_style(names[tiers[0]])
         is_ahead = (first - order.cursor) % count < order.ahead < count
         cells.append(Text(glyph, style=f"{style} underline" if is_ahead else style))
     return cells
 
 
-def _legend(order: PageOrder, watched: Watched, pages_a_cell: int, look: Look) -> list[Text]:
-    counts = Counter(order.tiers)
-    arena = watched.arena
-    assert arena is not None
+def _legend(order: PageOrder, arena: ArenaSnapshot, pages_a_cell: int, look: Look) -> list[Text]:
+    names = tier_names(arena)
     parts = [
-        Text.assemble((tier_glyph(name, look.glyphs), tier_style(name)), f" {name} {counts[name]}")
-        for name in (arena.upper_tier, arena.lower_tier, "fresh")
+        Text.assemble((tier_glyph(names[tier], look.glyphs), tier_style(names[tier])), f" {names[tier]} {count}")
+        for tier, count in ((tier, order.tiers.count(tier)) for tier in (UPPER, LOWER, FRESH))
     ]
     parts.append(Text.assemble((look.glyphs.cursor, f"{TITLE} reverse"), " step"))
     if pages_a_cell > 1:
@@ -101,11 +99,9 @@ def _legend(order: PageOrder, watched: Watched, pages_a_cell: int, look: Look) -
     return flow(parts, look.width)
 
 
-def _details(order: PageOrder, watched: Watched, arena: ArenaSnapshot) -> list[Text]:
-    pages = watched.pages
-    assert pages is not None
+def _details(order: PageOrder, arena: ArenaSnapshot) -> list[Text]:
     outside = max(0, arena.allocated_bytes // arena.page_bytes - len(order.tiers))
-    share = Counter(order.tiers)[arena.upper_tier] / len(order.tiers)
+    share = order.tiers.count(UPPER) / len(order.tiers)
     counters = arena.counters
     rows = [
         ("there", f"{share_text(share)} of the pages in order"),
@@ -116,6 +112,6 @@ def _details(order: PageOrder, watched: Watched, arena: ArenaSnapshot) -> list[T
     return [Text(), *(Text.assemble(f" {name:<24}", (value, ACCENT)) for name, value in rows)]
 
 
-def strip(order: PageOrder, width: int, look: Look) -> Text:
+def strip(order: PageOrder, names: Sequence[str], width: int, look: Look) -> Text:
     """Pages in one line of at most `width` cells."""
-    return Text().join(page_cells(order, max(1, -(-len(order.tiers) // max(1, width))), look))
+    return Text().join(page_cells(order, names, max(1, -(-len(order.tiers) // max(1, width))), look))

@@ -32,9 +32,9 @@ def rates_view(watched: Watched, look: Look) -> list[Text]:
     if look.is_detailed:
         return _counters(watched, look)
     width = max(4, look.width - NAME_WIDTH - FIGURE_WIDTH - 3)
-    arenas = watched.arenas
-    span_ns = arenas[-1][0] - arenas[max(0, len(arenas) - 1 - width)][0] or None
-    now = rates(arenas)
+    now = rates(watched.arenas)
+    arenas = watched.arenas[-width - 1 :]
+    span_ns = arenas[-1][0] - arenas[0][0] or None
     lines = [Text.assemble((f" {'':<{NAME_WIDTH}}", DIM), (fit("now", FIGURE_WIDTH, right=True), DIM),
                            (f"  last {duration_text(span_ns)}", DIM))]  # fmt: skip
     roomy = look.height >= 3 * len(SERIES) + 1

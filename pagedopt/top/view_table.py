@@ -58,7 +58,9 @@ def table(
     glyphs: Glyphs,
 ) -> list[Text]:
     """The head and as many of the rows (already in order) as `height` lines hold."""
-    cells = {id(column): [column.text(row) for row in rows] for column in columns}
+    first, count = _scroll(len(rows), selected, height - 1)
+    seen = rows[first : first + count]
+    cells = {id(column): [column.text(row) for row in seen] for column in columns}
     titles = {id(column): column.title for column in columns}
     if sorted_by is not None:
         titles[id(sorted_by)] += glyphs.down if sorted_by.is_number != is_reversed else glyphs.up
@@ -68,14 +70,14 @@ def table(
         for column, room in zip(shown, widths, strict=True)
     )
     lines = [Text(head.rstrip(), style=ACCENT)]
-    first, count = _scroll(len(rows), selected, height - 1)
-    for index in range(first, first + count):
-        line = Text(glyphs.mark if index == selected else " ")
+    for index in range(count):
+        line = Text(glyphs.mark if first + index == selected else " ")
         for column, room in zip(shown, widths, strict=True):
-            line.append(fit(cells[id(column)][index], room, glyphs.ellipsis, column.is_number), style=column.style)
+            style = "" if first + index == selected else column.style
+            line.append(fit(cells[id(column)][index], room, glyphs.ellipsis, column.is_number), style=style)
             line.append(" ")
         line.truncate(width)
-        if index == selected:
+        if first + index == selected:
             line.stylize(SELECTED)
         else:
             line.rstrip()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from dataclasses import dataclass
 
 from rich.text import Text
 
 from pagedopt.snapshot import TensorSnapshot
 from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import PageOrder, Watched, tensor_pages
+from pagedopt.top.view_model import UPPER, PageOrder, Watched, tensor_pages, tier_names
 from pagedopt.top.view_pages import strip
 from pagedopt.top.view_palette import DIM, TITLE
 from pagedopt.top.view_table import Column, ordered, table
@@ -31,7 +30,7 @@ class TensorRow:
 
     tensor: TensorSnapshot
     optimizer: str | None
-    tiers: tuple[str, ...] | None
+    tiers: bytes | None
     upper_share: float | None
 
 
@@ -40,8 +39,8 @@ def _rows(watched: Watched) -> list[TensorRow]:
     arena = watched.arena
     rows = []
     for tensor in watched.tensors or ():
-        tiers = None if arena is None else tensor_pages(tensor, watched.pages, arena)
-        share = Counter(tiers)[arena.upper_tier] / len(tiers) if tiers and arena is not None else None
+        tiers = None if arena is None else tensor_pages(tensor, watched.pages)
+        share = tiers.count(UPPER) / len(tiers) if tiers else None
         rows.append(TensorRow(tensor, names.get(tensor.optimizer), tiers, share))
     return rows
 
@@ -103,7 +102,7 @@ def tensors_view(watched: Watched, look: Look) -> list[Text]:
         return [Text(" no optimizer of pagedopt is alive in this process", style=DIM)]
     selected = min(max(0, look.row), len(rows) - 1)
     if look.is_detailed:
-        return _details(rows[selected], look)
+        return _details(rows[selected], watched, look)
     columns = tensor_columns(watched)
     by_title = {column.title: column for column in columns}
     chosen = by_title.get(look.sorts.get("tensors", ""), columns[0])
@@ -121,11 +120,13 @@ def tensors_view(watched: Watched, look: Look) -> list[Text]:
     return [Text(f" {count_text(len(rows))} tensors, {bytes_text(total)} of state", style=TITLE), *lines]
 
 
-def _details(row: TensorRow, look: Look) -> list[Text]:
+def _details(row: TensorRow, watched: Watched, look: Look) -> list[Text]:
     tensor = row.tensor
+    names = ("fresh", "upper", "lower") if watched.arena is None else tier_names(watched.arena)
     where = MISSING
     if row.tiers is not None:
-        where = ", ".join(f"{count} {name}" for name, count in Counter(row.tiers).items())
+        counts = [(name, row.tiers.count(tier)) for tier, name in enumerate(names)]
+        where = ", ".join(f"{count} {name}" for name, count in counts if count)
     facts = [
         ("tensor", f"{tensor.index} of optimizer {tensor.optimizer} ({row.optimizer or MISSING})"),
         ("group", str(tensor.group)),
@@ -137,5 +138,5 @@ def _details(row: TensorRow, look: Look) -> list[Text]:
     ]
     lines = [Text.assemble((f" {name:<8}", DIM), value) for name, value in facts]
     if row.tiers:
-        lines += [Text(), Text.assemble(" ", strip(PageOrder(row.tiers, -1, 0), look.width - 2, look))]
+        lines += [Text(), Text.assemble(" ", strip(PageOrder(row.tiers, -1, 0), names, look.width - 2, look))]
     return lines

@@ -198,7 +198,7 @@ def test_view_is_chosen_with_the_mouse() -> None:
     drive(Told(scenes.training()), steps)
 
 
-@pytest.mark.parametrize("key", ["q", "ctrl+q"])
+@pytest.mark.parametrize("key", ["q", "ctrl+q", "ctrl+c"])
 def test_quits(key: str) -> None:
     async def steps(app: TopApp, pilot: Pilot[None]) -> None:
         await pilot.press(key)

@@ -173,29 +173,29 @@ def test_last_stall_is_found() -> None:
 @pytest.mark.parametrize(("cursor", "ahead"), [(0, 8), (10, 8), (44, 8), (10, 1), (10, 0)])
 def test_front_is_counted_round_the_end(cursor: int, ahead: int) -> None:
     pages = scenes.pages(cursor, ahead)
-    assert page_order(pages, scenes.arena(1)).ahead == ahead
-    assert page_order(pages, scenes.arena(1)).cursor == cursor
+    assert page_order(pages).ahead == ahead
+    assert page_order(pages).cursor == cursor
 
 
 def test_front_of_an_arena_that_fits_is_everything() -> None:
     pages = scenes.pages()
-    fits = page_order(msgspec.structs.replace(pages, tiers=bytes([1] * 48)), scenes.arena(1))
+    fits = page_order(msgspec.structs.replace(pages, tiers=bytes([1] * 48)))
     assert fits.ahead == len(fits.tiers) == 47
 
 
 def test_order_is_that_of_use_and_not_of_numbers() -> None:
     pages = scenes.pages()
     shuffled = msgspec.structs.replace(pages, order=struct.pack("<3I", 2, 0, 1), tiers=bytes([1, 2, 0]), cursor=1)
-    order = page_order(shuffled, scenes.arena(1))
-    assert order.tiers == ("fresh", "host", "disk")
+    order = page_order(shuffled)
+    assert order.tiers == bytes([0, 1, 2])
     assert order.ahead == 1
 
 
 def test_pages_of_a_tensor() -> None:
     tensor = scenes.tensors()[4]
-    assert tensor_pages(tensor, scenes.pages(), scenes.arena(1)) == ("disk", "host", "host", "host")
-    assert tensor_pages(scenes.tensors()[0], scenes.pages(), scenes.arena(1)) is None
-    assert tensor_pages(tensor, None, scenes.arena(1)) is None
+    assert tensor_pages(tensor, scenes.pages()) == bytes([2, 1, 1, 1])
+    assert tensor_pages(scenes.tensors()[0], scenes.pages()) is None
+    assert tensor_pages(tensor, None) is None
 
 
 COLUMNS: list[Column[tuple[str, int | None]]] = [
