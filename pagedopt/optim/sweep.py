@@ -22,6 +22,11 @@ __all__ = ["Member", "PreparedSweep", "hyper_of", "structure_of"]
 CHUNK: Final = 256
 """Parameters looked at together: what Python reads of them then stays in the processor's cache."""
 
+WATCHED: Final = 1024
+"""Parameters whose state is also looked at for tensors that moved (`tensor.data = ...`, `share_memory_`), not only for
+tensors that were replaced. With more of them that would cost a third of all that Python does in a step; whoever moves
+state moves all of it."""
+
 _data_ptr = Tensor.data_ptr
 _is_contiguous = Tensor.is_contiguous
 _values = dict.values
@@ -105,7 +110,6 @@ class _Gathered:
 
     params: list[int] = field(default_factory=list)
     grads: list[int] = field(default_factory=list)
-    touched: list[Tensor] = field(default_factory=list)
     kept: list[Tensor] = field(default_factory=list)
     copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
 
@@ -113,27 +117,27 @@ class _Gathered:
 class _Chunk:
     """A few rows, and what they looked like when they were made."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Member], *, is_watched: bool) -> None:
         self.params = [member.param for member in members]
         self.entries = [member.entry for member in members]
         self.strides = [member.layout.strides for member in members]
         self.shapes = [(param.dtype, param.shape, param.stride()) for param in self.params]
         self.nbytes = [param.nbytes for param in self.params]
         self.addresses = list(map(_data_ptr, self.params))
-        self.state = self._state_addresses()
         self.is_plain = all(map(_is_contiguous, self.params))
+        self.state = list(chain.from_iterable(map(_values, self.entries)))
+        self.state_ids = list(map(id, self.state))
+        self.tensors = [value for value in self.state if isinstance(value, Tensor)]
+        self.state_addresses = list(map(_data_ptr, self.tensors))
+        self.is_watched = is_watched
         # The rows hold bare addresses: this keeps what they point at alive, whatever becomes of the state's tensors.
-        self.memory = [value.untyped_storage() for entry in self.entries for value in _tensors(entry)]
-
-    def _state_addresses(self) -> list[int]:
-        try:
-            return list(map(_data_ptr, chain.from_iterable(map(_values, self.entries))))
-        except TypeError:  # something in the state is no tensor
-            return [value.data_ptr() for entry in self.entries for value in _tensors(entry)]
+        self.memory = [tensor.untyped_storage() for tensor in self.tensors]
 
     def has_own_state(self) -> bool:
-        """Whether the state is still in the memory it was in."""
-        return self._state_addresses() == self.state
+        """Whether the state is still made of the same tensors, in the memory they were in."""
+        if list(map(id, chain.from_iterable(map(_values, self.entries)))) != self.state_ids:
+            return False
+        return not self.is_watched or list(map(_data_ptr, self.tensors)) == self.state_addresses
 
     def gather(self, step: _Gathered) -> bool:
         """Add this step's addresses. False when parameters or state are no longer what the rows were made from."""
@@ -157,7 +161,7 @@ class _Chunk:
         if len(touched) < len(grads):
             addresses = [0 if grad is None else at for grad, at in zip(grads, addresses, strict=True)]
         step.grads += addresses
-        step.touched += touched
+        increment_version(touched)  # here, while they are at hand
         step.params += self.addresses if self.is_plain else self._dense(step, grads)
         return True
 
@@ -199,10 +203,6 @@ class _Chunk:
         return addresses
 
 
-def _tensors(entry: Mapping[str, Any]) -> list[Tensor]:
-    return [value for value in entry.values() if isinstance(value, Tensor)]
-
-
 class PreparedSweep:
     """The rows of an optimizer's parameters, valid while nothing they point at was replaced.
 
@@ -230,7 +230,9 @@ class PreparedSweep:
         self._waiting = list(waiting)
         self._empty = [member for member in members if not member.param.numel()]
         full = [member for member in members if member.param.numel()]
-        self._chunks = [_Chunk(full[first : first + CHUNK]) for first in range(0, len(full), CHUNK)]
+        self._chunks = [
+            _Chunk(full[first : first + CHUNK], is_watched=first < WATCHED) for first in range(0, len(full), CHUNK)
+        ]
         self._rows = _core.Rows()
         for member in full:
             member.append_to(self._rows)
@@ -271,7 +273,6 @@ class PreparedSweep:
         for member in self._empty:
             if member.param.grad is not None:
                 member.entry["step"] += 1
-        increment_version(step.touched)
         return True
 
     def has_own_state(self, state: Mapping[Any, Any]) -> bool:
