@@ -19,7 +19,7 @@ torch.zeros(1000).exp()  # whatever torch allocates once
 from pagedopt import optim
 from pathlib import Path
 import pagedopt
-pagedopt.configure(budget="32MiB", pager=True)
+pagedopt.configure(budget="32MiB")
 parameters = [torch.nn.Parameter(torch.full((1_000_000,), 0.5)) for _ in range(24)]
 for parameter in parameters:
     parameter.grad = torch.ones_like(parameter)
@@ -27,7 +27,6 @@ cls = getattr(optim if sys.argv[1].startswith("Paged") else torch.optim, sys.arg
 kwargs = {} if sys.argv[1].startswith("Paged") else {"foreach": False}
 optimizer = cls(parameters, lr=1e-2, **kwargs)
 limit = Path(sys.argv[2])
-used = int((limit / "memory.usage_in_bytes").read_text())
 (limit / "cgroup.procs").write_text(str(os.getpid()))
 (limit / "memory.limit_in_bytes").write_text(str(int(sys.argv[3]) << 20))
 for _ in range(3):
@@ -62,4 +61,4 @@ def test_trains_where_torch_is_killed(cgroup: Path) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
     paged = train("PagedAdamW", cgroup, 120)
     assert paged.returncode == 0, paged.stdout + paged.stderr
-    assert paged.stdout.startswith("trained 0.47")
+    assert paged.stdout.startswith("trained 0.4698")  # 0.5 less three steps of 0.01 and decay

@@ -14,7 +14,7 @@ from pagedopt import optim, runtime
 from pagedopt.pager.policy import EVICT, POLICIES, PREFETCH, Plan, View
 
 STEPS = 6
-SHAPES = ((257, 131), (40000,), (3,), (111, 97), (65536,), (50021,))
+SHAPES = ((257, 931), (1_440_000,), (3,), (111, 97), (65536,), (250_021,), (700_001,))
 
 
 def make_parameters(dtype: torch.dtype = torch.float32) -> list[torch.nn.Parameter]:
@@ -81,20 +81,21 @@ class Dies:
 
 @pytest.mark.parametrize(("paged", "unpaged"), CLASSES)
 @pytest.mark.parametrize("policy", ["next_use", "lru", "static", "none"])
-@pytest.mark.parametrize("budget", ["64KiB", "640KiB"], ids=["one page", "ten pages"])
+@pytest.mark.parametrize("budget", ["64KiB", "640KiB", "4MiB"], ids=["one page", "less than the workers hold", "plenty"])
 def test_every_policy(paging: Any, paged: Any, unpaged: Any, policy: str, budget: str) -> None:
-    arena = paging(budget=str(64 << 10) if budget == "64KiB" else budget, policy=policy)
+    arena = paging(budget=budget, policy=policy)
     expected = train(unpaged)
     assert_same(train(paged), expected)
     assert arena.is_valid()
-    if policy in ("next_use", "lru"):
-        assert arena.counters()["prefetched_bytes"] > 0
-        assert arena.counters()["evicted_bytes"] > 0
+    counters = arena.counters()
+    assert (counters["evicted_bytes"] + counters["direct_pages"] > 0) == (policy != "none")
+    if budget == "4MiB":
+        assert (counters["prefetched_bytes"] > 0) == (policy in ("next_use", "lru"))
 
 
 @pytest.mark.parametrize(("paged", "unpaged"), CLASSES)
 def test_random_moves(paging: Any, paged: Any, unpaged: Any) -> None:
-    arena = paging(budget="640KiB")
+    arena = paging(budget="4MiB")
     runtime.restart_pager(RandomMoves())
     assert_same(train(paged), train(unpaged))
     assert arena.counters()["evicted_bytes"] > 0
@@ -103,14 +104,14 @@ def test_random_moves(paging: Any, paged: Any, unpaged: Any) -> None:
 
 @pytest.mark.parametrize(("paged", "unpaged"), CLASSES)
 def test_no_pager(paging: Any, paged: Any, unpaged: Any) -> None:
-    arena = paging(budget="640KiB", pager=False)
+    arena = paging(budget="4MiB", pager=False)
     assert_same(train(paged), train(unpaged))
     assert arena.counters()["evicted_bytes"] == 0
 
 
 @pytest.mark.parametrize(("paged", "unpaged"), CLASSES)
 def test_pager_stopped_midway(paging: Any, paged: Any, unpaged: Any) -> None:
-    arena = paging(budget="640KiB")
+    arena = paging(budget="4MiB")
     moved: list[int] = []
 
     def stop(step: int) -> None:
@@ -125,7 +126,7 @@ def test_pager_stopped_midway(paging: Any, paged: Any, unpaged: Any) -> None:
 
 @pytest.mark.parametrize(("paged", "unpaged"), CLASSES)
 def test_pager_fails_midway_and_training_goes_on(paging: Any, paged: Any, unpaged: Any) -> None:
-    paging(budget="640KiB", on_pager_failure="warn")
+    paging(budget="4MiB", on_pager_failure="warn")
     runtime.restart_pager(Dies(POLICIES["next_use"]))
     expected = train(unpaged)
     with pytest.warns(RuntimeWarning, match="the policy fell over"):
@@ -137,7 +138,7 @@ def test_pager_fails_midway_and_training_goes_on(paging: Any, paged: Any, unpage
 
 
 def test_pager_failure_is_raised_from_the_next_step(paging: Any) -> None:
-    paging(budget="640KiB")
+    paging(budget="4MiB")
     runtime.restart_pager(Dies(POLICIES["next_use"]))
     with pytest.raises(pagedopt.PagerError, match="state is intact") as caught:
         train(optim.PagedAdamW)
@@ -145,7 +146,7 @@ def test_pager_failure_is_raised_from_the_next_step(paging: Any) -> None:
 
 
 def test_evict_and_prefetch_at_will_between_steps(paging: Any) -> None:
-    arena = paging(budget="640KiB")
+    arena = paging(budget="4MiB")
     random = np.random.default_rng(5)
 
     def meddle(step: int) -> None:

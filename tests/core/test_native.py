@@ -1,0 +1,47 @@
+"""The native programs, built plain and with sanitizers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pagedopt.pager.pressure import spill_directory
+
+ROOT = Path(__file__).parents[2]
+NATIVE = ROOT / "tests" / "native"
+
+pytestmark = pytest.mark.skipif(not (ROOT / "csrc").is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake")
+
+
+def build(directory: Path, sanitize: str, program: str) -> Path:
+    configure = [
+        "cmake", "-S", str(ROOT / "csrc"), "-B", str(directory), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
+        "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON", f"-DPAGEDOPT_SANITIZE={sanitize}",
+    ]  # fmt: skip
+    for command in (configure, ["cmake", "--build", str(directory), "--target", program]):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0 and sanitize and "san" in done.stdout + done.stderr:
+            pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    return directory / program
+
+
+# setarch: thread sanitizer cannot place its shadow under some kernels' address randomisation.
+def run(program: Path, *args: str) -> None:
+    prefix = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
+    env = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+    done = subprocess.run([*prefix, str(program), *args], capture_output=True, text=True, check=False, env=env, timeout=280)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
+def test_core_under_sanitizers(tmp_path: Path, sanitize: str) -> None:
+    stress = build(tmp_path / "build", sanitize, "paging_stress")
+    run(stress, str(spill_directory(None).path), "4")
+    run(build(tmp_path / "build", sanitize, "step_test"))
