@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from pagedopt.cli.watching import process_id, seconds
 from pagedopt.errors import MonitorError, PagedoptError
 
 if TYPE_CHECKING:
@@ -24,23 +25,6 @@ __all__ = ["add_arguments", "run"]
 
 EXTRA = ("textual", "rich")
 ANSWER_S = 3.0
-INTERVALS_S = (0.05, 3600.0)
-
-
-def interval(text: str) -> float:
-    """Seconds as they are written on the command line."""
-    with contextlib.suppress(ValueError):
-        if INTERVALS_S[0] <= float(text) <= INTERVALS_S[1]:
-            return float(text)
-    low, high = INTERVALS_S
-    raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds, {low} to {high:.0f}")
-
-
-def process_id(text: str) -> int:
-    """A process id as it is written on the command line."""
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not a process id")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--json", action="store_true", help="the same as one JSON document")
     how.add_argument("--jsonl", action="store_true", help="a line of JSON for every snapshot until the process ends")
     add("--pid", type=process_id, metavar="N", help="watch this process only (default: all of this user)")
-    add("-i", "--interval", type=interval, default=0.5, metavar="S", help="seconds between two screens (0.5)")
+    add("-i", "--interval", type=seconds, default=0.5, metavar="S", help="seconds between two screens (0.5)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--record", type=Path, metavar="FILE", help="also write what the first process sends to a file")
     what.add_argument("--replay", type=Path, metavar="FILE", help="show such a file instead of running processes")

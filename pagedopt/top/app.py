@@ -12,12 +12,14 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from pagedopt.top.sources import Source
-from pagedopt.top.view import VIEWS, Look, Wanted, Watched, moved, other_process, resorted, screen, view_at
+from pagedopt.top.view import VIEWS, Look, Wanted, Watched, followed, moved, other_process, resorted, screen, view_at
 
 __all__ = ["TopApp"]
 
 POLL_S = 0.1
 """How often the source is asked, whatever the interval of the screen: a reader that sleeps loses messages."""
+
+LEAST_INTERVAL_S = 0.05
 
 
 class TopApp(App[None]):
@@ -64,7 +66,7 @@ class TopApp(App[None]):
         super().__init__()
         self.look = Look(width=80, height=24, is_ascii=is_ascii, note=note)
         self._source = source
-        self._interval_s = interval_s
+        self._interval_s = max(LEAST_INTERVAL_S, interval_s)
         self._wanted = wanted
         self._shown: list[Watched] = []
         self._frame = Static(markup=False)
@@ -92,7 +94,8 @@ class TopApp(App[None]):
         """Draws what is known now, unless the screen is held."""
         if self.look.is_paused:
             return
-        self._shown = self._source.watched()
+        before, self._shown = self._shown, self._source.watched()
+        self.look = followed(before, self._shown, self.look)
         fault = self._source.fault
         self._wanted = replace(self._wanted, fault=None if fault is None else str(fault))
         self._draw()

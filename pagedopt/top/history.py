@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+import msgspec
+
 from pagedopt.snapshot import PagesSnapshot, Snapshot
 from pagedopt.top.feed import Frame
 from pagedopt.top.view_model import Watched
@@ -34,15 +36,15 @@ class History:
             if not maps or maps[-1] is not pages:
                 maps.append(pages)
 
-    @property
-    def snapshots(self) -> int:
-        """How many moments are known."""
-        return len(self._snapshots)
+    def end(self, reason: str) -> None:
+        """Nothing more will come."""
+        if self._frame is not None:
+            self._frame = msgspec.structs.replace(self._frame, lost=reason)
 
     @property
-    def frame(self) -> Frame | None:
-        """The last frame."""
-        return self._frame
+    def is_over(self) -> bool:
+        """Whether nothing more will come."""
+        return self._frame is not None and self._frame.lost is not None
 
     def watched(self) -> tuple[Watched, ...]:
         """One for each arena of the process, or one without a device where it has none."""

@@ -18,6 +18,8 @@ __all__ = ["Live", "Recording", "Source"]
 LOOK_S = 1.0
 """How often is looked for new processes."""
 
+KEPT_ENDED = 8
+
 ProcessKey = tuple[int, int]
 
 
@@ -47,7 +49,7 @@ class Live:
     """
 
     def __init__(self, pid: int | None = None, record: TextIO | None = None) -> None:
-        self._refusals: dict[ProcessKey, MonitorError] = {}
+        self._refusals: dict[ProcessKey | None, MonitorError] = {}
         self._pid = pid
         self._record = record
         self._feeds: dict[ProcessKey, Feed] = {}
@@ -60,17 +62,28 @@ class Live:
             self._next_look_s = time.monotonic() + LOOK_S
             self._look()
         frames = []
-        for key, feed in self._feeds.items():
-            frame = feed.poll(0)
+        for key, feed in list(self._feeds.items()):
+            try:
+                frame = feed.poll(0)
+            except MonitorError as error:
+                self._refuse(key, error)
+                continue
             if frame is not None:
                 self._histories[key].add(frame)
                 frames.append(frame)
         return frames
 
     def _look(self) -> None:
-        for process in processes():
+        """Take up the processes that are new."""
+        try:
+            found = processes()
+            self._refusals.pop(None, None)
+        except MonitorError as error:
+            self._refusals[None] = error
+            return
+        for process in found:
             key = (process.pid, process.start_ticks)
-            if key in self._feeds or key in self._refusals or self._pid not in (None, process.pid):
+            if key in self._histories or key in self._refusals or self._pid not in (None, process.pid):
                 continue
             try:
                 self._feeds[key] = Feed(process, record=self._record)
@@ -82,13 +95,19 @@ class Live:
             self._histories[key].add(self._feeds[key].frame)
         self._forget_ended()
 
+    def _refuse(self, key: ProcessKey, error: MonitorError) -> None:
+        """Watch a process no more, and keep what was seen of it."""
+        self._refusals[key] = error
+        self._feeds.pop(key).close()
+        self._histories[key].end(str(error))
+
     def _forget_ended(self) -> None:
-        """Ended processes leave the screen once another one is there, unless they were asked for."""
-        ended = [key for key, feed in self._feeds.items() if feed.frame.lost is not None]
-        if self._pid is None and len(ended) < len(self._feeds):
-            for key in ended:
+        """Of the processes that ended only the last few stay."""
+        ended = [key for key, history in self._histories.items() if history.is_over]
+        for key in ended[:-KEPT_ENDED]:
+            del self._histories[key]
+            if key in self._feeds:
                 self._feeds.pop(key).close()
-                self._histories.pop(key)
 
     def watched(self) -> list[Watched]:
         """All that is known."""

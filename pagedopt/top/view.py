@@ -24,6 +24,7 @@ __all__ = [
     "Wanted",
     "Watched",
     "chosen",
+    "followed",
     "moved",
     "other_process",
     "report",
@@ -164,9 +165,25 @@ def _footer(look: Look) -> Text:
 
 
 def chosen(all_watched: Sequence[Watched], look: Look) -> Watched | None:
-    """The process looked at: the one asked for, else the first."""
-    first = all_watched[0] if all_watched else None
-    return next((each for each in all_watched if each.key == look.process), first)
+    """The process looked at: the one asked for, else another arena of its, else the first."""
+    asked = look.process or ""
+    for each in all_watched:
+        if each.key == asked:
+            return each
+    same = [each for each in all_watched if asked.startswith(f"{each.pid}/")]
+    return next(iter([*same, *all_watched]), None)
+
+
+def followed(before: Sequence[Watched], now: Sequence[Watched], look: Look) -> Look:
+    """The look that stays at its process, and goes to a new one once that has ended."""
+    watched = chosen(now, look)
+    if watched is None:
+        return look
+    known = {each.pid for each in before}
+    if watched.ended is not None:
+        fresh = [each for each in now if each.pid not in known and each.ended is None]
+        watched = fresh[0] if fresh else watched
+    return replace(look, process=watched.key)
 
 
 def moved(all_watched: Sequence[Watched], look: Look, by: int) -> Look:

@@ -14,10 +14,6 @@ from pathlib import Path
 import pytest
 import scenes
 
-from pagedopt.top.feed import Frame, replay
-from pagedopt.top.history import KEPT_MAPS, KEPT_SNAPSHOTS, History
-from pagedopt.top.sources import Recording
-
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 LOADED_BY = """
@@ -152,35 +148,6 @@ def test_torch_is_not_loaded(top: Run, recorded: Path) -> None:
     for how in (["--replay", recorded], ["--replay", recorded, "--json"], ["--once"]):
         done = top(*how, script=LOADED_BY)
         assert done.stdout.splitlines()[-1] == "loaded"
-
-
-def frames(path: Path) -> list[Frame]:
-    return list(replay(path, speed=None))
-
-
-def test_recording_goes_by_its_clock(recorded: Path) -> None:
-    now_s = [100.0]
-    recording = Recording(recorded, clock_s=lambda: now_s[0])
-    for seconds, seen in ((0.0, 1), (0.4, 1), (0.5, 2), (4.75, 10), (60.0, 21)):
-        now_s[0] = 100.0 + seconds
-        recording.poll()
-        (watched,) = recording.watched()
-        assert len(watched.snapshots) == seen
-        assert (watched.ended is not None) == (seconds == 60.0)
-    assert recording.is_over
-
-
-def test_history_keeps_no_more_than_it_shows(tmp_path: Path) -> None:
-    history = History()
-    assert history.watched() == ()
-    for frame in frames(scenes.recording(tmp_path / "long.jsonl", seconds=400)):
-        history.add(frame)
-    (watched,) = history.watched()
-    assert len(watched.snapshots) == KEPT_SNAPSHOTS
-    assert len(watched.past_pages) == KEPT_MAPS
-    assert watched.pages is not None
-    assert watched.pages.cursor == watched.past_pages[-1].cursor + 1
-    assert watched.rank == 0
 
 
 def test_record_is_readable_by_its_user_only(top: Run, tmp_path: Path) -> None:
