@@ -186,6 +186,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         Raises:
             CheckpointError: it does not fit; nothing was changed.
+            SpillError: there is no room for it; only a part of the state was loaded.
         """
         state_dict = state_dict.copy()
         for hook in self._optimizer_load_state_dict_pre_hooks.values():

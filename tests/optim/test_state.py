@@ -263,3 +263,68 @@ def test_all_of_the_state_is_paged_whatever_the_budget(paging: Callable[..., Any
         counters = arena.counters()
         assert (counters["evicted_bytes"] > 0) == (budget == "64KiB")
     assert all(map(torch.equal, *found))
+
+
+def test_placement_by_group(arena: Any) -> None:
+    optimizer = make("AdamW8bit")
+    params = params_of(optimizer)
+    mixed = optim.AdamW8bit([{"params": params[:2]}, {"params": params[2:], "is_paged": True}], **OPTIONS)
+    expected = reference("AdamW8bit", 3)
+    assert all(map(torch.equal, train(mixed, 3), expected))
+    owned = [arena.owns(mixed.state[param]["exp_avg"].data_ptr(), 1) for param in params]
+    assert owned == [False, False, True]
+    mixed.param_groups[0]["is_paged"] = True
+    train(mixed, 1)
+    assert is_paged(arena, mixed)
+
+
+def test_state_moved_to_shared_memory_is_followed() -> None:
+    optimizer = make("AdamW")
+    train(optimizer, 2)
+    for entry in optimizer.state.values():
+        for value in entry.values():
+            value.share_memory_()
+    found = train(optimizer, 1, seed=9)
+    assert all(value.is_shared() for entry in optimizer.state.values() for value in entry.values())
+    twin = make("AdamW")
+    train(twin, 2)
+    assert all(map(torch.equal, found, train(twin, 1, seed=9)))
+    assert all(map(torch.equal, *([entry["exp_avg"] for entry in each.state.values()] for each in (optimizer, twin))))
+
+
+def test_loading_holds_no_second_copy(run_python: Callable[..., Any], tmp_path: Any) -> None:
+    """128 MiB of state, mapped from a file, into an arena that may hold 4 MiB: anonymous memory hardly grows."""
+    script = """
+        import re, sys, threading, time, torch
+        from pathlib import Path
+        from pagedopt import optim, runtime
+
+        def anonymous_mib():
+            return int(re.search(r"RssAnon:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+        params = [torch.nn.Parameter(torch.zeros(1 << 22)) for _ in range(4)]
+        ones = torch.ones(1 << 22)
+        state = {i: {"step": torch.tensor(1.0), "exp_avg": ones.clone(), "exp_avg_sq": ones.clone()} for i in range(4)}
+        file = sys.argv[1] + "/state.pt"
+        torch.save({"state": state, "param_groups": [{"params": [0, 1, 2, 3]}]}, file)
+        del state, ones
+        state = torch.load(file, mmap=True, weights_only=True)
+        runtime.configure(budget="4MiB", spill_dir=sys.argv[1])
+        optimizer = optim.PagedAdamW(params)
+        runtime.arena()
+        before, peak, done = anonymous_mib(), [0.0], []
+        def watch():
+            while not done:
+                peak[0] = max(peak[0], anonymous_mib())
+                time.sleep(0.001)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        optimizer.load_state_dict(state)
+        done.append(1)
+        watcher.join()
+        assert all(bool((entry["exp_avg_sq"] == 1).all()) for entry in optimizer.state.values())
+        print(peak[0] - before)
+    """
+    done = run_python(script, str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 32
