@@ -108,7 +108,7 @@ def test_batches_repeat_and_follow_the_seed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("budget", "expected"), [("25%", f"{25 * MIB}B"), ("7MiB", f"{7 * MIB}B"), ("1%", f"{16 * MIB}B"), ("auto", "auto")]
+    ("budget", "expected"), [("25%", f"{25 * MIB}B"), ("7MiB", f"{7 * MIB}B"), ("1%", f"{24 * MIB}B"), ("auto", "auto")]
 )
 def test_budget_is_of_the_runs_own_state(budget: str, expected: str) -> None:
     paging = Paging(parse_size(budget), "lru", 2 * MIB)

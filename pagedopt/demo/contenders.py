@@ -15,7 +15,7 @@ __all__ = ["CONTENDERS", "Contender", "Paging", "make_optimizer", "state_bytes_o
 BETAS = (0.9, 0.95)
 WEIGHT_DECAY = 0.1
 MIN_8BIT_SIZE = 4096
-LEAST_PAGES = 8  # what two threads hold at once, those of small states, and some to read into
+LEAST_PAGES = 12  # what the threads of a step hold at once, those of small states, and some to read into
 BLOCK = 256
 
 
@@ -50,7 +50,7 @@ class Paging:
     Attributes:
         budget: what may be in memory: bytes, a fraction of the state of the run, or automatic.
         policy: what decides the moves.
-        page_bytes: size of a page. A fraction is never taken as less than eight pages.
+        page_bytes: size of a page. A fraction is never taken as less than twelve pages.
     """
 
     budget: Size
