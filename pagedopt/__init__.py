@@ -46,7 +46,9 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = importlib.import_module("pagedopt.optim") if name == "optim" else getattr(importlib.import_module(home), name)
+    value = (
+        importlib.import_module("pagedopt.optim") if name == "optim" else getattr(importlib.import_module(home), name)
+    )
     globals()[name] = value
     return value
 

@@ -1,4 +1,4 @@
-"""The pager: a thread that turns memory pressure and the order of use into moves. It hints; it never decides results."""
+"""The pager: a thread that turns memory pressure and the order of use into moves. It only hints."""
 
 from __future__ import annotations
 

@@ -15,7 +15,9 @@ from pagedopt.pager.pressure import spill_directory
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "tests" / "native"
 
-pytestmark = pytest.mark.skipif(not (ROOT / "csrc").is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake")
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "csrc").is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake"
+)
 
 
 def build(directory: Path, sanitize: str, program: str) -> Path:
@@ -35,7 +37,9 @@ def build(directory: Path, sanitize: str, program: str) -> Path:
 def run(program: Path, *args: str) -> None:
     prefix = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
     env = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
-    done = subprocess.run([*prefix, str(program), *args], capture_output=True, text=True, check=False, env=env, timeout=280)
+    done = subprocess.run(
+        [*prefix, str(program), *args], capture_output=True, text=True, check=False, env=env, timeout=280
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
 

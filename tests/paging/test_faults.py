@@ -97,7 +97,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     with image.open("wb") as file:
         file.truncate(8 << 20)
     subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-    mounted = subprocess.run(["mount", "-o", "loop", str(image), str(directory)], capture_output=True, text=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", str(image), str(directory)], capture_output=True, text=True, check=False
+    )
     if mounted.returncode != 0:
         pytest.skip(f"this machine does not mount loop devices: {mounted.stderr.strip()}")
     yield directory
@@ -148,7 +150,9 @@ def open_spill_files(pid: int) -> int:
 
 
 def test_kill_leaves_no_file(tmp_path: Path) -> None:
-    script = TRAINING + f"""
+    script = (
+        TRAINING
+        + f"""
 import time
 pagedopt.configure(spill_dir={str(tmp_path)!r})
 train(optim.PagedAdamW)
@@ -156,6 +160,7 @@ assert pagedopt.stats().arenas[0].lower_file_bytes > 0
 print("ready", flush=True)
 time.sleep(60)
 """
+    )
     process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -174,7 +179,8 @@ def test_no_file_while_everything_fits(run_python: Any) -> None:
 pagedopt.configure(budget="64MiB")
 train(optim.PagedAdamW)
 arena = pagedopt.stats(measure=True).arenas[0]
-print(arena.lower_file_bytes, arena.counters["evicted_bytes"], arena.counters["stall_ns"], arena.measured_upper_bytes >= 16e6)
+counters = arena.counters
+print(arena.lower_file_bytes, counters["evicted_bytes"], counters["stall_ns"], arena.measured_upper_bytes >= 16e6)
 """
     )
     assert done.stdout == "0 0 0 True\n", done.stdout + done.stderr

@@ -22,7 +22,9 @@ def make_parameters(dtype: torch.dtype = torch.float32) -> list[torch.nn.Paramet
     return [torch.nn.Parameter(torch.randn(shape, generator=generator).to(dtype)) for shape in SHAPES]
 
 
-def train(cls: type[torch.optim.Optimizer], between: Callable[[int], None] = lambda step: None, **kwargs: Any) -> list[torch.Tensor]:
+def train(
+    cls: type[torch.optim.Optimizer], between: Callable[[int], None] = lambda step: None, **kwargs: Any
+) -> list[torch.Tensor]:
     parameters = make_parameters()
     optimizer = cls(parameters, lr=1e-2, weight_decay=0.1, **kwargs)
     generator = torch.Generator().manual_seed(2)
@@ -81,7 +83,9 @@ class Dies:
 
 @pytest.mark.parametrize(("paged", "unpaged"), CLASSES)
 @pytest.mark.parametrize("policy", ["next_use", "lru", "static", "none"])
-@pytest.mark.parametrize("budget", ["64KiB", "640KiB", "4MiB"], ids=["one page", "less than the workers hold", "plenty"])
+@pytest.mark.parametrize(
+    "budget", ["64KiB", "640KiB", "4MiB"], ids=["one page", "less than the workers hold", "plenty"]
+)
 def test_every_policy(paging: Any, paged: Any, unpaged: Any, policy: str, budget: str) -> None:
     arena = paging(budget=budget, policy=policy)
     expected = train(unpaged)
