@@ -71,8 +71,8 @@ def _arena(arena: ArenaSnapshot) -> Iterator[Figure]:
         yield Figure(name, getattr(arena, name), unit, meaning, labels)
     for name, value in arena.counters.items():
         if name.endswith("_ns"):
-            seconds = f"{name.removesuffix('_ns')}_seconds"
-            yield Figure(seconds, value / 1e9, "seconds", f"counter {name}", labels, is_total=True)
+            what = name.removesuffix("_ns")
+            yield Figure(f"{what}_seconds", value / 1e9, "seconds", f"counter {what}", labels, is_total=True)
         else:
             unit = name.rpartition("_")[2]
             yield Figure(name, value, unit, f"counter {name}", labels, is_total=True)

@@ -29,9 +29,9 @@ import sys, time
 import torch
 from pagedopt import optim, runtime
 generator = torch.Generator().manual_seed(1)
-tensors = [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in [100_003] * 4 + [1000]]
+tensors = [torch.nn.Parameter(torch.randn(size, generator=generator)) for size in [100_003] * 10 + [1000]]
 optimizer = optim.PagedAdamW(tensors, lr=1e-3)
-runtime.configure(page_bytes="64KiB", budget="1MiB")
+runtime.configure(page_bytes="64KiB", budget="4MiB")
 def step():
     for tensor in tensors:
         tensor.grad = torch.randn(tensor.shape, generator=generator)
