@@ -37,6 +37,7 @@ import torch
 from pagedopt import optim
 
 torch.manual_seed(0)
+torch.set_num_threads(1)
 model = torch.nn.Sequential(*(torch.nn.Linear(512, 512) for _ in range(24)))
 optimizer = optim.PagedAdamW(model.parameters(), lr=1e-4)
 batch = torch.randn(8, 512)

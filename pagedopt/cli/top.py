@@ -100,6 +100,7 @@ def _run_app(source: Live | Recording, arguments: argparse.Namespace, where: str
         interval_s=arguments.interval,
         wanted=Wanted(where, arguments.pid),
         is_ascii=_is_ascii(arguments),
+        is_plain=bool(os.environ.get("NO_COLOR")),
         note=note,
     )
     app.run()

@@ -30,6 +30,7 @@ class TopApp(App[None]):
         interval_s: the least time between two screens.
         wanted: what is watched for.
         is_ascii: whether only ASCII may be drawn.
+        is_plain: whether no colour may be used.
         note: what is replayed or recorded.
 
     Attributes:
@@ -39,6 +40,7 @@ class TopApp(App[None]):
     CSS = """
     Screen { overflow: hidden; background: #0d1117; color: #e6edf3; }
     Static { width: 100%; height: 100%; background: #0d1117; }
+    Screen.plain, .plain Static { background: ansi_default; color: ansi_default; }
     """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -61,10 +63,17 @@ class TopApp(App[None]):
     ]
 
     def __init__(
-        self, source: Source, *, interval_s: float, wanted: Wanted, is_ascii: bool = False, note: str = ""
+        self,
+        source: Source,
+        *,
+        interval_s: float,
+        wanted: Wanted,
+        is_ascii: bool = False,
+        is_plain: bool = False,
+        note: str = "",
     ) -> None:
-        super().__init__()
-        self.look = Look(width=80, height=24, is_ascii=is_ascii, note=note)
+        super().__init__(ansi_color=is_plain)
+        self.look = Look(width=80, height=24, is_ascii=is_ascii, is_plain=is_plain, note=note)
         self._source = source
         self._interval_s = max(LEAST_INTERVAL_S, interval_s)
         self._wanted = wanted
@@ -77,6 +86,7 @@ class TopApp(App[None]):
 
     def on_mount(self) -> None:
         """Starts to ask and to draw."""
+        self.screen.set_class(self.look.is_plain, "plain")
         self._poll()
         self._show()
         self.set_interval(POLL_S, self._poll)

@@ -12,7 +12,7 @@ from pagedopt.top.view_look import VIEWS, Look
 from pagedopt.top.view_model import Watched
 from pagedopt.top.view_overview import overview, process_columns, process_lines, process_table, processes_in_order
 from pagedopt.top.view_pages import pages_view
-from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE
+from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, without_color
 from pagedopt.top.view_rates import rates_view
 from pagedopt.top.view_tensors import tensor_columns, tensors_in_order, tensors_view
 from pagedopt.top.view_text import fit
@@ -73,11 +73,11 @@ def _body(all_watched: Sequence[Watched], watched: Watched, room: Look) -> list[
 
 
 def _clipped(line: Text, look: Look) -> Text:
-    if line.cell_len <= look.width:
-        return line
     line = line.copy()
-    line.truncate(look.width - 1)
-    return line.append(look.glyphs.ellipsis)
+    if line.cell_len > look.width:
+        line.truncate(look.width - 1)
+        line.append(look.glyphs.ellipsis)
+    return without_color(line) if look.is_plain else line
 
 
 def report(all_watched: Sequence[Watched], look: Look) -> list[Text]:

@@ -29,6 +29,7 @@ class Look:
         is_help: whether the help is shown.
         is_paused: whether the screen stands still.
         is_ascii: whether only ASCII may be used.
+        is_plain: whether no colour may be used; bold, reverse and underline stay.
         note: what is replayed or recorded, for the first line.
     """
 
@@ -43,6 +44,7 @@ class Look:
     is_help: bool = False
     is_paused: bool = False
     is_ascii: bool = False
+    is_plain: bool = False
     note: str = ""
 
     @property

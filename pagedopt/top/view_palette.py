@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["ASCII", "UNICODE", "Glyphs", "pressure_style", "tier_glyph", "tier_style"]
+from rich.style import Style
+from rich.text import Span, Text
+
+__all__ = ["ASCII", "UNICODE", "Glyphs", "pressure_style", "tier_glyph", "tier_style", "without_color"]
 
 _TIER_STYLES = {"device": "#E69F00", "host": "#56B4E9", "disk": "#CC79A7", "fresh": "#999999"}
 _PRESSURE_STYLES = {"none": "#009E73", "some": "bold #F0E442", "high": "bold reverse #D55E00"}
@@ -92,6 +95,16 @@ def tier_style(tier: str) -> str:
 def tier_glyph(tier: str, glyphs: Glyphs) -> str:
     """The glyph of a tier; one nobody knows looks like memory of others."""
     return glyphs.tiers.get(tier, glyphs.tiers["other"])
+
+
+def without_color(line: Text) -> Text:
+    """The line with its bold, reverse and underlined parts, and no colour."""
+    spans = [Span(start, end, _colorless(style)) for start, end, style in line.spans]
+    return Text(line.plain, style=_colorless(line.style), spans=spans)
+
+
+def _colorless(style: str | Style) -> Style:
+    return (Style.parse(style) if isinstance(style, str) else style).without_color
 
 
 def pressure_style(word: str | None) -> str:

@@ -208,6 +208,19 @@ def test_quits(key: str) -> None:
     drive(Told(scenes.training()), steps)
 
 
+def test_plain_application_uses_no_colour() -> None:
+    async def main() -> None:
+        app = TopApp(Told(scenes.training()), interval_s=0.05, wanted=WANTED, is_plain=True)
+        async with app.run_test(size=(80, 24)) as pilot:
+            await pilot.pause()
+            styles = [segment.style for strip in app.screen._compositor.render_strips() for segment in strip]
+            named = {color.name for style in styles if style for color in (style.color, style.bgcolor) if color}
+            assert named <= {"default"}
+            assert any(style and style.reverse for style in styles)
+
+    asyncio.run(main())
+
+
 def test_front_of_reading_is_seen_travelling() -> None:
     source = Told(replace(scenes.training(), past_pages=()))
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import scenes
+from rich.console import Console
 
 from pagedopt.top.view import VIEWS, Look, Wanted, Watched, screen
 
@@ -87,6 +88,18 @@ def test_ascii_is_ascii(view: str) -> None:
         for is_detailed in (False, True):
             look = Look(width=80, height=24, view=view, is_ascii=True, is_detailed=is_detailed)
             assert "".join(line.plain for line in screen(processes, look, WANTED)).isascii()
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_plain_screens_have_the_same_text_without_colour(view: str) -> None:
+    console = Console(color_system="truecolor", force_terminal=True, width=80)
+    for processes in ([], [scenes.training(), scenes.dead()], [scenes.failed()]):
+        colored = screen(processes, Look(width=80, height=24, view=view), WANTED)
+        plain = screen(processes, Look(width=80, height=24, view=view, is_plain=True), WANTED)
+        assert [line.plain for line in plain] == [line.plain for line in colored]
+        assert any(segment.style and segment.style.color for line in colored for segment in line.render(console))
+        assert not any(segment.style and segment.style.color for line in plain for segment in line.render(console))
+        assert any(segment.style and segment.style.reverse for segment in plain[0].render(console)), "the shown view"
 
 
 def test_what_is_unknown_is_never_zero() -> None:
