@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
-from watched import TRAINING, until
+from watched import SNAPSHOT, TRAINING, until
 
+from pagedopt._core import COUNTERS
 from pagedopt.cli import main
 from pagedopt.errors import MonitorError
 from pagedopt.monitor import chrome
+from pagedopt.monitor.figures import figures
 from pagedopt.monitor.places import processes
 from pagedopt.snapshot import ProcessInfo
 from pagedopt.top.feed import Feed
@@ -92,6 +96,7 @@ def test_forked_child_publishes_itself_only(run_python: Any, place: Path) -> Non
         TRAINING
         + """
 import os
+from pagedopt.monitor.figures import figures
 from pagedopt.monitor.places import processes
 step()
 if os.fork() == 0:
@@ -225,3 +230,19 @@ def test_prometheus_answers_on_loopback(train: Train, watchable: Watchable) -> N
     assert "# TYPE pagedopt_steps_total counter" in text
     assert "# TYPE pagedopt_stall_seconds_total counter" in text
     assert "_ns" not in text
+
+
+def test_dashboard_asks_for_metrics_that_exist() -> None:
+    root = Path(__file__).parent.parent.parent
+    dashboard = json.loads((root / "docs" / "grafana" / "pagedopt.json").read_text())
+    asked = {
+        name
+        for panel in dashboard["panels"]
+        for target in panel["targets"]
+        for name in re.findall(r"pagedopt_\w+", target["expr"])
+    }
+    arena = msgspec.structs.replace(SNAPSHOT.arenas[0], counters={name: 1 for name, _, _ in COUNTERS}, budget_bytes=1)
+    rows = figures(msgspec.structs.replace(SNAPSHOT, arenas=(arena,)))
+    known = {f"pagedopt_{row.name}" + ("_total" if row.is_total else "") for row in rows}
+    assert asked - known == set()
+    assert len(asked) > 10
