@@ -1,4 +1,4 @@
-"""What being watched costs a step, as ratios within one run: unwatched against not watchable, deaf readers against none.
+"""What being watched costs a step, as ratios within one run: watchable or not, fifty deaf readers or none.
 
 Blocks of steps take turns (A B B A ...), so load from outside falls on both sides; a ratio is of one pair of blocks.
 Wall time on a shared machine is noisy: the processor time of the process and of the publisher's threads is given

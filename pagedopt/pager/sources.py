@@ -24,6 +24,8 @@ __all__ = ["Sources"]
 TUNABLE: Final = ("budget", "policy", "depth", "low_watermark", "high_watermark", "interval_s", "on_pager_failure")
 """Settings that a watcher may change where `monitor.allow_control` is on."""
 
+_ENTRIES: Final = tuple(entries(config.Settings))
+
 MEASURE_SHARE: Final = 0.005
 """Most of the time that may go into asking the system where pages are."""
 
@@ -101,7 +103,7 @@ class Sources:
                 origin=str(origins[entry.name]),
                 kind=origins[entry.name].kind,
             )
-            for entry in entries(config.Settings)
+            for entry in _ENTRIES
         )
 
     def change(self, values: Mapping[str, str]) -> tuple[SettingSnapshot, ...]:
