@@ -196,7 +196,8 @@ Ledger Arena::ledger() {
 std::vector<Tier> Arena::tiers() {
   std::lock_guard allocating(allocating_);
   std::vector<Tier> tiers(committed_bytes_ / page_bytes());
-  for (PageIndex page = 0; page < tiers.size(); ++page) tiers[page] = pages_.tier(page);
+  for (PageIndex page = 0; page < tiers.size(); ++page)
+    tiers[page] = pages_.is_leaving(page) ? Tier::lower : pages_.tier(page);
   return tiers;
 }
 

@@ -72,7 +72,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   const Counters& counters() const noexcept { return counters_; }
   Trace& trace() noexcept { return trace_; }
   Ledger ledger();
-  std::vector<Tier> tiers();  // of the pages up to the last one allocated
+  std::vector<Tier> tiers();  // of the pages up to the last one allocated; one in motion counts as being where it goes
   Measured measure();
   bool is_valid();
   bool is_foreign() const noexcept;  // this process is a fork of the arena's owner

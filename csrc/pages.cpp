@@ -10,6 +10,11 @@ Tier PageTable::tier(PageIndex page) const noexcept {
   }
 }
 
+bool PageTable::is_leaving(PageIndex page) const noexcept {
+  const PageState now = state(page);
+  return now == PageState::evicting || now == PageState::remapping;
+}
+
 PageTable::Pin PageTable::pin(PageIndex page) noexcept {
   Word word = load(page);
   for (;;) {

@@ -27,7 +27,8 @@ class PageTable {
   bool wanted(PageIndex page) const noexcept { return load(page) & kWanted; }
   bool kept(PageIndex page) const noexcept { return load(page) & kKeep; }
   bool live(PageIndex page) const noexcept { return load(page) & kLive; }
-  Tier tier(PageIndex page) const noexcept;
+  Tier tier(PageIndex page) const noexcept;  // whose memory it takes: in motion counts as upper
+  bool is_leaving(PageIndex page) const noexcept;
 
   // Pages in (or on their way to or from) the upper tier: what counts against the budget.
   std::int64_t upper() const noexcept { return upper_.load(); }
