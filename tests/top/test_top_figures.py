@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagedopt.snapshot import ArenaSnapshot
+from pagedopt.top.view_look import Look
 from pagedopt.top.view_model import Rates, Stall, last_stall, ledger, page_order, rates, series, tensor_pages
+from pagedopt.top.view_pages import page_cells
 from pagedopt.top.view_palette import ASCII, UNICODE
 from pagedopt.top.view_table import Column, ordered, table
 from pagedopt.top.view_text import (
@@ -239,3 +241,11 @@ def test_glyphs_differ_from_one_another() -> None:
         assert len(set(tiers)) == len(tiers)
         assert len({glyphs.low, glyphs.high, glyphs.budget}) == 3
         assert glyphs.cursor not in tiers
+
+
+def test_cells_up_to_the_front_are_underlined() -> None:
+    order = page_order(scenes.pages(cursor=44, ahead=8))
+    cells = page_cells(order, ("fresh", "host", "disk"), 1, Look(80, 24))
+    underlined = [place for place, cell in enumerate(cells) if "underline" in str(cell.style)]
+    assert underlined == [0, 1, 2, 3, 4, 45, 46]
+    assert [cell.plain for cell in cells[42:47]] == ["▓", "▓", "►", "▓", "▓"]
