@@ -64,6 +64,7 @@ def test_nothing_is_looked_at_while_nobody_listens(publish: Publish, looks: Look
     publisher = publish()
     time.sleep(0.3)
     assert looks.count == 0
+    assert publisher._timeout_ms() is None  # it sleeps until somebody comes
     with Feed(publisher.process, with_lists=False) as feed:
         first(feed, lambda frame: frame.snapshot is not None)
     seen = until(lambda: looks.count if looks.count == (time.sleep(0.2), looks.count)[1] else 0, 10)
