@@ -122,7 +122,8 @@ class Feed:
         self._last_s = time.monotonic()
         self._trace: list[TraceBatch] = []
         self.malformed = 0
-        self._write(Message("hello", Header(SCHEMA, 0, time.monotonic_ns(), process.pid), process))
+        public = msgspec.structs.replace(process, token=None)  # a recording may be passed on
+        self._write(Message("hello", Header(SCHEMA, 0, time.monotonic_ns(), process.pid), public))
 
     def __enter__(self) -> Feed:
         return self
