@@ -138,9 +138,10 @@ inline constexpr float kDoubt = 0x1p-14f;
 template <bool is_signed>
 PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   const float size = is_signed ? magnitude(x) : x;
-  float level = size * encoder.slope[0] + encoder.offset[0];
-  for (int i = 1; i < kDecades; ++i) level = smaller(level, size * encoder.slope[i] + encoder.offset[i]);
-  level = smaller(level, encoder.ceiling);
+  const auto line = [&](int i) { return size * encoder.slope[i] + encoder.offset[i]; };
+  // As a tree: in a row, the seven minima would wait for each other.
+  const float low = smaller(smaller(line(0), line(1)), smaller(line(2), line(3)));
+  const float level = smaller(low, smaller(smaller(line(4), line(5)), smaller(line(6), encoder.ceiling)));
   const float joint = float_of(bits_of(level - 0.2f) | 0x7fffffu);  // just below the next power of two
   const int n = static_cast<int>(smaller(level, joint));
   const int sign = static_cast<int>(bits_of(x)) >> 31, above_zero = -(x > 0.0f), top = -(x >= encoder.top);

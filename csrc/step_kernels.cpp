@@ -76,13 +76,22 @@ PAGEDOPT_HD void for_blocks(std::int64_t numel, Visit visit) {
 
 PAGEDOPT_HD int slots_of(const Piece& piece) { return piece.amsgrad ? 3 : 2; }
 
-// New parameter p and slots of one block.
+// Where the numbers of one block are while it is worked on: in a Block, or where they are stored.
+struct Place {
+  float* p;
+  const float* g;
+  float* slot[kSlots];
+};
+
+PAGEDOPT_HD Place place_of(Block& block) { return {block.p, block.g, {block.slot[0], block.slot[1], block.slot[2]}}; }
+
+// New parameter and slots of one block.
 template <bool decay, bool amsgrad, bool skip, bool guard>
-void adam_block(const AdamScalars& s, float* p, const float* g, float (*slot)[kBlockElements]) {
-  adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, p, g, slot[0], slot[1], slot[2]);
+void adam_block(const AdamScalars& s, const Place& at) {
+  adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, at.p, at.g, at.slot[0], at.slot[1], at.slot[2]);
 }
 
-using AdamBlock = void (*)(const AdamScalars&, float*, const float*, float (*)[kBlockElements]);
+using AdamBlock = void (*)(const AdamScalars&, const Place&);
 
 void load_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
   for (int slot = 0; slot < slots_of(piece); ++slot) {
@@ -111,17 +120,20 @@ bool all_zero(const float* x) {
 void update_blocks(const Piece& piece, AdamBlock adam_block) {
   Block block;
   for_blocks(piece.numel, [&](std::int64_t first, int n) {
-    const bool in_place = piece.dtype == Dtype::f32 && n == kBlockElements;
-    float* const p = in_place ? static_cast<float*>(piece.param) + first : block.p;
-    const float* const g = in_place ? static_cast<const float*>(piece.grad) + first : block.g;
-    if (!in_place) load(piece.grad, first, n, piece.dtype, block.g);
+    Place at = place_of(block);
+    const bool whole = n == kBlockElements, params_in_place = whole && piece.dtype == Dtype::f32;
+    const bool slots_in_place = whole && piece.codec == Codec::f32;
+    if (params_in_place) at.g = static_cast<const float*>(piece.grad) + first;
+    if (!params_in_place) load(piece.grad, first, n, piece.dtype, block.g);
     // Encoding anew could change the codes of a block whose gradients are all zero.
-    if (piece.skip_zeros && piece.codec != Codec::tensorwise8 && all_zero(g)) return;
-    if (!in_place) load(piece.param, first, n, piece.dtype, block.p);
-    load_slots(piece, first, n, block);
-    adam_block(piece.scalars, p, g, block.slot);
-    if (!in_place) store(block.p, first, n, piece.dtype, piece.param);
-    store_slots(piece, first, n, block);
+    if (piece.skip_zeros && piece.codec != Codec::tensorwise8 && all_zero(at.g)) return;
+    if (params_in_place) at.p = static_cast<float*>(piece.param) + first;
+    if (!params_in_place) load(piece.param, first, n, piece.dtype, block.p);
+    for (int slot = 0; slots_in_place && slot < slots_of(piece); ++slot) at.slot[slot] = static_cast<float*>(piece.slot[slot]) + first;
+    if (!slots_in_place) load_slots(piece, first, n, block);
+    adam_block(piece.scalars, at);
+    if (!params_in_place) store(block.p, first, n, piece.dtype, piece.param);
+    if (!slots_in_place) store_slots(piece, first, n, block);
   });
 }
 
@@ -191,7 +203,7 @@ Partial measure(const Piece& piece) {
     load(piece.grad, first, n, piece.dtype, block.g);
     load_slots(piece, first, n, block);
     partial.param_square += square_sum(block.p);
-    adam_block(piece.scalars, block.p, block.g, block.slot);
+    adam_block(piece.scalars, place_of(block));
     moves(piece, block, move);
     partial.move_square += square_sum(move);
     for (int slot = 0; slot < slots_of(piece); ++slot)
