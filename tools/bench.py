@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from bench_samples import say
 
 SCHEMA = 1
 MIB = 1 << 20
-POLICIES = ("next_use", "lru")
 BUSY_CORES = 0.1
 """Cores taken by other work from which on the table says so."""
 
@@ -54,7 +53,7 @@ class Sizes:
     stream_rounds: int = 5
     limited: bool = True
     moves_state_bytes: int = 256 * MIB
-    moves_steps: int = 24
+    moves_steps: dict[str, int] = field(default_factory=lambda: {"next_use": 24, "lru": 4})
     percents: tuple[int, ...] = (10, 25, 50, 75, 90, 95)
 
 
@@ -72,7 +71,7 @@ TINY = Sizes(
     stream_rounds=2,
     limited=False,
     moves_state_bytes=64 * MIB,
-    moves_steps=2,
+    moves_steps={"next_use": 2, "lru": 2},
     percents=(50,),
 )
 
@@ -94,7 +93,7 @@ def run_streaming(sizes: Sizes, directory: Path) -> dict[str, Any]:
 
 def run_moves(sizes: Sizes, directory: Path) -> dict[str, Any]:
     numel = sizes.moves_state_bytes // 8 // 16
-    return bench_moves.moves(bench_moves.Moves(16, numel, sizes.percents, POLICIES, sizes.moves_steps, directory))
+    return bench_moves.moves(bench_moves.Moves(16, numel, sizes.percents, sizes.moves_steps, directory))
 
 
 SECTIONS: dict[str, Section] = {

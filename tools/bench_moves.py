@@ -18,13 +18,17 @@ GOAL = 1.05
 
 @dataclass(frozen=True)
 class Moves:
-    """Sizes of this section; `percents` are budgets in percent of the state."""
+    """Sizes of this section.
+
+    Attributes:
+        percents: budgets in percent of the state.
+        policies: by name, the steps to count over; as many as it takes the pages that stay to change round.
+    """
 
     tensors: int
     numel: int
     percents: tuple[int, ...]
-    policies: tuple[str, ...]
-    steps: int
+    policies: dict[str, int]
     directory: Path
 
     @property
@@ -41,10 +45,10 @@ def moved_bytes(plan: Moves, policy: str, budget: int) -> tuple[float, dict[str,
     spec = {"kind": "paged", "tensors": plan.tensors, "numel": plan.numel}
     with closing(Cell("moves", spec, paged_environment(budget, plan.directory, policy), None)) as cell:
         cell.ask(str(WARM_STEPS))
-        counters = cell.ask(str(plan.steps))["counters"]
+        counters = cell.ask(str(plan.policies[policy]))["counters"]
     names = ("prefetched_bytes", "evicted_bytes", "populated_bytes", "dropped_bytes", "direct_pages", "failed_moves")
     kept = {name: counters[name] for name in names}
-    return (counters["prefetched_bytes"] + counters["evicted_bytes"]) / plan.steps, kept
+    return (counters["prefetched_bytes"] + counters["evicted_bytes"]) / plan.policies[policy], kept
 
 
 def measure(plan: Moves, policy: str, percent: int) -> dict[str, Any]:
@@ -78,7 +82,7 @@ def moves(plan: Moves) -> dict[str, Any]:
     rows = [measure(plan, policy, percent) for percent in plan.percents for policy in plan.policies]
     return {
         "state_bytes": plan.state_bytes,
-        "steps": plan.steps,
+        "steps": plan.policies,
         "rows": rows,
         "comparisons": [as_comparison(row) for row in rows],
     }
