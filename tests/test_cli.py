@@ -6,6 +6,7 @@ import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -65,6 +66,12 @@ def test_missing_extra_is_one_line_and_1(
     assert main(["demo", "--quick"]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line == f"pagedopt demo: the demo needs {' and '.join(missing)}: pip install 'pagedopt[demo]'"
+
+
+def test_directory_that_cannot_be_made_is_said_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["demo", "--out", str(tmp_path / "file" / "out")]) == 1
+    assert "cannot be made: Not a directory" in capsys.readouterr().err
 
 
 def test_interrupt_is_said_and_1(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

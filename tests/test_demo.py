@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import statistics
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -21,6 +22,7 @@ from pagedopt.demo.gauge import Gauge, Residency
 from pagedopt.demo.model import GPT, Shape
 from pagedopt.demo.text import is_validation, read_text, source_files
 from pagedopt.demo.train import Course, Run, Step, batches
+from pagedopt.errors import PagedoptError
 
 MIB = 1 << 20
 NAMES = [f"{folder}m{number}.py" for folder in ("", "json/", "xml/dom/") for number in range(20)]
@@ -64,7 +66,7 @@ def test_limit_takes_the_first_whole_files(tmp_path: Path) -> None:
 
 
 def test_too_little_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="too few"):
+    with pytest.raises(PagedoptError, match="too few"):
         read_text(MIB, fill(tmp_path, ["one.py"]))
 
 
@@ -144,13 +146,16 @@ def figures_by_key(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {run["key"]: run["figures"] for run in document["runs"]}
 
 
-def test_quick_run_pages(quick: tuple[Path, dict[str, Any], str]) -> None:
-    for key in ("paged_32bit", "paged_8bit"):
-        figures = figures_by_key(quick[1])[key]
-        assert figures["budget_bytes"] <= 0.5 * figures["state_bytes"]
-        assert figures["floor_bytes"] > 0
-        assert 1 <= figures["moved_bytes"] / figures["floor_bytes"] <= 1.05
-        assert 0 < figures["peak_resident_bytes"] <= figures["budget_bytes"] + quick[1]["job"]["page_bytes"]
+@pytest.mark.parametrize("key", ["paged_32bit", "paged_8bit"])
+def test_quick_run_pages(key: str, quick: tuple[Path, dict[str, Any], str]) -> None:
+    (run,) = (run for run in quick[1]["runs"] if run["key"] == key)
+    figures = run["figures"]
+    assert figures["budget_bytes"] <= 0.5 * figures["state_bytes"]
+    # What steps use in place is not moved, and what they hold at once has no room: hence the tolerance. LRU gives 1.33.
+    assert 0.75 <= figures["moved_bytes"] / figures["floor_bytes"] <= 1.25
+    measured_bytes = [sample["measured_bytes"] for sample in run["residency"]]
+    assert 0 < statistics.median(measured_bytes) <= figures["budget_bytes"]
+    assert figures["peak_resident_bytes"] == max(measured_bytes) <= 0.6 * figures["state_bytes"]
 
 
 def test_quick_run_learns_the_same_with_and_without_paging(quick: tuple[Path, dict[str, Any], str]) -> None:

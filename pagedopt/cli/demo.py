@@ -59,11 +59,15 @@ def run(arguments: argparse.Namespace) -> None:
     """Runs the demo.
 
     Raises:
-        PagedoptError: a package of the `demo` extra is missing, or training failed.
+        PagedoptError: a package of the `demo` extra is missing, the directory cannot be made, or training failed.
     """
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         raise PagedoptError(f"the demo needs {' and '.join(missing)}: pip install 'pagedopt[demo]'")
+    try:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PagedoptError(f"--out {arguments.out} cannot be made: {error.strerror}") from None
     from pagedopt.demo import job  # loads torch
 
     job.run(

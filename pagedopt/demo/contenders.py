@@ -39,7 +39,7 @@ class Contender:
 CONTENDERS = (
     Contender("paged_32bit", "PagedAdamW", 32, True),
     Contender("paged_8bit", "PagedAdamW8bit", 8, True),
-    Contender("torch", "torch AdamW (fused)", 32, False),
+    Contender("torch", "torch AdamW, fused", 32, False),
 )
 
 

@@ -105,12 +105,11 @@ def run(scale: Scale, *, steps: int | None, budget: Size, policy: str, seed: int
         budget: what each paged run may keep in memory, as bytes or as a fraction of its own state.
         policy: what decides the moves.
         seed: start of the weights and of the order of the text.
-        out: directory for the files; made when missing.
+        out: directory for the files.
 
     Returns:
         What each contender did, in the order of the table.
     """
-    out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(min(torch.get_num_threads(), THREADS_MAX))
     console = Console()
     if not console.is_terminal:
@@ -121,6 +120,7 @@ def run(scale: Scale, *, steps: int | None, budget: Size, policy: str, seed: int
         f"Learning {course.text.train_files} files of the Python standard library "
         f"({len(course.text.train) / 1e6:.1f} MB, {course.text.validation_files} files held out), "
         f"{course.steps} steps of {course.batch * course.shape.context} bytes, three times.",
+        soft_wrap=not console.is_terminal,
         highlight=False,
     )
     view = make_view(console)

@@ -26,14 +26,14 @@ def share(figures: Figures) -> str:
 
 
 ROWS: tuple[tuple[str, Callable[[Figures], str]], ...] = (
-    ("validation loss, nats/byte", lambda figures: f"{figures.validation_loss:.4f}"),
+    ("held-out loss, nats/byte", lambda figures: f"{figures.validation_loss:.4f}"),
     ("optimizer state S, MiB", lambda figures: mib(figures.state_bytes)),
     ("budget B, MiB", lambda figures: mib(figures.budget_bytes)),
     ("peak resident state, MiB", lambda figures: mib(figures.peak_resident_bytes)),
     ("step, ms", lambda figures: f"{figures.step_ms:.0f}"),
     ("  forward and backward", lambda figures: f"{figures.gradient_ms:.0f}"),
     ("  optimizer", lambda figures: f"{figures.update_ms:.1f}"),
-    ("  of it waiting for pages", lambda figures: "-" if figures.stall_ms is None else f"{figures.stall_ms:.1f}"),
+    ("    waiting for pages", lambda figures: "-" if figures.stall_ms is None else f"{figures.stall_ms:.1f}"),
     (
         "  pages used on disk",
         lambda figures: "-" if figures.in_place_pages is None else f"{figures.in_place_pages:.1f}",

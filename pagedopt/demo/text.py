@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pagedopt.errors import PagedoptError
+
 __all__ = ["SKIPPED_DIRECTORIES", "Text", "is_validation", "read_text", "source_files"]
 
 SKIPPED_DIRECTORIES = frozenset(
@@ -70,7 +72,7 @@ def read_text(limit_bytes: int, root: Path | None = None) -> Text:
         root: where to look; the standard library of the running interpreter by default.
 
     Raises:
-        ValueError: one of the two sides would be empty.
+        PagedoptError: one of the two sides would be empty.
     """
     root = Path(sysconfig.get_path("stdlib")) if root is None else root
     sides: tuple[list[bytes], list[bytes]] = ([], [])
@@ -78,5 +80,5 @@ def read_text(limit_bytes: int, root: Path | None = None) -> Text:
         sides[is_validation(name)].append(content)
     train, validation = sides
     if not train or not validation:
-        raise ValueError(f"{root} holds too few Python source files to learn from within {limit_bytes} bytes")
+        raise PagedoptError(f"{root} holds too few Python source files to learn from within {limit_bytes} bytes")
     return Text(SEPARATOR.join(train), SEPARATOR.join(validation), len(train), len(validation))
