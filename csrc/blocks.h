@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "codec.h"
+#include "lookup.h"
 #include "step.h"
 
 namespace pagedopt {
@@ -81,49 +82,7 @@ double square_sum(const float* x) {
 template <bool is_signed>
 constexpr std::uint8_t kZeroCode = is_signed ? 127 : 0;
 
-#if defined(__AVX512F__) && !defined(__clang__)
-// The map in registers, looked up 32 values at a time: half the time of a gather. Compilers do not find this.
-typedef float Floats __attribute__((vector_size(64)));
-typedef std::int32_t Ints __attribute__((vector_size(64)));
-
-template <int tables>
-struct Lookup {
-  Floats part[tables];
-
-  PAGEDOPT_HD explicit Lookup(const float* value) { std::memcpy(part, value, sizeof part); }
-
-  // value[index] for 0 <= index < 16 * tables: pairs of parts by the low five bits, then the higher bits choose among pairs.
-  PAGEDOPT_HD Floats operator()(Ints index) const {
-    Floats found[tables / 2];
-    for (int i = 0; i < tables / 2; ++i) found[i] = __builtin_shuffle(part[2 * i], part[2 * i + 1], index);
-    for (int pairs = tables / 2, bit = 32; pairs > 1; pairs /= 2, bit *= 2)
-      for (int i = 0; i < pairs / 2; ++i) found[i] = (index & bit) != 0 ? found[2 * i + 1] : found[2 * i];
-    return found[0];
-  }
-};
-
-template <bool is_signed>
-__attribute__((noinline)) void decode_whole(const std::uint8_t* __restrict codes, float absmax, float* __restrict to) {
-  const Lookup<is_signed ? 8 : 16> lookup(code_map_of<is_signed>().value + (is_signed ? 127 : 0));
-  alignas(64) std::int32_t wide[kBlockElements];
-  for (int i = 0; i < kBlockElements; ++i) wide[i] = codes[i];
-  for (int i = 0; i < kBlockElements; i += kLanes) {
-    Ints index;
-    std::memcpy(&index, wide + i, sizeof index);
-    Floats value;
-    if (is_signed) {  // by the rank of the magnitude; one is not in the registers
-      const Ints rank = index - 127;
-      value = lookup(rank < 0 ? -rank : rank);
-      value = rank < 0 ? -value : value;
-      value = rank == 128 ? 1.0f : value;
-    } else {
-      value = lookup(index);
-    }
-    value *= absmax;
-    std::memcpy(to + i, &value, sizeof value);
-  }
-}
-#else
+#if !defined(PAGEDOPT_LOOKUP)
 // Not `restrict`, so that the loads stay plain: a gather is no faster here, and ten times slower on processors mended against
 // gather data sampling.
 template <bool is_signed>
@@ -144,27 +103,44 @@ PAGEDOPT_HD void decode_block(const std::uint8_t* codes, int n, float absmax, fl
   decode_whole<is_signed>(codes, absmax, to);
 }
 
-// Returns the smallest Encoded::edge_distance.
+// Encodes but for what is in doubt; returns whether anything is.
 template <bool is_signed>
-__attribute__((noinline)) float encode_whole(Encoder encoder, const float* __restrict x, std::uint8_t* __restrict codes) {
+__attribute__((noinline)) bool encode_lines(Encoder encoder, const float* __restrict x, std::uint8_t* __restrict codes) {
   alignas(64) std::int32_t wide[kBlockElements];  // narrowed in a loop of its own: compilers would narrow each operand
-  std::uint32_t least = bits_of(1.0f);  // as bits, which compilers reduce in any order
+  std::uint32_t edge = bits_of(1.0f), joint = ~0u;  // least distances, as bits, which compilers reduce in any order
   for (int i = 0; i < kBlockElements; ++i) {
     const Encoded encoded = encode<is_signed>(encoder, x[i]);
     wide[i] = encoded.code;
     const std::uint32_t distance = bits_of(encoded.edge_distance);
-    least = distance < least ? distance : least;
+    edge = distance < edge ? distance : edge;
+    joint = encoded.joint_distance < joint ? encoded.joint_distance : joint;
   }
   for (int i = 0; i < kBlockElements; ++i) codes[i] = static_cast<std::uint8_t>(wide[i]);
-  return float_of(least);
+  return float_of(edge) <= kDoubt || joint <= kJointDoubt;
 }
 
+// Twice the doubt, because the codes may come from another way of computing the level.
 template <bool is_signed>
 __attribute__((noinline)) void settle_block(Encoder encoder, const float* __restrict x, float absmax, std::uint8_t* __restrict codes) {
   std::uint8_t doubtful[kBlockElements];
-  for (int i = 0; i < kBlockElements; ++i) doubtful[i] = encode<is_signed>(encoder, x[i]).edge_distance <= kDoubt;
+  for (int i = 0; i < kBlockElements; ++i) {
+    const Encoded encoded = encode<is_signed>(encoder, x[i]);
+    doubtful[i] = (encoded.edge_distance <= 2.0f * kDoubt) | (encoded.joint_distance <= kJointDoubt);
+  }
   for (int i = 0; i < kBlockElements; ++i)
     if (doubtful[i]) codes[i] = static_cast<std::uint8_t>(settle<is_signed>(x[i], absmax, codes[i]));
+}
+
+template <bool is_signed>
+PAGEDOPT_HD void encode_whole(const float* x, float absmax, std::uint8_t* codes) {
+#if defined(PAGEDOPT_LOOKUP)
+  if (absmax <= kLargeAbsmax) {
+    if (encode_segments<is_signed>(x, absmax, codes)) settle_block<is_signed>(encoder_for<is_signed>(absmax), x, absmax, codes);
+    return;
+  }
+#endif
+  const Encoder encoder = encoder_for<is_signed>(absmax);
+  if (encode_lines<is_signed>(encoder, x, codes)) settle_block<is_signed>(encoder, x, absmax, codes);
 }
 
 // Encodes finite numbers x to the nearest values of the map times absmax. Scales x where absmax is tiny.
@@ -178,10 +154,9 @@ PAGEDOPT_HD void encode_block(float* x, int n, float absmax, std::uint8_t* to) {
     absmax *= kLift;
     for (int i = 0; i < kBlockElements; ++i) x[i] *= kLift;
   }
-  const Encoder encoder = encoder_for<is_signed>(absmax);
   alignas(64) std::uint8_t whole[kBlockElements];
   std::uint8_t* const codes = n < kBlockElements ? whole : to;
-  if (encode_whole<is_signed>(encoder, x, codes) <= kDoubt) settle_block<is_signed>(encoder, x, absmax, codes);
+  encode_whole<is_signed>(x, absmax, codes);
   if (n < kBlockElements) std::memcpy(to, whole, n);
 }
 

@@ -99,6 +99,12 @@ constexpr Lines make_lines(bool is_signed) {
 inline constexpr Lines kSignedLines = make_lines(true);
 inline constexpr Lines kUnsignedLines = make_lines(false);
 
+// The least float that is not below x. pre: x >= 0
+PAGEDOPT_HD float round_up(double x) {
+  const float nearest = static_cast<float>(x);
+  return float_of(bits_of(nearest) + (static_cast<double>(nearest) < x ? 1u : 0u));
+}
+
 // The lines for one block's absmax, so that values need not be normalised.
 struct Encoder {
   float slope[kDecades], offset[kDecades];
@@ -122,18 +128,21 @@ PAGEDOPT_HD Encoder encoder_for(float absmax) {
   encoder.ceiling = is_signed ? 127.9f : 255.9f;
   const CodeMap& map = code_map_of<is_signed>();
   const double top = 0.5 * (static_cast<double>(map.value[254]) + 1.0) * static_cast<double>(absmax);
-  encoder.top = static_cast<float>(top);
-  if (static_cast<double>(encoder.top) < top) encoder.top = float_of(bits_of(encoder.top) + 1u);
+  encoder.top = round_up(top);
   return encoder;
 }
 
 struct Encoded {
   int code;
-  float edge_distance;  // of the level to the nearest whole number; from kDoubt down only `settle` knows the nearest value
+  // How near to an edge between two codes the level is: to a whole number, and above a joint, in units of the last place. From
+  // kDoubt down, only `settle` knows the nearest value.
+  float edge_distance;
+  std::uint32_t joint_distance;
 };
 
 // Four units in the last place of the largest levels: the slope's, the product's and the sum's rounding, and the map's own.
 inline constexpr float kDoubt = 0x1p-14f;
+inline constexpr std::uint32_t kJointDoubt = 32;
 
 template <bool is_signed>
 PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
@@ -142,14 +151,54 @@ PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   // As a tree: in a row, the seven minima would wait for each other.
   const float low = smaller(smaller(line(0), line(1)), smaller(line(2), line(3)));
   const float level = smaller(low, smaller(smaller(line(4), line(5)), smaller(line(6), encoder.ceiling)));
-  const float joint = float_of(bits_of(level - 0.2f) | 0x7fffffu);  // just below the next power of two
-  const int n = static_cast<int>(smaller(level, joint));
-  const int sign = static_cast<int>(bits_of(x)) >> 31, above_zero = -(x > 0.0f), top = -(x >= encoder.top);
+  const std::uint32_t below = bits_of(level - 0.2f);
+  const int n = static_cast<int>(smaller(level, float_of(below | 0x7fffffu)));  // just below the next power of two
+  const int bits = static_cast<int>(bits_of(x)), sign = bits >> 31, above_zero = -(bits > 0), top = -(x >= encoder.top);
   const int floored = n > 2 ? n - 1 : 1;  // v > 0 never takes code 0
   const int code = is_signed ? 127 + ((n ^ sign) - sign) : floored & above_zero;
   const float whole = (level + 0x1.8p23f) - 0x1.8p23f;
-  return {code | (top & 255), magnitude(level - whole)};
+  return {code | (top & 255), magnitude(level - whole), (below + kJointDoubt / 2) & 0x7fffffu};
 }
+
+// ---- encoding by table, for targets that can look up a few values in registers ----
+
+// y = |x| / absmax lies in one of at most 16 segments: zero, the decades (split where v > 0 is held up to code 1), one. In each,
+// rank (signed) or code (unsigned) = floor(min(slope y + offset, cap)). A binade of y has the end of at most one segment inside.
+struct Segments {
+  float slope[16], offset[16], cap[16];
+  double end[16];       // y from which the next segment holds
+  std::int32_t at[32];  // the segment that y = 2^(i - 31) lies in; all below 2^-30 counts as i = 1
+};
+
+constexpr Segments make_segments(bool is_signed) {
+  const float* value = (is_signed ? kSignedMap.value + 127 : kUnsignedMap.value);
+  const Lines lines = make_lines(is_signed);
+  Segments s{};
+  int count = 0;
+  const auto add = [&](double slope, double offset, double cap, double end) {
+    s.slope[count] = static_cast<float>(slope);
+    s.offset[count] = static_cast<float>(offset);
+    s.cap[count] = static_cast<float>(cap);
+    s.end[count++] = end;
+  };
+  const auto midpoint = [&](int n) { return 0.5 * (static_cast<double>(value[n]) + static_cast<double>(value[n + 1])); };
+  const int single = is_signed ? 2 : 3, all = is_signed ? 128 : 255;  // codes below `single` have segments of their own
+  for (int n = 0; n < single; ++n) add(0.0, n + 0.5, n + 0.5, n > 0 || is_signed ? midpoint(n) : 1e-250);
+  for (int decade = 1, first = single; decade < kDecades; ++decade) {
+    first += is_signed ? 1 << decade : 2 << decade;
+    add(lines.slope[decade], lines.offset[decade] - (is_signed ? 0.0 : 1.0), first - 0.25, midpoint(first - 1));
+  }
+  while (count < 16) add(0.0, all + 0.5, all + 0.5, 1e300);
+  double start = 0x1p-30;
+  for (int i = 2; i < 32; ++i) {
+    start *= 2.0;
+    while (s.end[s.at[i]] <= start) ++s.at[i];
+  }
+  return s;
+}
+
+inline constexpr Segments kSignedSegments = make_segments(true);
+inline constexpr Segments kUnsignedSegments = make_segments(false);
 
 // Between the values of rank n and n + 1; exact in double.
 template <bool is_signed>
