@@ -41,21 +41,6 @@ class LoadPlan:
     entries: list[tuple[Tensor, Group, Saved]]
     others: dict[Any, Any]
 
-    def borrows_from(self, state: Mapping[Any, Any]) -> bool:
-        """Whether a parameter's state is to come from memory that now holds another's."""
-        owners = {
-            value.data_ptr(): param
-            for param, entry in state.items()
-            if isinstance(entry, Mapping)
-            for value in entry.values()
-            if isinstance(value, Tensor)
-        }
-        return any(
-            owners.get(tensor.data_ptr(), param) is not param
-            for param, _, saved in self.entries
-            for tensor in saved.tensors()
-        )
-
 
 def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: Mapping[str, Any]) -> LoadPlan:
     """Read a state_dict for an optimizer with these groups.

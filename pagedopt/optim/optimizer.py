@@ -193,20 +193,22 @@ class RuleOptimizer(torch.optim.Optimizer):
             state_dict = hook(self, state_dict) or state_dict
         plan = checkpoint.read(self.family, self.variant, self.param_groups, state_dict)
         self._sweep = None
-        over = {} if plan.borrows_from(self.state) else dict(self.state)
-        self.state = defaultdict(dict)
+        before, self.state = dict(self.state), defaultdict(dict)
         self.param_groups = plan.groups
         with core_errors():
             for param, group, saved in plan.entries:
-                self.state[param] = self._load_entry(param, group, saved, over.pop(param, None))
+                self.state[param] = self._load_entry(param, group, saved, before.pop(param, None))
         self.state.update(plan.others)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
-    def _load_entry(self, param: Tensor, group: Group, saved: Saved, over: Entry | None) -> Entry:
+    def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: Entry | None) -> Entry:
+        """The state to be of one parameter. Its state before makes room, unless somebody else holds it still."""
         layout = Layout.of(param, group, self.family.rule)
-        is_usable = over is not None and self._store.holds(layout, over)
-        return self._store.home(layout, saved, over if is_usable else None)
+        if before is not None and saved.is_made_of(before) and self._store.holds(layout, before):
+            return self._store.home(layout, saved, before)
+        before = None
+        return self._store.home(layout, saved)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_paging": self._paging}

@@ -72,10 +72,13 @@ class Saved:
     slots: dict[str, SavedSlot]
     rest: dict[str, Any]
 
-    def tensors(self) -> list[Tensor]:
-        """Every tensor of the slots."""
-        slots = self.slots.values()
-        return [slot.values for slot in slots] + [slot.absmax for slot in slots if slot.absmax is not None]
+    def is_made_of(self, entry: Mapping[str, Any]) -> bool:
+        """Whether it is the very state of an entry, as after a checkpoint was read into it in place."""
+        return bool(self.slots) and all(
+            slot.values is entry.get(name)
+            and (slot.absmax is None or slot.absmax.data_ptr() == entry[f"{name}_absmax"].data_ptr())
+            for name, slot in self.slots.items()
+        )
 
 
 def code_map(signed: bool) -> Tensor:

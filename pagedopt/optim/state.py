@@ -184,40 +184,29 @@ class StateStore:
             return False
         return not is_paged or not piece.nbytes or self._open_arena().owns(value.data_ptr(), value.nbytes)
 
-    def home(self, layout: Layout, saved: Saved, over: Entry | None = None) -> Entry:
+    def home(self, layout: Layout, saved: Saved, own: Entry | None = None) -> Entry:
         """Bring a state home: into the arena or ordinary memory, in the layout of its parameter.
 
         Args:
             layout: how it is to be stored.
             saved: what it holds; missing slots start at zero.
-            over: a state in this layout to write over; None to make a new one.
+            own: an entry at home already whose tensors `saved` is made of; they are kept.
         """
-        kept = (
-            self._place_pieces(layout) if over is None else {piece.name: over[piece.name] for piece in layout.pieces()}
-        )
-        entry: Entry = {"step": torch.tensor(saved.step, dtype=torch.float32), **kept}
-        rest = dict(saved.rest)
-        history = rest.pop(GNORM_HISTORY, None)
+        pieces = self._place_pieces(layout) if own is None else {p.name: own[p.name] for p in layout.pieces()}
+        entry: Entry = {"step": torch.tensor(saved.step, dtype=torch.float32), **pieces}
+        history = saved.rest.get(GNORM_HISTORY)
         if layout.has_history:
             fresh = torch.zeros(HISTORY_LENGTH, dtype=torch.float32)
             entry[GNORM_HISTORY] = fresh if history is None else fresh.copy_(history.flatten())
-        for slot in layout.slots:
-            absmax = entry.get(f"{slot.name}_absmax") if layout.codec != "f32" else None
-            source = saved.slots.get(slot.name)
-            if source is not None:
-                copy_slot(source, entry[slot.name], absmax, slot.signed, self.write)
-            elif over is not None:
-                self._clear(entry[slot.name], absmax)
-        return {**entry, **{key: value for key, value in rest.items() if key not in entry}}
-
-    def _clear(self, data: Tensor, absmax: Tensor | None) -> None:
-        for target in (data, absmax):
-            if target is not None:
-                self.write(target, torch.zeros_like(target))
+        for slot in layout.slots if own is None else ():
+            absmax = entry[f"{slot.name}_absmax"] if layout.codec != "f32" else None
+            if slot.name in saved.slots:
+                copy_slot(saved.slots[slot.name], entry[slot.name], absmax, slot.signed, self.write)
+        return {**entry, **{key: value for key, value in saved.rest.items() if key not in entry}}
 
     def write(self, target: Tensor, source: Tensor) -> None:
         """Copy `source` over `target`, of the same type and length; pages are pinned while they are written."""
-        if not target.numel() or target.data_ptr() == source.data_ptr():
+        if not target.numel():
             return
         arena = self._arena
         if arena is not None and arena.owns(target.data_ptr(), target.nbytes):

@@ -143,7 +143,7 @@ def test_between_orders_of_memory(arena: Any, target: str, make_source: Any) -> 
 
 
 @pytest.mark.parametrize("name", ["PagedAdamW", "PagedAdamW8bit"])
-def test_loading_again_writes_over_the_same_pages(arena: Any, name: str) -> None:
+def test_loading_again_takes_the_same_place(arena: Any, name: str) -> None:
     ours = getattr(optim, name)(make_params(), lr=1e-2)
     train(ours, 2)
     state = saved(ours.state_dict())
@@ -160,13 +160,28 @@ def test_loading_again_writes_over_the_same_pages(arena: Any, name: str) -> None
     assert arena.ledger()["extents"] == extents
 
 
+def test_a_state_dict_kept_by_reference_survives_loading_another(arena: Any) -> None:
+    ours = optim.PagedAdamW(make_params(), lr=1e-2)
+    train(ours, 2)
+    kept = ours.state_dict()
+    values = [entry["exp_avg"].clone() for entry in ours.state.values()]
+    other = optim.PagedAdamW(make_params(), lr=1e-2)
+    train(other, 3, seed=4)
+    ours.load_state_dict(other.state_dict())
+    assert not torch.equal(next(iter(ours.state.values()))["exp_avg"], values[0])
+    ours.load_state_dict(kept)
+    assert all(map(torch.equal, values, [entry["exp_avg"] for entry in ours.state.values()]))
+
+
 def test_loading_what_lives_in_the_optimizer_itself(arena: Any) -> None:
     params = [torch.nn.Parameter(torch.randn(5000)) for _ in range(2)]
     ours = optim.PagedAdamW(params, lr=1e-2)
     train(ours, 2)
     state = ours.state_dict()
     values = [entry["exp_avg"].clone() for entry in ours.state.values()]
+    extents = arena.ledger()["extents"]
     ours.load_state_dict(state)
+    assert arena.ledger()["extents"] == extents
     assert all(map(torch.equal, values, [entry["exp_avg"] for entry in ours.state.values()]))
     state["state"] = {0: state["state"][1], 1: state["state"][0]}
     ours.load_state_dict(state)
