@@ -319,12 +319,8 @@ void Arena::pin_slowly(PageIndex page) {
     ++counters_.stalled_pages;
     const Trace::Span span(trace_, TraceKind::stall, page);
     if (waiting_++ == 0) stall_start_ = std::chrono::steady_clock::now();
-    bool demanded = false;
     while ((result = pages_.pin(page)) == PageTable::Pin::wait) {
-      if (!demanded && pages_.wanted(page)) {
-        mover_.demand(page);
-        demanded = true;
-      }
+      if (pages_.wanted(page)) mover_.demand(page);  // again after each wait: a new plan forgets who waits
       sync_.moved.wait(lock);
     }
     if (--waiting_ == 0)

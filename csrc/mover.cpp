@@ -1,5 +1,6 @@
 #include "mover.h"
 
+#include <algorithm>
 #include <chrono>
 
 #include "error.h"
@@ -54,6 +55,12 @@ void Mover::cancel() {
   sync_.moved.notify_all();
 }
 
+void Mover::demand(PageIndex page) {
+  if (std::find(demanded_.begin(), demanded_.end(), page) != demanded_.end()) return;
+  demanded_.push_back(page);
+  sync_.work.notify_all();
+}
+
 bool Mover::nothing_will_leave() {
   return !writing_ && (down_.empty() || !is_due(down_.front(), Schedule::Waiter::reader));
 }
@@ -91,6 +98,7 @@ std::optional<Move> Mover::next_down() {
     down_.pop_front();
     if (schedule_.finished(move.page, Schedule::Waiter::writer)) return move;
     postponed_.push_back(move);
+    sync_.work.notify_all();  // the reader may have counted on its room
   }
   return std::nullopt;
 }

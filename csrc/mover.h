@@ -36,7 +36,7 @@ class Mover {
 
   void submit(std::uint64_t cycle, const std::vector<Move>& moves);  // replaces what is queued
   void cancel();                                                     // forgets what is queued
-  void demand(PageIndex page) { demanded_.push_back(page); sync_.work.notify_all(); }
+  void demand(PageIndex page);  // compute waits for this wanted page; saying so twice does no harm
   void set_budget(std::optional<std::uint64_t> pages) { budget_pages_ = pages; sync_.work.notify_all(); }
   std::optional<std::uint64_t> budget() const { return budget_pages_; }
   bool has_room() const { return !budget_pages_ || pages_.upper() < static_cast<std::int64_t>(*budget_pages_); }
