@@ -61,7 +61,8 @@ std::shared_ptr<Extent> Arena::allocate(std::size_t bytes, bool keep) {
   }
   if (!offset) {
     errno = ENOMEM;
-    PAGEDOPT_THROW_VM("allocate", size, "the arena's reserved range of " + std::to_string(reserved_bytes()) + " bytes is full");
+    PAGEDOPT_THROW_VM("allocate", size,
+                      "the arena's reserved range of " + std::to_string(reserved_bytes()) + " bytes is full");
   }
   try {
     commit_up_to(*offset + size);
@@ -95,7 +96,8 @@ void Arena::release(std::byte* begin, std::size_t bytes, bool keep) {
   const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
   for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
     if (--live_[page] == 0) discard(page);
-  // What stays of a shared page keeps its old bytes; an extent starts zeroed, so they are cleared when it is given back.
+  // What stays of a shared page keeps its old bytes; an extent starts zeroed, so they are cleared when it is given
+  // back.
   for (const std::size_t edge : {offset / page_bytes(), std::size_t{last}}) {
     if (live_[edge] == 0) continue;
     const std::size_t from = std::max(offset, edge * page_bytes());
@@ -254,9 +256,12 @@ Order Arena::order() {
 bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {
   refuse_in_fork();
   std::lock_guard lock(sync_.mutex);
-  if (!attached_ || generation != schedule_.generation() || cycle != schedule_.cycle() || !mover_.failure().empty()) return false;
+  if (!attached_ || generation != schedule_.generation() || cycle != schedule_.cycle() || !mover_.failure().empty())
+    return false;
   for (const Move& move : moves)
-    if (move.page >= page_count()) throw std::invalid_argument("a move names page " + std::to_string(move.page) + " of " + std::to_string(page_count()));
+    if (move.page >= page_count())
+      throw std::invalid_argument("a move names page " + std::to_string(move.page) + " of " +
+                                  std::to_string(page_count()));
   planned_generation_ = generation;
   planned_cycle_ = cycle;
   mover_.submit(cycle, moves);

@@ -1,5 +1,5 @@
-// An arena owns one device's reserved address range: extents in it, the page table, the schedule of sweeps, the mover and
-// the counters. Everything Python does to paged memory goes through here.
+// An arena owns one device's reserved address range: extents in it, the page table, the schedule of sweeps, the mover
+// and the counters. Everything Python does to paged memory goes through here.
 #pragma once
 
 #include <chrono>
@@ -56,7 +56,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
 
   // `keep`: small state that is never evicted and shares pages with its like. Raises VmError when the range is full.
   std::shared_ptr<Extent> allocate(std::size_t bytes, bool keep);
-  bool owns(const std::byte* begin, const std::byte* end) const noexcept { return begin >= base() && end <= base() + reserved_bytes(); }
+  bool owns(const std::byte* begin, const std::byte* end) const noexcept {
+    return begin >= base() && end <= base() + reserved_bytes();
+  }
   // Copies into the arena page by page, within the budget. pre: owns the range
   void write(std::byte* to, const std::byte* from, std::size_t bytes);
   // Explicit hints, synchronous; pages that cannot move now are skipped. Return the number of pages moved.
@@ -67,7 +69,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::size_t page_bytes() const noexcept { return vm_->page_bytes(); }
   std::size_t page_count() const noexcept { return vm_->page_count(); }
   std::size_t reserved_bytes() const noexcept { return page_count() * page_bytes(); }
-  PageIndex page_of(const std::byte* address) const noexcept { return static_cast<PageIndex>(static_cast<std::size_t>(address - base()) / page_bytes()); }
+  PageIndex page_of(const std::byte* address) const noexcept {
+    return static_cast<PageIndex>(static_cast<std::size_t>(address - base()) / page_bytes());
+  }
   const PageTable& pages() const noexcept { return pages_; }
   const Counters& counters() const noexcept { return counters_; }
   Trace& trace() noexcept { return trace_; }
@@ -81,7 +85,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::optional<std::uint64_t> budget_pages();
   void set_budget_pages(std::optional<std::uint64_t> pages);
   std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout);  // for an event after `seen`
-  void notify();  // makes an event: settings changed
+  void notify();                                                             // makes an event: settings changed
   Order order();
   // False if no pager is attached, the order or cycle has moved on, or moving has failed.
   bool submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves);
@@ -122,7 +126,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void discard(PageIndex page);
   void pin_slowly(PageIndex page);
   void nudge() noexcept;  // something may have changed for whoever waits
-  void announce();  // pre: lock held
+  void announce();        // pre: lock held
   bool needs_plan(const Sweep& sweep) const;
   void wait_for_plan(std::unique_lock<std::mutex>& lock);
   bool has_something_to_move() const;

@@ -46,7 +46,8 @@ Codec codec_of(const std::string& name) {
 }
 
 DirectIo direct_io_of(const std::string& name) {
-  return choose<DirectIo>("direct_io", name, {{"auto", DirectIo::automatic}, {"on", DirectIo::on}, {"off", DirectIo::off}});
+  return choose<DirectIo>("direct_io", name,
+                          {{"auto", DirectIo::automatic}, {"on", DirectIo::on}, {"off", DirectIo::off}});
 }
 
 // A part of an extent with the buffer protocol; it keeps the extent alive.
@@ -65,15 +66,18 @@ std::vector<T> copy_of(const py::buffer& buffer) {
   return std::vector<T>(data, data + info.size);
 }
 
-std::vector<Move> moves_of(const py::buffer& kind, const py::buffer& page, const py::buffer& after, const py::buffer& reason) {
+std::vector<Move> moves_of(const py::buffer& kind, const py::buffer& page, const py::buffer& after,
+                           const py::buffer& reason) {
   const auto kinds = copy_of<std::uint8_t>(kind), reasons = copy_of<std::uint8_t>(reason);
   const auto pages = copy_of<std::int64_t>(page), afters = copy_of<std::int64_t>(after);
   if (pages.size() != kinds.size() || afters.size() != kinds.size() || reasons.size() != kinds.size())
     throw std::invalid_argument("a plan's columns differ in length");
   std::vector<Move> moves(kinds.size());
   for (std::size_t i = 0; i < moves.size(); ++i) {
-    if (kinds[i] > 1 || reasons[i] > 3 || pages[i] < 0) throw std::invalid_argument("move " + std::to_string(i) + " of the plan is none");
-    moves[i] = {static_cast<MoveKind>(kinds[i]), static_cast<Reason>(reasons[i]), static_cast<PageIndex>(pages[i]), afters[i]};
+    if (kinds[i] > 1 || reasons[i] > 3 || pages[i] < 0)
+      throw std::invalid_argument("move " + std::to_string(i) + " of the plan is none");
+    moves[i] = {static_cast<MoveKind>(kinds[i]), static_cast<Reason>(reasons[i]), static_cast<PageIndex>(pages[i]),
+                afters[i]};
   }
   return moves;
 }
@@ -82,60 +86,85 @@ void bind_step(py::module_& m) {
   m.def("isa", &isa, "The instruction set the kernels use: avx512, avx2 or portable.");
   m.def("isas", &isas, "The instruction sets this machine can run, best first.");
   m.def("set_isa", &set_isa, "name"_a);
-  m.def("code_map", [](bool is_signed) {
-    return py::bytes(reinterpret_cast<const char*>(code_map(is_signed).value), 256 * sizeof(float));
-  }, "signed"_a, "The 256 float32 values of the dynamic 8-bit map, as bytes.");
-  m.def("encode", [](std::uintptr_t source, std::int64_t numel, std::uintptr_t codes, std::uintptr_t absmax, bool is_signed, std::int64_t block) {
-    const py::gil_scoped_release release;
-    encode(pointer<const float>(source), numel, pointer<std::uint8_t>(codes), pointer<float>(absmax), is_signed, block);
-  }, "source"_a, "numel"_a, "codes"_a, "absmax"_a, "signed"_a, "block"_a);
-  m.def("decode", [](std::uintptr_t codes, std::uintptr_t absmax, std::int64_t numel, std::uintptr_t target, bool is_signed, std::int64_t block) {
-    const py::gil_scoped_release release;
-    decode(pointer<const std::uint8_t>(codes), pointer<const float>(absmax), numel, pointer<float>(target), is_signed, block);
-  }, "codes"_a, "absmax"_a, "numel"_a, "target"_a, "signed"_a, "block"_a);
+  m.def(
+      "code_map",
+      [](bool is_signed) {
+        return py::bytes(reinterpret_cast<const char*>(code_map(is_signed).value), 256 * sizeof(float));
+      },
+      "signed"_a, "The 256 float32 values of the dynamic 8-bit map, as bytes.");
+  m.def(
+      "encode",
+      [](std::uintptr_t source, std::int64_t numel, std::uintptr_t codes, std::uintptr_t absmax, bool is_signed,
+         std::int64_t block) {
+        const py::gil_scoped_release release;
+        encode(pointer<const float>(source), numel, pointer<std::uint8_t>(codes), pointer<float>(absmax), is_signed,
+               block);
+      },
+      "source"_a, "numel"_a, "codes"_a, "absmax"_a, "signed"_a, "block"_a);
+  m.def(
+      "decode",
+      [](std::uintptr_t codes, std::uintptr_t absmax, std::int64_t numel, std::uintptr_t target, bool is_signed,
+         std::int64_t block) {
+        const py::gil_scoped_release release;
+        decode(pointer<const std::uint8_t>(codes), pointer<const float>(absmax), numel, pointer<float>(target),
+               is_signed, block);
+      },
+      "codes"_a, "absmax"_a, "numel"_a, "target"_a, "signed"_a, "block"_a);
 
   py::class_<Hyper>(m, "Hyper")
-      .def(py::init([](const std::string& rule, double lr, double beta1, double beta2, double eps, double weight_decay, bool decoupled,
-                       bool amsgrad, bool maximize, bool skip_zeros, double max_unorm, int percentile_clipping) {
+      .def(py::init([](const std::string& rule, double lr, double beta1, double beta2, double eps, double weight_decay,
+                       bool decoupled, bool amsgrad, bool maximize, bool skip_zeros, double max_unorm,
+                       int percentile_clipping) {
              const RuleId id = choose<RuleId>("rule", rule, {{"adam", RuleId::adam}});
-             return Hyper{id, lr, beta1, beta2, eps, weight_decay, decoupled, amsgrad, maximize, skip_zeros, max_unorm, percentile_clipping};
+             return Hyper{id,        lr,      beta1,    beta2,      eps,       weight_decay,
+                          decoupled, amsgrad, maximize, skip_zeros, max_unorm, percentile_clipping};
            }),
-           py::kw_only(), "rule"_a, "lr"_a, "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "decoupled"_a, "amsgrad"_a, "maximize"_a,
-           "skip_zeros"_a, "max_unorm"_a, "percentile_clipping"_a);
+           py::kw_only(), "rule"_a, "lr"_a, "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "decoupled"_a, "amsgrad"_a,
+           "maximize"_a, "skip_zeros"_a, "max_unorm"_a, "percentile_clipping"_a);
 
   py::class_<Rows, std::shared_ptr<Rows>>(m, "Rows")
       .def(py::init<>())
       .def("__len__", [](const Rows& rows) { return rows.size(); })
-      .def("append", [](Rows& rows, std::uintptr_t param, const std::array<std::uintptr_t, 3>& slots, const std::array<std::uintptr_t, 3>& absmax,
-                        std::uintptr_t step, std::uintptr_t gnorm_history, std::int64_t numel, std::uint32_t group, const std::string& dtype,
-                        const std::string& codec) {
-             Row row{};
-             row.param = pointer<void>(param);
-             for (int i = 0; i < 3; ++i) {
-               row.slot[i] = pointer<void>(slots[i]);
-               row.absmax[i] = pointer<float>(absmax[i]);
-             }
-             row.step = pointer<float>(step);
-             row.gnorm_history = pointer<float>(gnorm_history);
-             row.numel = numel;
-             row.group = group;
-             row.dtype = dtype_of(dtype);
-             row.codec = codec_of(codec);
-             rows.push_back(row);
-             return rows.size() - 1;
-           },
-           py::kw_only(), "param"_a, "slots"_a, "absmax"_a, "step"_a, "gnorm_history"_a, "numel"_a, "group"_a, "dtype"_a, "codec"_a)
-      .def("set_params", [](Rows& rows, const Addresses& addresses) {
-        if (addresses.size() != rows.size()) throw std::invalid_argument("as many addresses as rows");
-        for (std::size_t i = 0; i < rows.size(); ++i) rows[i].param = pointer<void>(addresses[i]);
-      }, "addresses"_a)
-      .def("set_grads", [](Rows& rows, const Addresses& addresses) {
-        if (addresses.size() != rows.size()) throw std::invalid_argument("as many addresses as rows");
-        for (std::size_t i = 0; i < rows.size(); ++i) rows[i].grad = pointer<const void>(addresses[i]);
-      }, "addresses"_a);
+      .def(
+          "append",
+          [](Rows& rows, std::uintptr_t param, const std::array<std::uintptr_t, 3>& slots,
+             const std::array<std::uintptr_t, 3>& absmax, std::uintptr_t step, std::uintptr_t gnorm_history,
+             std::int64_t numel, std::uint32_t group, const std::string& dtype, const std::string& codec) {
+            Row row{};
+            row.param = pointer<void>(param);
+            for (int i = 0; i < 3; ++i) {
+              row.slot[i] = pointer<void>(slots[i]);
+              row.absmax[i] = pointer<float>(absmax[i]);
+            }
+            row.step = pointer<float>(step);
+            row.gnorm_history = pointer<float>(gnorm_history);
+            row.numel = numel;
+            row.group = group;
+            row.dtype = dtype_of(dtype);
+            row.codec = codec_of(codec);
+            rows.push_back(row);
+            return rows.size() - 1;
+          },
+          py::kw_only(), "param"_a, "slots"_a, "absmax"_a, "step"_a, "gnorm_history"_a, "numel"_a, "group"_a, "dtype"_a,
+          "codec"_a)
+      .def(
+          "set_params",
+          [](Rows& rows, const Addresses& addresses) {
+            if (addresses.size() != rows.size()) throw std::invalid_argument("as many addresses as rows");
+            for (std::size_t i = 0; i < rows.size(); ++i) rows[i].param = pointer<void>(addresses[i]);
+          },
+          "addresses"_a)
+      .def(
+          "set_grads",
+          [](Rows& rows, const Addresses& addresses) {
+            if (addresses.size() != rows.size()) throw std::invalid_argument("as many addresses as rows");
+            for (std::size_t i = 0; i < rows.size(); ++i) rows[i].grad = pointer<const void>(addresses[i]);
+          },
+          "addresses"_a);
 
   py::class_<Sweep>(m, "Sweep")
-      .def(py::init<std::shared_ptr<Rows>, const std::vector<Hyper>&, std::shared_ptr<Arena>>(), "rows"_a, "hypers"_a, "arena"_a = nullptr)
+      .def(py::init<std::shared_ptr<Rows>, const std::vector<Hyper>&, std::shared_ptr<Arena>>(), "rows"_a, "hypers"_a,
+           "arena"_a = nullptr)
       .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<py::gil_scoped_release>());
 }
 
@@ -145,10 +174,12 @@ py::dict ledger_dict(Arena& arena) {
     const py::gil_scoped_release release;
     sums = arena.ledger();
   }
-  return py::dict("page_bytes"_a = sums.page_bytes, "reserved_pages"_a = sums.reserved_pages, "allocated_pages"_a = sums.allocated_pages,
-                  "upper_pages"_a = sums.upper_pages, "lower_pages"_a = sums.lower_pages, "fresh_pages"_a = sums.fresh_pages,
-                  "kept_pages"_a = sums.kept_pages, "lower_file_bytes"_a = sums.lower_file_bytes, "extents"_a = sums.extents,
-                  "extent_bytes"_a = sums.extent_bytes, "queued_moves"_a = sums.queued_moves);
+  return py::dict("page_bytes"_a = sums.page_bytes, "reserved_pages"_a = sums.reserved_pages,
+                  "allocated_pages"_a = sums.allocated_pages, "upper_pages"_a = sums.upper_pages,
+                  "lower_pages"_a = sums.lower_pages, "fresh_pages"_a = sums.fresh_pages,
+                  "kept_pages"_a = sums.kept_pages, "lower_file_bytes"_a = sums.lower_file_bytes,
+                  "extents"_a = sums.extents, "extent_bytes"_a = sums.extent_bytes,
+                  "queued_moves"_a = sums.queued_moves);
 }
 
 void bind_extent(py::module_& m) {
@@ -156,12 +187,17 @@ void bind_extent(py::module_& m) {
     return py::buffer_info(view.begin, 1, py::format_descriptor<std::uint8_t>::format(), 1, {view.bytes}, {1});
   });
   py::class_<Extent, std::shared_ptr<Extent>>(m, "Extent")
-      .def_property_readonly("address", [](const Extent& extent) { return reinterpret_cast<std::uintptr_t>(extent.data()); })
+      .def_property_readonly("address",
+                             [](const Extent& extent) { return reinterpret_cast<std::uintptr_t>(extent.data()); })
       .def_property_readonly("nbytes", &Extent::bytes)
-      .def("view", [](const std::shared_ptr<Extent>& extent, std::size_t offset, std::size_t nbytes) {
-        if (offset + nbytes > extent->bytes() || offset + nbytes < offset) throw std::out_of_range("the view leaves its extent");
-        return std::make_shared<View>(View{extent, extent->data() + offset, nbytes});
-      }, "offset"_a, "nbytes"_a, "A writable buffer over part of the extent; it keeps the extent alive.");
+      .def(
+          "view",
+          [](const std::shared_ptr<Extent>& extent, std::size_t offset, std::size_t nbytes) {
+            if (offset + nbytes > extent->bytes() || offset + nbytes < offset)
+              throw std::out_of_range("the view leaves its extent");
+            return std::make_shared<View>(View{extent, extent->data() + offset, nbytes});
+          },
+          "offset"_a, "nbytes"_a, "A writable buffer over part of the extent; it keeps the extent alive.");
 }
 
 void bind_arena(py::module_& m) {
@@ -170,15 +206,20 @@ void bind_arena(py::module_& m) {
       .def_readonly("cycle", &Order::cycle)
       .def_readonly("cursor", &Order::cursor)
       .def_readonly("window", &Order::window)
-      .def_property_readonly("pages", [](const Order& order) {
-        const std::vector<std::int64_t> wide(order.pages.begin(), order.pages.end());
-        return py::bytes(reinterpret_cast<const char*>(wide.data()), wide.size() * sizeof(std::int64_t));
-      }, "Page numbers in order of first use, int64, as bytes.");
+      .def_property_readonly(
+          "pages",
+          [](const Order& order) {
+            const std::vector<std::int64_t> wide(order.pages.begin(), order.pages.end());
+            return py::bytes(reinterpret_cast<const char*>(wide.data()), wide.size() * sizeof(std::int64_t));
+          },
+          "Page numbers in order of first use, int64, as bytes.");
 
   using unlocked = py::call_guard<py::gil_scoped_release>;
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")
-      .def(py::init([](std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_dir, const std::string& direct_io) {
-             return std::make_shared<Arena>(make_host_vm(page_bytes, reserve_bytes, std::move(spill_dir), direct_io_of(direct_io)));
+      .def(py::init([](std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_dir,
+                       const std::string& direct_io) {
+             return std::make_shared<Arena>(
+                 make_host_vm(page_bytes, reserve_bytes, std::move(spill_dir), direct_io_of(direct_io)));
            }),
            py::kw_only(), "page_bytes"_a, "reserve_bytes"_a, "spill_dir"_a, "direct_io"_a = "auto")
       .def_property_readonly("base", [](const Arena& arena) { return reinterpret_cast<std::uintptr_t>(arena.base()); })
@@ -187,64 +228,95 @@ void bind_arena(py::module_& m) {
       .def_property_readonly("is_foreign", &Arena::is_foreign)
       .def_property("budget_pages", &Arena::budget_pages, &Arena::set_budget_pages)
       .def("allocate", &Arena::allocate, "nbytes"_a, "keep"_a = false, unlocked())
-      .def("owns", [](const Arena& arena, std::uintptr_t address, std::size_t nbytes) {
-        return arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes);
-      }, "address"_a, "nbytes"_a)
-      .def("write", [](Arena& arena, std::uintptr_t address, std::uintptr_t source, std::size_t nbytes) {
-        if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes)) throw std::out_of_range("not in the arena");
-        arena.write(pointer<std::byte>(address), pointer<const std::byte>(source), nbytes);
-      }, "address"_a, "source"_a, "nbytes"_a, unlocked())
-      .def("prefetch", [](Arena& arena, std::uintptr_t address, std::size_t nbytes) {
-        if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes)) throw std::out_of_range("not in the arena");
-        return arena.prefetch(pointer<std::byte>(address), nbytes);
-      }, "address"_a, "nbytes"_a, unlocked())
-      .def("evict", [](Arena& arena, std::uintptr_t address, std::size_t nbytes) {
-        if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes)) throw std::out_of_range("not in the arena");
-        return arena.evict(pointer<std::byte>(address), nbytes);
-      }, "address"_a, "nbytes"_a, unlocked())
-      .def("counters", [](const Arena& arena) {
-        py::dict dict;
-        arena.counters().each([&](const char* name, const char*, const char*, std::uint64_t value) { dict[name] = value; });
-        return dict;
-      })
+      .def(
+          "owns",
+          [](const Arena& arena, std::uintptr_t address, std::size_t nbytes) {
+            return arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes);
+          },
+          "address"_a, "nbytes"_a)
+      .def(
+          "write",
+          [](Arena& arena, std::uintptr_t address, std::uintptr_t source, std::size_t nbytes) {
+            if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes))
+              throw std::out_of_range("not in the arena");
+            arena.write(pointer<std::byte>(address), pointer<const std::byte>(source), nbytes);
+          },
+          "address"_a, "source"_a, "nbytes"_a, unlocked())
+      .def(
+          "prefetch",
+          [](Arena& arena, std::uintptr_t address, std::size_t nbytes) {
+            if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes))
+              throw std::out_of_range("not in the arena");
+            return arena.prefetch(pointer<std::byte>(address), nbytes);
+          },
+          "address"_a, "nbytes"_a, unlocked())
+      .def(
+          "evict",
+          [](Arena& arena, std::uintptr_t address, std::size_t nbytes) {
+            if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes))
+              throw std::out_of_range("not in the arena");
+            return arena.evict(pointer<std::byte>(address), nbytes);
+          },
+          "address"_a, "nbytes"_a, unlocked())
+      .def("counters",
+           [](const Arena& arena) {
+             py::dict dict;
+             arena.counters().each(
+                 [&](const char* name, const char*, const char*, std::uint64_t value) { dict[name] = value; });
+             return dict;
+           })
       .def("ledger", &ledger_dict)
-      .def("residency", [](Arena& arena) {
-        std::vector<Tier> tiers;
-        {
-          const py::gil_scoped_release release;
-          tiers = arena.tiers();
-        }
-        return py::bytes(reinterpret_cast<const char*>(tiers.data()), tiers.size());
-      }, "The tier of every page, one byte each: 0 fresh, 1 upper, 2 lower.")
-      .def("measure", [](Arena& arena) {
-        Measured measured;
-        {
-          const py::gil_scoped_release release;
-          measured = arena.measure();
-        }
-        return py::dict("upper_bytes"_a = measured.upper_bytes, "cache_bytes"_a = measured.cache_bytes);
-      })
-      .def("set_tracing", [](Arena& arena, bool on) { arena.trace().set(on); }, "on"_a, unlocked())
-      .def("take_trace", [](Arena& arena) {
-        Trace::Taken taken;
-        {
-          const py::gil_scoped_release release;
-          taken = arena.trace().take();
-        }
-        const char* bytes = reinterpret_cast<const char*>(taken.events.data());
-        return py::make_tuple(py::bytes(bytes, taken.events.size() * sizeof(TraceEvent)), taken.lost);
-      }, "Recorded events, packed as TraceEvent of trace.h, and how many found no room since the trace began.")
+      .def(
+          "residency",
+          [](Arena& arena) {
+            std::vector<Tier> tiers;
+            {
+              const py::gil_scoped_release release;
+              tiers = arena.tiers();
+            }
+            return py::bytes(reinterpret_cast<const char*>(tiers.data()), tiers.size());
+          },
+          "The tier of every page, one byte each: 0 fresh, 1 upper, 2 lower.")
+      .def("measure",
+           [](Arena& arena) {
+             Measured measured;
+             {
+               const py::gil_scoped_release release;
+               measured = arena.measure();
+             }
+             return py::dict("upper_bytes"_a = measured.upper_bytes, "cache_bytes"_a = measured.cache_bytes);
+           })
+      .def(
+          "set_tracing", [](Arena& arena, bool on) { arena.trace().set(on); }, "on"_a, unlocked())
+      .def(
+          "take_trace",
+          [](Arena& arena) {
+            Trace::Taken taken;
+            {
+              const py::gil_scoped_release release;
+              taken = arena.trace().take();
+            }
+            const char* bytes = reinterpret_cast<const char*>(taken.events.data());
+            return py::make_tuple(py::bytes(bytes, taken.events.size() * sizeof(TraceEvent)), taken.lost);
+          },
+          "Recorded events, packed as TraceEvent of trace.h, and how many found no room since the trace began.")
       .def("is_valid", &Arena::is_valid, unlocked())
-      .def("wait", [](Arena& arena, std::uint64_t seen, double timeout_s) {
-        return arena.wait(seen, std::chrono::nanoseconds(static_cast<std::int64_t>(timeout_s * 1e9)));
-      }, "seen"_a, "timeout_s"_a, unlocked())
+      .def(
+          "wait",
+          [](Arena& arena, std::uint64_t seen, double timeout_s) {
+            return arena.wait(seen, std::chrono::nanoseconds(static_cast<std::int64_t>(timeout_s * 1e9)));
+          },
+          "seen"_a, "timeout_s"_a, unlocked())
       .def("order", &Arena::order, unlocked())
-      .def("submit", [](Arena& arena, std::uint64_t generation, std::uint64_t cycle, const py::buffer& kind, const py::buffer& page,
-                        const py::buffer& after, const py::buffer& reason) {
-        const std::vector<Move> moves = moves_of(kind, page, after, reason);
-        const py::gil_scoped_release release;
-        return arena.submit(generation, cycle, moves);
-      }, "generation"_a, "cycle"_a, "kind"_a, "page"_a, "after"_a, "reason"_a)
+      .def(
+          "submit",
+          [](Arena& arena, std::uint64_t generation, std::uint64_t cycle, const py::buffer& kind,
+             const py::buffer& page, const py::buffer& after, const py::buffer& reason) {
+            const std::vector<Move> moves = moves_of(kind, page, after, reason);
+            const py::gil_scoped_release release;
+            return arena.submit(generation, cycle, moves);
+          },
+          "generation"_a, "cycle"_a, "kind"_a, "page"_a, "after"_a, "reason"_a)
       .def("notify", &Arena::notify, unlocked())
       .def("attach", &Arena::attach, unlocked())
       .def("detach", &Arena::detach, unlocked())
@@ -254,7 +326,9 @@ void bind_arena(py::module_& m) {
 // (name, unit, meaning) of every counter.
 py::list counter_table() {
   py::list table;
-  Counters{}.each([&](const char* name, const char* unit, const char* meaning, std::uint64_t) { table.append(py::make_tuple(name, unit, meaning)); });
+  Counters{}.each([&](const char* name, const char* unit, const char* meaning, std::uint64_t) {
+    table.append(py::make_tuple(name, unit, meaning));
+  });
   return table;
 }
 

@@ -1,5 +1,6 @@
-// Blocks of 256 elements to and from float32, for the kernels of one instruction set: part of step_kernels.cpp, which says what
-// may stand here. Loops are functions of their own with plain `restrict` arguments, or the compiler does not vectorise them.
+// Blocks of 256 elements to and from float32, for the kernels of one instruction set: part of step_kernels.cpp, which
+// says what may stand here. Loops are functions of their own with plain `restrict` arguments, or the compiler does not
+// vectorise them.
 #pragma once
 
 #include <cstdint>
@@ -83,8 +84,8 @@ template <bool is_signed>
 constexpr std::uint8_t kZeroCode = is_signed ? 127 : 0;
 
 #if !defined(PAGEDOPT_LOOKUP)
-// Not `restrict`, so that the loads stay plain: a gather is no faster here, and ten times slower on processors mended against
-// gather data sampling.
+// Not `restrict`, so that the loads stay plain: a gather is no faster here, and ten times slower on processors mended
+// against gather data sampling.
 template <bool is_signed>
 __attribute__((noinline)) void decode_whole(const std::uint8_t* codes, float absmax, float* to) {
   const float* value = code_map_of<is_signed>().value;
@@ -105,7 +106,8 @@ PAGEDOPT_HD void decode_block(const std::uint8_t* codes, int n, float absmax, fl
 
 // Encodes but for what is in doubt; returns whether anything is.
 template <bool is_signed>
-__attribute__((noinline)) bool encode_lines(Encoder encoder, const float* __restrict x, std::uint8_t* __restrict codes) {
+__attribute__((noinline)) bool encode_lines(Encoder encoder, const float* __restrict x,
+                                            std::uint8_t* __restrict codes) {
   alignas(64) std::int32_t wide[kBlockElements];  // narrowed in a loop of its own: compilers would narrow each operand
   std::uint32_t edge = bits_of(1.0f), joint = ~0u;  // least distances, as bits, which compilers reduce in any order
   for (int i = 0; i < kBlockElements; ++i) {
@@ -121,7 +123,8 @@ __attribute__((noinline)) bool encode_lines(Encoder encoder, const float* __rest
 
 // Twice the doubt, because the codes may come from another way of computing the level.
 template <bool is_signed>
-__attribute__((noinline)) void settle_block(Encoder encoder, const float* __restrict x, float absmax, std::uint8_t* __restrict codes) {
+__attribute__((noinline)) void settle_block(Encoder encoder, const float* __restrict x, float absmax,
+                                            std::uint8_t* __restrict codes) {
   std::uint8_t doubtful[kBlockElements];
   for (int i = 0; i < kBlockElements; ++i) {
     const Encoded encoded = encode<is_signed>(encoder, x[i]);
@@ -135,7 +138,8 @@ template <bool is_signed>
 PAGEDOPT_HD void encode_whole(const float* x, float absmax, std::uint8_t* codes) {
 #if defined(PAGEDOPT_LOOKUP)
   if (absmax <= kLargeAbsmax) {
-    if (encode_segments<is_signed>(x, absmax, codes)) settle_block<is_signed>(encoder_for<is_signed>(absmax), x, absmax, codes);
+    if (encode_segments<is_signed>(x, absmax, codes))
+      settle_block<is_signed>(encoder_for<is_signed>(absmax), x, absmax, codes);
     return;
   }
 #endif

@@ -1,8 +1,8 @@
-// How a number is stored: float32, bfloat16, float16, and the 256 codes of the dynamic 8-bit map. Host and device compile the
-// same text and round alike.
+// How a number is stored: float32, bfloat16, float16, and the 256 codes of the dynamic 8-bit map. Host and device
+// compile the same text and round alike.
 //
-// The map (bitsandbytes-compatible): seven decades i = 0..6 at scale 10^(i-6); each splits [0.1, 1] into equal cells, 2^i of
-// them (signed) or 2^(i+1) (unsigned), and holds their means; then 0 and 1, and the negatives of all but 1. With
+// The map (bitsandbytes-compatible): seven decades i = 0..6 at scale 10^(i-6); each splits [0.1, 1] into equal cells,
+// 2^i of them (signed) or 2^(i+1) (unsigned), and holds their means; then 0 and 1, and the negatives of all but 1. With
 // n = the rank of a magnitude (0 for zero; unsigned: 1 for zero), code = 127 + n or 127 - n (signed), n - 1 (unsigned).
 //
 // Encoding is arithmetic. The edges of the cells of decade i are at whole numbers of the line
@@ -79,8 +79,8 @@ struct Lines {
   double slope[kDecades], offset[kDecades];
 };
 
-// level_i. Decade 0 of the signed map has a single cell, so its line is free to pass through 1.2, the joint's level, at the
-// midpoint between zero and the first value.
+// level_i. Decade 0 of the signed map has a single cell, so its line is free to pass through 1.2, the joint's level, at
+// the midpoint between zero and the first value.
 constexpr Lines make_lines(bool is_signed) {
   constexpr double kPower[kDecades] = {1e7, 1e6, 1e5, 1e4, 1e3, 1e2, 1e1};
   Lines lines{};
@@ -134,13 +134,14 @@ PAGEDOPT_HD Encoder encoder_for(float absmax) {
 
 struct Encoded {
   int code;
-  // How near to an edge between two codes the level is: to a whole number, and above a joint, in units of the last place. From
-  // kDoubt down, only `settle` knows the nearest value.
+  // How near to an edge between two codes the level is: to a whole number, and above a joint, in units of the last
+  // place. From kDoubt down, only `settle` knows the nearest value.
   float edge_distance;
   std::uint32_t joint_distance;
 };
 
-// Four units in the last place of the largest levels: the slope's, the product's and the sum's rounding, and the map's own.
+// Four units in the last place of the largest levels: the slope's, the product's and the sum's rounding, and the map's
+// own.
 inline constexpr float kDoubt = 0x1p-14f;
 inline constexpr std::uint32_t kJointDoubt = 32;
 
@@ -162,8 +163,9 @@ PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
 
 // ---- encoding by table, for targets that can look up a few values in registers ----
 
-// y = |x| / absmax lies in one of at most 16 segments: zero, the decades (split where v > 0 is held up to code 1), one. In each,
-// rank (signed) or code (unsigned) = floor(min(slope y + offset, cap)). A binade of y has the end of at most one segment inside.
+// y = |x| / absmax lies in one of at most 16 segments: zero, the decades (split where v > 0 is held up to code 1), one.
+// In each, rank (signed) or code (unsigned) = floor(min(slope y + offset, cap)). A binade of y has the end of at most
+// one segment inside.
 struct Segments {
   float slope[16], offset[16], cap[16];
   double end[16];       // y from which the next segment holds
@@ -181,7 +183,9 @@ constexpr Segments make_segments(bool is_signed) {
     s.cap[count] = static_cast<float>(cap);
     s.end[count++] = end;
   };
-  const auto midpoint = [&](int n) { return 0.5 * (static_cast<double>(value[n]) + static_cast<double>(value[n + 1])); };
+  const auto midpoint = [&](int n) {
+    return 0.5 * (static_cast<double>(value[n]) + static_cast<double>(value[n + 1]));
+  };
   const int single = is_signed ? 2 : 3, all = is_signed ? 128 : 255;  // codes below `single` have segments of their own
   for (int n = 0; n < single; ++n) add(0.0, n + 0.5, n + 0.5, n > 0 || is_signed ? midpoint(n) : 1e-250);
   for (int decade = 1, first = single; decade < kDecades; ++decade) {

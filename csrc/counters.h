@@ -1,4 +1,5 @@
-// Every counter of an arena, once: name, unit and meaning. Struct, Python dict, snapshot and monitor derive from this table.
+// Every counter of an arena, once: name, unit and meaning. Struct, Python dict, snapshot and monitor derive from this
+// table.
 #pragma once
 
 #include <atomic>

@@ -1,4 +1,5 @@
-// Exceptions of the core: the call, where, the size it was for and what the system said. The core never exits or aborts.
+// Exceptions of the core: the call, where, the size it was for and what the system said. The core never exits or
+// aborts.
 #pragma once
 
 #include <cerrno>
@@ -35,4 +36,5 @@ class ForkError : public std::runtime_error {
 }  // namespace pagedopt
 
 // Raises VmError with the errno of the moment.
-#define PAGEDOPT_THROW_VM(call, bytes, detail) ::pagedopt::throw_vm_error(call, __FILE_NAME__, __LINE__, bytes, errno, detail)
+#define PAGEDOPT_THROW_VM(call, bytes, detail) \
+  ::pagedopt::throw_vm_error(call, __FILE_NAME__, __LINE__, bytes, errno, detail)

@@ -1,5 +1,6 @@
-// The 8-bit codec with its tables in registers, for instruction sets that look up 16 and 32 floats at once (AVX-512): what compilers
-// do not find. Part of step_kernels.cpp. The same codes and values as blocks.h computes elsewhere, to the bit.
+// The 8-bit codec with its tables in registers, for instruction sets that look up 16 and 32 floats at once (AVX-512):
+// what compilers do not find. Part of step_kernels.cpp. The same codes and values as blocks.h computes elsewhere, to
+// the bit.
 #pragma once
 
 #if defined(__AVX512F__) && !defined(__clang__)
@@ -35,7 +36,8 @@ struct Lookup {
 
   PAGEDOPT_HD explicit Lookup(const float* value) { std::memcpy(part, value, sizeof part); }
 
-  // value[index] for 0 <= index < 16 * tables: pairs of parts by the low five bits, then the higher bits choose among pairs.
+  // value[index] for 0 <= index < 16 * tables: pairs of parts by the low five bits, then the higher bits choose among
+  // pairs.
   PAGEDOPT_HD Floats operator()(Ints index) const {
     Floats found[tables / 2];
     for (int i = 0; i < tables / 2; ++i) found[i] = __builtin_shuffle(part[2 * i], part[2 * i + 1], index);
@@ -78,7 +80,8 @@ constexpr float kLargeAbsmax = 0x1p96f;
 
 // Encodes but for what is in doubt; returns whether anything is. Ends of segments are compared exactly, as integers.
 template <bool is_signed>
-__attribute__((noinline)) bool encode_segments(const float* __restrict x, float absmax, std::uint8_t* __restrict codes) {
+__attribute__((noinline)) bool encode_segments(const float* __restrict x, float absmax,
+                                               std::uint8_t* __restrict codes) {
   const Segments& s = is_signed ? kSignedSegments : kUnsignedSegments;
   alignas(64) float ends[kWide];
   for (int i = 0; i < kWide; ++i) ends[i] = round_up(s.end[i] * static_cast<double>(absmax));
@@ -90,10 +93,12 @@ __attribute__((noinline)) bool encode_segments(const float* __restrict x, float 
   Ints edge = Ints{} + static_cast<std::int32_t>(bits_of(1.0f));
   for (int i = 0; i < kBlockElements; i += kWide) {
     const Ints bits = load_vector<Ints>(x + i), size = is_signed ? bits & 0x7fffffff : bits;
-    const Ints y = most(reinterpret_cast<Ints>(reinterpret_cast<Floats>(size) * inverse), Ints{} + static_cast<std::int32_t>(bits_of(0x1p-30f)));
+    const Ints y = most(reinterpret_cast<Ints>(reinterpret_cast<Floats>(size) * inverse),
+                        Ints{} + static_cast<std::int32_t>(bits_of(0x1p-30f)));
     Ints segment = __builtin_shuffle(at_low, at_high, y >> 23);
     segment = size >= __builtin_shuffle(end, segment) ? segment + 1 : segment;
-    const Floats line = reinterpret_cast<Floats>(y) * __builtin_shuffle(slope, segment) + __builtin_shuffle(offset, segment);
+    const Floats line =
+        reinterpret_cast<Floats>(y) * __builtin_shuffle(slope, segment) + __builtin_shuffle(offset, segment);
     const Floats level = reinterpret_cast<Floats>(least(reinterpret_cast<Ints>(line), __builtin_shuffle(cap, segment)));
     Ints code = __builtin_convertvector(level, Ints);
     if (is_signed) {  // there is no -1

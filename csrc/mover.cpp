@@ -214,7 +214,8 @@ bool Mover::move_down(PageIndex page, Reason reason) {
     }
   }
   evict_content(page, content);
-  if (content != PageTable::Content::dirty) span.is(TraceKind::drop, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
+  if (content != PageTable::Content::dirty)
+    span.is(TraceKind::drop, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
   if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
   if (content != PageTable::Content::zeros) count_eviction(reason);
   return true;

@@ -37,7 +37,10 @@ class Mover {
   void submit(std::uint64_t cycle, const std::vector<Move>& moves);  // replaces what is queued
   void cancel();                                                     // forgets what is queued
   void demand(PageIndex page);  // compute waits for this wanted page; saying so twice does no harm
-  void set_budget(std::optional<std::uint64_t> pages) { budget_pages_ = pages; sync_.work.notify_all(); }
+  void set_budget(std::optional<std::uint64_t> pages) {
+    budget_pages_ = pages;
+    sync_.work.notify_all();
+  }
   std::optional<std::uint64_t> budget() const { return budget_pages_; }
   bool has_room() const { return !budget_pages_ || pages_.upper() < static_cast<std::int64_t>(*budget_pages_); }
   bool is_idle() const { return running_ == 0; }
@@ -74,7 +77,7 @@ class Mover {
   std::uint64_t cycle_ = 0;  // that the queued moves are for
   std::deque<Move> up_;
   std::deque<Move> down_;
-  std::deque<Move> postponed_;  // evictions that were due, of pages the step will use once more
+  std::deque<Move> postponed_;      // evictions that were due, of pages the step will use once more
   std::deque<PageIndex> demanded_;  // pages compute waits for
   std::optional<std::uint64_t> budget_pages_;
   int running_ = 0;  // moves under way

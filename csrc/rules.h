@@ -1,5 +1,6 @@
-// Update rules, once each, for one element, in the notation of their papers. Host and device compile the same text; with
-// contraction off (-ffp-contract=off) every target rounds alike. Scalars equal for all elements are made on the host, in double.
+// Update rules, once each, for one element, in the notation of their papers. Host and device compile the same text;
+// with contraction off (-ffp-contract=off) every target rounds alike. Scalars equal for all elements are made on the
+// host, in double.
 #pragma once
 
 #include <cmath>

@@ -90,7 +90,8 @@ struct Progress {
 
 class Step {
  public:
-  Step(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks, double grad_scale, Gate* gate)
+  Step(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks, double grad_scale,
+       Gate* gate)
       : rows_(rows), hypers_(hypers), tasks_(tasks), grad_scale_(grad_scale), gate_(gate), progress_(rows.size()) {
     count_tasks();
     check_rows();
@@ -126,7 +127,8 @@ void Step::count_tasks() {
   bool any_pass = false;
   for (std::size_t i = 0; i < tasks_.size(); ++i) {
     const Task& task = tasks_[i];
-    if (task.row >= rows_.size()) throw std::invalid_argument("a task is for row " + std::to_string(task.row) + ", which is not there");
+    if (task.row >= rows_.size())
+      throw std::invalid_argument("a task is for row " + std::to_string(task.row) + ", which is not there");
     Progress& progress = progress_[task.row];
     if (progress.task_count++ == 0) progress.first_task = i;
     progress.left[index_of(task.pass)].fetch_add(1, std::memory_order_relaxed);
@@ -170,8 +172,8 @@ void Step::take(std::size_t index, unsigned worker, ScalarCache& cache) {
   finish(tasks_[index]);
 }
 
-// Returns whether the passes that this task builds on are complete; not so when the step was stopped. All their tasks have been
-// handed out, so somebody works on them.
+// Returns whether the passes that this task builds on are complete; not so when the step was stopped. All their tasks
+// have been handed out, so somebody works on them.
 bool Step::await(std::size_t index, unsigned worker) {
   const Task& task = tasks_[index];
   const Progress& progress = progress_[task.row];
@@ -206,7 +208,8 @@ Piece piece_of(const Row& row, const Task& task, const Hyper& hyper) {
 
 AdamScalars Step::scalars_of(const Row& row, const Progress& progress, ScalarCache& cache) const {
   const double t = static_cast<double>(*row.step) + 1.0;
-  if (cache.group != row.group || cache.t != t) cache = {row.group, t, adam_scalars(hypers_[row.group], t, grad_scale_)};
+  if (cache.group != row.group || cache.t != t)
+    cache = {row.group, t, adam_scalars(hypers_[row.group], t, grad_scale_)};
   AdamScalars scalars = cache.scalars;
   scalars.grad_scale = static_cast<float>(scalars.grad_scale * progress.clip);
   scalars.rate = static_cast<float>(scalars.rate * progress.limit);
@@ -250,14 +253,17 @@ void Step::combine(const Row& row, Progress& progress, Pass pass) {
     sum.grad_square += partials_[i].grad_square;
     sum.move_square += partials_[i].move_square;
     sum.param_square += partials_[i].param_square;
-    for (int slot = 0; slot < kSlots; ++slot) progress.absmax[slot] = std::max(progress.absmax[slot], partials_[i].absmax[slot]);
+    for (int slot = 0; slot < kSlots; ++slot)
+      progress.absmax[slot] = std::max(progress.absmax[slot], partials_[i].absmax[slot]);
   }
   const Hyper& hyper = hypers_[row.group];
   if (pass == Pass::gradient_norm) {
     const double norm = std::sqrt(sum.grad_square) * std::abs(grad_scale_);
-    progress.clip = clip_scale(row.gnorm_history, norm, static_cast<double>(*row.step) + 1.0, hyper.percentile_clipping);
+    progress.clip =
+        clip_scale(row.gnorm_history, norm, static_cast<double>(*row.step) + 1.0, hyper.percentile_clipping);
   } else if (hyper.max_unorm > 0.0) {
-    const double unorm = std::sqrt(sum.move_square) / std::abs(hyper.lr), most = hyper.max_unorm * std::sqrt(sum.param_square);
+    const double unorm = std::sqrt(sum.move_square) / std::abs(hyper.lr),
+                 most = hyper.max_unorm * std::sqrt(sum.param_square);
     if (unorm > most) progress.limit = most / unorm;
   }
 }
@@ -306,13 +312,14 @@ std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {
     if (!is_8bit(row)) continue;
     float* const absmax = row.absmax[slot];
     const std::int64_t last = row.codec == Codec::blockwise8 ? blocks(task.last) : 1;
-    out[count++] = {reinterpret_cast<std::byte*>(absmax + first_absmax(row, task.first)), reinterpret_cast<std::byte*>(absmax + last)};
+    out[count++] = {reinterpret_cast<std::byte*>(absmax + first_absmax(row, task.first)),
+                    reinterpret_cast<std::byte*>(absmax + last)};
   }
   return count;
 }
 
-void step_host(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks, double grad_scale,
-               unsigned threads, Workers& workers, Gate* gate) {
+void step_host(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks,
+               double grad_scale, unsigned threads, Workers& workers, Gate* gate) {
   Step step(rows, hypers, tasks, grad_scale, gate);
   const unsigned hired = useful_threads(rows, threads);
   for (unsigned worker = hired; gate && worker < threads; ++worker) gate->idle(worker);
@@ -331,11 +338,13 @@ double clip_scale(float* history, double norm, double t, int percentile) {
   return recorded > *clip ? *clip / norm : 1.0;
 }
 
-void encode(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed, std::int64_t block) {
+void encode(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed,
+            std::int64_t block) {
   kernels().encode(from, numel, codes, absmax, is_signed, block);
 }
 
-void decode(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed, std::int64_t block) {
+void decode(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed,
+            std::int64_t block) {
   kernels().decode(codes, absmax, numel, to, is_signed, block);
 }
 

@@ -1,8 +1,8 @@
-// The kernels of one instruction set: loops over blocks of 256 elements in small arrays that the compiler vectorises. One
-// source for all of them; -ffp-contract=off and the fixed order of every sum make the results equal to the bit.
+// The kernels of one instruction set: loops over blocks of 256 elements in small arrays that the compiler vectorises.
+// One source for all of them; -ffp-contract=off and the fixed order of every sum make the results equal to the bit.
 //
-// Nothing here may be shared by the linker with another instruction set: all is in an unnamed namespace or always inlined, and
-// no function of the standard library is called but memcpy and memset.
+// Nothing here may be shared by the linker with another instruction set: all is in an unnamed namespace or always
+// inlined, and no function of the standard library is called but memcpy and memset.
 #include "step_kernels.h"
 
 #include <cfloat>
@@ -25,8 +25,8 @@ struct Block {
 
 // ---- the rule over a run of elements ----
 
-// skip: elements with a zero gradient stay as they are. guard: an element whose v' is not finite keeps its parameter and its
-// moments become zero (a non-finite gradient makes v' so).
+// skip: elements with a zero gradient stay as they are. guard: an element whose v' is not finite keeps its parameter
+// and its moments become zero (a non-finite gradient makes v' so).
 template <bool decay, bool amsgrad, bool skip, bool guard>
 PAGEDOPT_HD void adam_run(const AdamScalars& s, std::int64_t n, float* __restrict p, const float* __restrict g,
                           float* __restrict m, float* __restrict v, float* __restrict vmax) {
@@ -129,7 +129,8 @@ void update_blocks(const Piece& piece, AdamBlock adam_block) {
     if (piece.skip_zeros && piece.codec != Codec::tensorwise8 && all_zero(at.g)) return;
     if (params_in_place) at.p = static_cast<float*>(piece.param) + first;
     if (!params_in_place) load(piece.param, first, n, piece.dtype, block.p);
-    for (int slot = 0; slots_in_place && slot < slots_of(piece); ++slot) at.slot[slot] = static_cast<float*>(piece.slot[slot]) + first;
+    for (int slot = 0; slots_in_place && slot < slots_of(piece); ++slot)
+      at.slot[slot] = static_cast<float*>(piece.slot[slot]) + first;
     if (!slots_in_place) load_slots(piece, first, n, block);
     adam_block(piece.scalars, at);
     if (!params_in_place) store(block.p, first, n, piece.dtype, piece.param);
@@ -149,9 +150,7 @@ template <class Visit>
 PAGEDOPT_HD void with_flags(const Piece& piece, Visit visit) {
   const auto flag = [](bool on, auto next) { on ? next(std::true_type{}) : next(std::false_type{}); };
   flag(piece.scalars.coupled_decay != 0.0f, [&](auto decay) {
-    flag(piece.amsgrad, [&](auto amsgrad) {
-      flag(piece.skip_zeros, [&](auto skip) { visit(decay, amsgrad, skip); });
-    });
+    flag(piece.amsgrad, [&](auto amsgrad) { flag(piece.skip_zeros, [&](auto skip) { visit(decay, amsgrad, skip); }); });
   });
 }
 
@@ -240,10 +239,12 @@ void encode_run(const float* from, std::int64_t numel, std::uint8_t* codes, floa
   absmax = most;
 }
 
-void encode_all(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed, std::int64_t block) {
+void encode_all(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed,
+                std::int64_t block) {
   for (std::int64_t first = 0; first < numel; first += block, ++absmax) {
     const std::int64_t n = numel - first < block ? numel - first : block;
-    is_signed ? encode_run<true>(from + first, n, codes + first, *absmax) : encode_run<false>(from + first, n, codes + first, *absmax);
+    is_signed ? encode_run<true>(from + first, n, codes + first, *absmax)
+              : encode_run<false>(from + first, n, codes + first, *absmax);
   }
 }
 
@@ -256,10 +257,12 @@ void decode_run(const std::uint8_t* codes, std::int64_t numel, float absmax, flo
   });
 }
 
-void decode_all(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed, std::int64_t block) {
+void decode_all(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed,
+                std::int64_t block) {
   for (std::int64_t first = 0; first < numel; first += block, ++absmax) {
     const std::int64_t n = numel - first < block ? numel - first : block;
-    is_signed ? decode_run<true>(codes + first, n, *absmax, to + first) : decode_run<false>(codes + first, n, *absmax, to + first);
+    is_signed ? decode_run<true>(codes + first, n, *absmax, to + first)
+              : decode_run<false>(codes + first, n, *absmax, to + first);
   }
 }
 

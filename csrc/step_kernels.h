@@ -12,8 +12,8 @@ struct Piece {
   void* param;
   const void* grad;
   void* slot[kSlots];
-  float* absmax[kSlots];            // blockwise8: of the first block; tensorwise8: the tensor's, of the step before
-  float new_absmax[kSlots];         // tensorwise8, update: the tensor's, of this step
+  float* absmax[kSlots];     // blockwise8: of the first block; tensorwise8: the tensor's, of the step before
+  float new_absmax[kSlots];  // tensorwise8, update: the tensor's, of this step
   std::int64_t numel;
   Dtype dtype;
   Codec codec;
@@ -23,8 +23,8 @@ struct Piece {
 
 // What the tasks of a pass find out, to be combined in task order.
 struct Partial {
-  double grad_square = 0.0;   // sum of squares of the gradient as it is stored
-  double move_square = 0.0;   // of adam_move
+  double grad_square = 0.0;  // sum of squares of the gradient as it is stored
+  double move_square = 0.0;  // of adam_move
   double param_square = 0.0;
   float absmax[kSlots] = {};  // largest magnitudes of the new moments
 };
@@ -34,8 +34,10 @@ struct Kernels {
   Partial (*gradient_norm)(const Piece& piece);
   Partial (*measure)(const Piece& piece);
   void (*update)(const Piece& piece);
-  void (*encode)(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed, std::int64_t block);
-  void (*decode)(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed, std::int64_t block);
+  void (*encode)(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed,
+                 std::int64_t block);
+  void (*decode)(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed,
+                 std::int64_t block);
 };
 
 namespace portable {

@@ -114,9 +114,7 @@ void Sweep::leave(std::size_t task, unsigned) noexcept {
   for (std::uint64_t i = task_pages_begin_[task]; i < task_pages_begin_[task + 1]; ++i) arena_->unpin(task_pages_[i]);
 }
 
-void Sweep::idle(unsigned worker) noexcept {
-  reach(std::numeric_limits<std::uint64_t>::max(), worker);
-}
+void Sweep::idle(unsigned worker) noexcept { reach(std::numeric_limits<std::uint64_t>::max(), worker); }
 
 std::uint64_t Sweep::first_unfinished() const noexcept {
   std::uint64_t first = std::numeric_limits<std::uint64_t>::max();

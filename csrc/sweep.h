@@ -1,5 +1,6 @@
 // A sweep: the tasks of one optimizer step and, with an arena, the pages each task needs. It is the step's gate: a task
-// enters once its pages are pinned. The order of pages in a sweep, and how far the step is in it, is what a policy plans by.
+// enters once its pages are pinned. The order of pages in a sweep, and how far the step is in it, is what a policy
+// plans by.
 #pragma once
 
 #include <atomic>
@@ -62,10 +63,10 @@ class Sweep final : public Gate {
   std::vector<std::uint64_t> task_pages_begin_;  // task -> index into task_pages_; tasks_.size() + 1 entries
   std::vector<PageIndex> task_pages_;
   std::vector<PageIndex> order_;
-  std::vector<std::uint64_t> first_task_;  // that uses order_[index]; ascending
-  std::vector<std::uint64_t> past_task_;   // after which the step is past order_[index]
+  std::vector<std::uint64_t> first_task_;                    // that uses order_[index]; ascending
+  std::vector<std::uint64_t> past_task_;                     // after which the step is past order_[index]
   std::unordered_map<PageIndex, std::uint64_t> used_again_;  // pages used after that: their last task
-  std::vector<Progress> progress_;  // the task each worker is at
+  std::vector<Progress> progress_;                           // the task each worker is at
   unsigned workers_ = 0;
   std::uint64_t window_ = 1;
 };

@@ -12,7 +12,8 @@ inline constexpr std::size_t kSlotAlignmentBytes = 256;  // of every extent and 
 
 using PageIndex = std::uint32_t;  // number of a page in its arena: 2^32 pages of 2 MiB are 8 PiB
 
-// Where a page is, as policies and the monitor see it. `fresh` has no content yet (it reads as zeros) and costs nothing.
+// Where a page is, as policies and the monitor see it. `fresh` has no content yet (it reads as zeros) and costs
+// nothing.
 enum class Tier : std::uint8_t { fresh = 0, upper = 1, lower = 2 };
 
 enum class MoveKind : std::uint8_t { prefetch = 0, evict = 1 };

@@ -65,6 +65,7 @@ enum class DirectIo { automatic, on, off };
 // RAM over disk (Linux). Resident pages are private anonymous (huge) pages; lower ones map their place in an unlinked
 // spill file in `spill_directory`, made at the first eviction. `reserve_bytes` is address space, not memory; less is
 // taken where the process's address-space limit forbids it.
-std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory, DirectIo);
+std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
+                                 DirectIo);
 
 }  // namespace pagedopt

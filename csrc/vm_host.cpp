@@ -111,7 +111,8 @@ class SpillFile {
   int open_and_unlink() {
     std::string path = directory_ + "/pagedopt-spill-XXXXXX";
     const int fd = ::mkostemp(path.data(), O_CLOEXEC);
-    if (fd < 0) PAGEDOPT_THROW_VM("open", 0, "no file can be made in " + directory_ + ": set spill_dir to a writable directory");
+    if (fd < 0)
+      PAGEDOPT_THROW_VM("open", 0, "no file can be made in " + directory_ + ": set spill_dir to a writable directory");
     ::unlink(path.c_str());
     return fd;
   }
@@ -124,15 +125,17 @@ class SpillFile {
       const int code = errno;
       ::close(fd);
       errno = code;
-      PAGEDOPT_THROW_VM("open", 0, "the file system of " + directory_ + " refuses O_DIRECT: set direct_io to auto or off");
+      PAGEDOPT_THROW_VM("open", 0,
+                        "the file system of " + directory_ + " refuses O_DIRECT: set direct_io to auto or off");
     }
     return fd;
   }
 
   std::string full_disk_advice() const {
-    struct statvfs disk {};
+    struct statvfs disk{};
     std::string text = "the spill file in " + directory_ + " holds " + mib(bytes());
-    if (::statvfs(directory_.c_str(), &disk) == 0) text += ", " + mib(disk.f_bavail * disk.f_frsize) + " are free there";
+    if (::statvfs(directory_.c_str(), &disk) == 0)
+      text += ", " + mib(disk.f_bavail * disk.f_frsize) + " are free there";
     return text + ". Free space, set spill_dir to a larger disk, or raise the budget";
   }
 
@@ -148,14 +151,17 @@ std::byte* reserve_range(std::size_t& bytes) {
   for (;; bytes /= 2) {
     void* range = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (range != MAP_FAILED) return static_cast<std::byte*>(range);
-    if (bytes <= (std::size_t{64} << 20)) PAGEDOPT_THROW_VM("mmap", bytes, "no address space for the optimizer state (ulimit -v?)");
+    if (bytes <= (std::size_t{64} << 20))
+      PAGEDOPT_THROW_VM("mmap", bytes, "no address space for the optimizer state (ulimit -v?)");
   }
 }
 
 class HostVm final : public Vm {
  public:
   HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct)
-      : page_bytes_(page_bytes), alignment_(std::max(page_bytes, kHugePageBytes)), spill_(std::move(directory), direct) {
+      : page_bytes_(page_bytes),
+        alignment_(std::max(page_bytes, kHugePageBytes)),
+        spill_(std::move(directory), direct) {
     reserved_ = round_up(reserve_bytes, alignment_) + alignment_;
     range_ = reserve_range(reserved_);
     const auto address = reinterpret_cast<std::uintptr_t>(range_);
@@ -183,7 +189,8 @@ class HostVm final : public Vm {
     try {
       spill_.read(staging, page_bytes_, offset(page));
       if (::mremap(staging, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED)
-        PAGEDOPT_THROW_VM("mremap", page_bytes_, "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
+        PAGEDOPT_THROW_VM("mremap", page_bytes_,
+                          "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
     } catch (...) {
       ::munmap(staging, page_bytes_);
       throw;
@@ -203,8 +210,8 @@ class HostVm final : public Vm {
   }
 
   void discard(PageIndex page) override {
-    if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1,
-               0) == MAP_FAILED)
+    if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
+               -1, 0) == MAP_FAILED)
       PAGEDOPT_THROW_VM("mmap", page_bytes_, "vm.max_map_count may be too small: raise it or page_bytes");
     advise(at(page), page_bytes_);
     if (spilled_[page].exchange(false)) spill_.release(offset(page), page_bytes_);
@@ -255,7 +262,8 @@ class HostVm final : public Vm {
   void map_file(PageIndex page) {
     if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, spill_.mapping(), offset(page)) ==
         MAP_FAILED)
-      PAGEDOPT_THROW_VM("mmap", page_bytes_, "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
+      PAGEDOPT_THROW_VM("mmap", page_bytes_,
+                        "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
     (void)::madvise(at(page), page_bytes_, MADV_DONTFORK);
   }
 
@@ -280,7 +288,8 @@ class HostVm final : public Vm {
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
                                  DirectIo direct) {
   if (page_bytes < kOsPageBytes || (page_bytes & (page_bytes - 1)) != 0)
-    throw std::invalid_argument("page_bytes must be a power of two of at least 4096, got " + std::to_string(page_bytes));
+    throw std::invalid_argument("page_bytes must be a power of two of at least 4096, got " +
+                                std::to_string(page_bytes));
   return std::make_unique<HostVm>(page_bytes, reserve_bytes, std::move(spill_directory), direct);
 }
 

@@ -55,7 +55,8 @@ class Workers::Crew {
   }
 
  private:
-  static void attempt(const std::function<void(unsigned)>& work, unsigned worker, std::vector<std::exception_ptr>& errors) {
+  static void attempt(const std::function<void(unsigned)>& work, unsigned worker,
+                      std::vector<std::exception_ptr>& errors) {
     try {
       work(worker);
     } catch (...) {
@@ -123,7 +124,8 @@ Workers::~Workers() {
 Workers::Crew& Workers::crew() {
   Crew* current = crew_.load(std::memory_order_acquire);
   if (current->ours()) return *current;
-  auto fresh = std::make_unique<Crew>();  // the parent's crew is left as it is: its locks may be held by threads that are not here
+  auto fresh = std::make_unique<Crew>();  // the parent's crew is left as it is: its locks may be held by threads that
+                                          // are not here
   if (crew_.compare_exchange_strong(current, fresh.get())) return *fresh.release();
   return *current;
 }

@@ -1,5 +1,5 @@
-// Threads that a step's work runs on. They live as long as the process, sleep while there is nothing to do, and are made
-// on first need. A forked child makes its own.
+// Threads that a step's work runs on. They live as long as the process, sleep while there is nothing to do, and are
+// made on first need. A forked child makes its own.
 #pragma once
 
 #include <atomic>
@@ -15,9 +15,9 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  // Calls work(worker) once for every worker in [0, threads), worker 0 on the calling thread, and returns when all are done. The
-  // threads take the caller's floating-point modes. The exception of the lowest worker that threw is rethrown here. Calls
-  // from several threads take turns. pre: not called from inside `work`.
+  // Calls work(worker) once for every worker in [0, threads), worker 0 on the calling thread, and returns when all are
+  // done. The threads take the caller's floating-point modes. The exception of the lowest worker that threw is rethrown
+  // here. Calls from several threads take turns. pre: not called from inside `work`.
   void run(unsigned threads, const std::function<void(unsigned)>& work);
 
  private:

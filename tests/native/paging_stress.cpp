@@ -62,7 +62,8 @@ std::shared_ptr<std::vector<Row>> make_rows(Parameters& parameters, Codec codec,
     row.codec = codec;
     for (int s = 0; s < 2; ++s) {
       row.slot[s] = state + static_cast<std::size_t>(s) * slot;
-      if (codec != Codec::f32) row.absmax[s] = reinterpret_cast<float*>(state + 2 * slot + static_cast<std::size_t>(s) * scales);
+      if (codec != Codec::f32)
+        row.absmax[s] = reinterpret_cast<float*>(state + 2 * slot + static_cast<std::size_t>(s) * scales);
     }
     rows->push_back(row);
   }
@@ -107,7 +108,8 @@ void move_at_will(Arena& arena, std::byte* begin, std::size_t bytes, const std::
   }
 }
 
-// Not instrumented: thread sanitizer takes a replaced mapping for a write, and that this one reads through it is the point.
+// Not instrumented: thread sanitizer takes a replaced mapping for a write, and that this one reads through it is the
+// point.
 __attribute__((no_sanitize("thread"))) void read_constant(const Extent& extent, const std::atomic<bool>& stop) {
   std::mt19937 random(13);
   while (!stop) {
@@ -140,7 +142,8 @@ void check_equal(const Parameters& paged, const Parameters& plain, const char* w
 
 // `quiet`: nothing but the plans, whose own wake-ups must then be enough.
 void stress(const std::string& directory, Codec codec, double seconds, bool quiet, const char* what) {
-  const auto arena = std::make_shared<Arena>(make_host_vm(kPageBytes, std::size_t{64} << 20, directory, DirectIo::automatic));
+  const auto arena =
+      std::make_shared<Arena>(make_host_vm(kPageBytes, std::size_t{64} << 20, directory, DirectIo::automatic));
   arena->attach();
   arena->set_budget_pages(6);
   Parameters paged(1), plain(1);
@@ -188,7 +191,8 @@ void stress(const std::string& directory, Codec codec, double seconds, bool quie
   constant.reset();
   extents.clear();
   const Ledger ledger = arena->ledger();
-  if (!arena->is_valid() || ledger.allocated_pages != 0 || ledger.lower_file_bytes != 0) fail("freed pages are still held");
+  if (!arena->is_valid() || ledger.allocated_pages != 0 || ledger.lower_file_bytes != 0)
+    fail("freed pages are still held");
 }
 
 }  // namespace

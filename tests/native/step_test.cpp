@@ -1,5 +1,7 @@
 // The step against oracles in double, without a framework: prints the first bad element and exits 1.
 //   step_test [name of one group of rows]
+#include "step.h"
+
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -17,7 +19,6 @@
 #include <thread>
 #include <vector>
 
-#include "step.h"
 #include "workers.h"
 
 using namespace pagedopt;
@@ -60,7 +61,8 @@ double rounded(double x, const Format& format) {
 }
 
 double round_to(double x, Dtype dtype) {
-  return dtype == Dtype::f32 ? static_cast<double>(static_cast<float>(x)) : rounded(x, dtype == Dtype::bf16 ? kBf16 : kF16);
+  return dtype == Dtype::f32 ? static_cast<double>(static_cast<float>(x))
+                             : rounded(x, dtype == Dtype::bf16 ? kBf16 : kF16);
 }
 
 void test_numbers() {
@@ -87,15 +89,21 @@ void test_numbers() {
 
 // ---- the 8-bit codec ----
 
-// The nearest code to x / absmax among the neighbours of x in the sorted map; ties away from zero. v > 0 never takes code 0.
+// The nearest code to x / absmax among the neighbours of x in the sorted map; ties away from zero. v > 0 never takes
+// code 0.
 int nearest_code(double x, double absmax, bool is_signed) {
   const float* value = code_map(is_signed).value;
-  const auto above = std::lower_bound(value, value + 256, x, [&](float entry, double wanted) { return entry * absmax < wanted; }) - value;
+  const auto above =
+      std::lower_bound(value, value + 256, x, [&](float entry, double wanted) { return entry * absmax < wanted; }) -
+      value;
   const int least = !is_signed && x > 0.0 ? 1 : 0;
   int best = -1;
-  for (int code = std::max<int>(least, static_cast<int>(above) - 1); code <= std::min<int>(255, std::max<int>(least, static_cast<int>(above))); ++code) {
-    const double distance = std::abs(value[code] * absmax - x), least_distance = best < 0 ? kInf : std::abs(value[best] * absmax - x);
-    if (distance < least_distance || (distance == least_distance && std::abs(value[code]) > std::abs(value[best]))) best = code;
+  for (int code = std::max<int>(least, static_cast<int>(above) - 1);
+       code <= std::min<int>(255, std::max<int>(least, static_cast<int>(above))); ++code) {
+    const double distance = std::abs(value[code] * absmax - x),
+                 least_distance = best < 0 ? kInf : std::abs(value[best] * absmax - x);
+    if (distance < least_distance || (distance == least_distance && std::abs(value[code]) > std::abs(value[best])))
+      best = code;
   }
   return best;
 }
@@ -112,7 +120,9 @@ std::vector<float> sample(int kind, std::size_t n, bool is_signed) {
     if (kind == 3) value = normal(random) * 1e-40;
     if (kind == 4) value = normal(random) * 3e37;
     if (kind == 5) value = i % 512 < 256 ? 0.0 : code_map(true).value[random() % 256];
-    if (kind == 6) value = 0.5 * (code_map(true).value[i % 255] + code_map(true).value[i % 255 + 1]) * (i % 256 ? 1 : 0) + (i % 256 == 0);
+    if (kind == 6)
+      value = 0.5 * (code_map(true).value[i % 255] + code_map(true).value[i % 255 + 1]) * (i % 256 ? 1 : 0) +
+              (i % 256 == 0);
     x[i] = static_cast<float>(is_signed ? value : std::abs(value));
   }
   return x;
@@ -129,15 +139,20 @@ void check_codes(const std::vector<float>& x, std::int64_t block, bool is_signed
   for (std::int64_t i = 0; i < n; ++i) {
     const std::string at = what + ", element " + std::to_string(i) + " = " + show(x[i]);
     float most = 0.0F;
-    for (std::int64_t j = i / block * block; i % block == 0 && j < std::min(n, i + block); ++j) most = std::max(most, std::abs(x[j]));
-    require(i % block != 0 || absmax[i / block] == most, at + ": absmax " + show(absmax[i / block]) + ", not " + show(most));
-    const int code = codes[i], nearest = absmax[i / block] == 0.0F ? (is_signed ? 127 : 0) : nearest_code(x[i], absmax[i / block], is_signed);
+    for (std::int64_t j = i / block * block; i % block == 0 && j < std::min(n, i + block); ++j)
+      most = std::max(most, std::abs(x[j]));
+    require(i % block != 0 || absmax[i / block] == most,
+            at + ": absmax " + show(absmax[i / block]) + ", not " + show(most));
+    const int code = codes[i], nearest = absmax[i / block] == 0.0F ? (is_signed ? 127 : 0)
+                                                                   : nearest_code(x[i], absmax[i / block], is_signed);
     require(std::abs(code - nearest) <= 1, at + ": code " + std::to_string(code) + ", not " + std::to_string(nearest));
     // Midpoints themselves may go either way at the joints of decades, which are not settled.
     const double half = kind == 6 ? 1e-6 * absmax[i / block] * std::abs(map.value[nearest]) : 0.0;
-    wrong += code != nearest && std::abs(std::abs(back[i] - x[i]) - std::abs(map.value[nearest] * absmax[i / block] - x[i])) > half;
+    wrong += code != nearest &&
+             std::abs(std::abs(back[i] - x[i]) - std::abs(map.value[nearest] * absmax[i / block] - x[i])) > half;
     require(back[i] == map.value[code] * absmax[i / block], at + ": decoded to " + show(back[i]));
-    require(x[i] * back[i] >= 0.0F && (is_signed || x[i] == 0.0F || code > 0), at + ": sign or floor lost by code " + std::to_string(code));
+    require(x[i] * back[i] >= 0.0F && (is_signed || x[i] == 0.0F || code > 0),
+            at + ": sign or floor lost by code " + std::to_string(code));
   }
   require(wrong == 0, what + ": " + std::to_string(wrong) + " codes of " + std::to_string(n) + " are not the nearest");
 }
@@ -149,13 +164,15 @@ void test_codec() {
       for (int kind = 0; kind < 7; ++kind)
         for (const std::size_t n : {1, 255, 257, 20011})
           for (const std::int64_t block : {std::int64_t{256}, static_cast<std::int64_t>(n)})
-            check_codes(sample(kind, n, is_signed), block, is_signed, kind, name + (is_signed ? " signed" : " unsigned") + " kind " + std::to_string(kind));
+            check_codes(sample(kind, n, is_signed), block, is_signed, kind,
+                        name + (is_signed ? " signed" : " unsigned") + " kind " + std::to_string(kind));
   }
   std::vector<float> odd = {1.0F, NAN, INFINITY, -INFINITY, -0.5F, 0.25F};
   std::uint8_t codes[6];
   float absmax = 0.0F;
   encode(odd.data(), 6, codes, &absmax, false, 256);
-  require(absmax == 1.0F && codes[0] == 255 && !codes[1] && !codes[2] && !codes[3] && !codes[4] && codes[5], "what cannot be stored is not zero");
+  require(absmax == 1.0F && codes[0] == 255 && !codes[1] && !codes[2] && !codes[3] && !codes[4] && codes[5],
+          "what cannot be stored is not zero");
 }
 
 // ---- rows of the step ----
@@ -172,7 +189,8 @@ struct Case {
 
 // A parameter with its state in ordinary memory.
 struct Tensor {
-  explicit Tensor(const Case& c) : codec(c.codec), dtype(c.dtype), numel(c.numel), param(c.numel * 4), grad(c.numel * 4) {
+  explicit Tensor(const Case& c)
+      : codec(c.codec), dtype(c.dtype), numel(c.numel), param(c.numel * 4), grad(c.numel * 4) {
     std::mt19937 random(5);
     std::normal_distribution<double> normal;
     for (std::int64_t i = 0; i < numel; ++i) put(param, i, normal(random));
@@ -204,7 +222,8 @@ struct Tensor {
     if (codec == Codec::f32)
       std::memcpy(x.data(), slot[which].data(), numel * 4);
     else
-      decode(codes(which), absmax[which].data(), numel, x.data(), which == 0, codec == Codec::blockwise8 ? 256 : std::max<std::int64_t>(numel, 1));
+      decode(codes(which), absmax[which].data(), numel, x.data(), which == 0,
+             codec == Codec::blockwise8 ? 256 : std::max<std::int64_t>(numel, 1));
     return {x.begin(), x.end()};
   }
 
@@ -291,11 +310,13 @@ Oracle oracle_step(const Tensor& tensor, const Case& c, std::vector<double>& nor
     u[i] = o.m[i] / c1 / (std::sqrt((h.amsgrad ? o.vmax[i] : o.v[i]) / c2) + h.eps);
     unorm += u[i] * u[i];
   }
-  const double most = h.max_unorm * std::sqrt(pnorm), limit = h.max_unorm > 0 && std::sqrt(unorm) > most ? most / std::sqrt(unorm) : 1.0;
+  const double most = h.max_unorm * std::sqrt(pnorm),
+               limit = h.max_unorm > 0 && std::sqrt(unorm) > most ? most / std::sqrt(unorm) : 1.0;
   for (std::int64_t i = 0; i < tensor.numel; ++i) {
     const bool keep = h.skip_zeros && g[i] == 0.0;
     o.p[i] = keep ? before[i] : before[i] * (h.decoupled ? 1 - h.lr * h.weight_decay : 1.0) - h.lr * limit * u[i];
-    o.p_size[i] = std::abs(before[i]) + h.lr * std::abs(u[i]) * (keep || o.m[i] == 0.0 ? 1.0 : o.m_size[i] / std::abs(o.m[i]));
+    o.p_size[i] =
+        std::abs(before[i]) + h.lr * std::abs(u[i]) * (keep || o.m[i] == 0.0 ? 1.0 : o.m_size[i] / std::abs(o.m[i]));
   }
   return o;
 }
@@ -307,18 +328,22 @@ bool close_param(double got, double want, double size, Dtype dtype) {
   return std::abs(got - want) <= arithmetic + unit * (std::abs(want) + arithmetic) || got == round_to(want, dtype);
 }
 
-void check_moment(const Tensor& tensor, int which, const std::vector<double>& want, const std::vector<double>& size, const std::string& what) {
+void check_moment(const Tensor& tensor, int which, const std::vector<double>& want, const std::vector<double>& size,
+                  const std::string& what) {
   const std::vector<double> got = tensor.moment(which);
   for (std::int64_t i = 0; i < tensor.numel; ++i) {
     double allowed = 1e-6 * size[i] + 1e-30;
     if (tensor.codec != Codec::f32) {
       const double absmax = tensor.absmax[which][tensor.codec == Codec::blockwise8 ? i / 256 : 0];
       const double nearest = code_map(which == 0).value[nearest_code(want[i], absmax, which == 0)] * absmax;
-      allowed += std::abs(nearest - want[i]) + 1e-6 * absmax * std::abs(code_map(which == 0).value[nearest_code(want[i], absmax, which == 0)]);
-      require(which == 0 || want[i] < 1e-30 || got[i] > 0.0, what + ": v of element " + std::to_string(i) + " vanished");
+      allowed += std::abs(nearest - want[i]) +
+                 1e-6 * absmax * std::abs(code_map(which == 0).value[nearest_code(want[i], absmax, which == 0)]);
+      require(which == 0 || want[i] < 1e-30 || got[i] > 0.0,
+              what + ": v of element " + std::to_string(i) + " vanished");
     }
     if (!(std::abs(got[i] - want[i]) <= allowed))
-      fail(what + ": slot " + std::to_string(which) + " of element " + std::to_string(i) + " is " + show(got[i]) + ", not " + show(want[i]));
+      fail(what + ": slot " + std::to_string(which) + " of element " + std::to_string(i) + " is " + show(got[i]) +
+           ", not " + show(want[i]));
   }
 }
 
@@ -335,7 +360,8 @@ void check_case(const Case& c, unsigned threads) {
     step_host(rows, hypers, tasks, c.grad_scale, threads, workers, nullptr);
     require(tensor.step == static_cast<float>(t), what + ": step is " + show(tensor.step));
     if (c.hyper.percentile_clipping < 100)
-      require(std::abs(tensor.gnorms[t - 1] / norms.back() - 1) < 1e-6, what + ": recorded norm " + show(tensor.gnorms[t - 1]) + ", not " + show(norms.back()));
+      require(std::abs(tensor.gnorms[t - 1] / norms.back() - 1) < 1e-6,
+              what + ": recorded norm " + show(tensor.gnorms[t - 1]) + ", not " + show(norms.back()));
     for (std::int64_t i = 0; i < tensor.numel; ++i) {
       const double got = tensor.get(tensor.param, i);
       if (!close_param(got, want.p[i], want.p_size[i], c.dtype))
@@ -359,7 +385,8 @@ std::vector<Case> cases() {
         c.hyper.weight_decay = 0.1;
         c.codec = codec;
         c.dtype = dtype;
-        c.name = std::string(name) + " codec " + std::to_string(static_cast<int>(codec)) + " dtype " + std::to_string(static_cast<int>(dtype));
+        c.name = std::string(name) + " codec " + std::to_string(static_cast<int>(codec)) + " dtype " +
+                 std::to_string(static_cast<int>(dtype));
         change(c);
         all.push_back(c);
       }
@@ -373,9 +400,12 @@ std::vector<Case> cases() {
   add("skip_zeros coupled amsgrad", [](Case& c) { c.hyper.skip_zeros = c.hyper.amsgrad = true; });
   add("max_unorm", [](Case& c) { c.hyper.max_unorm = 0.3; });
   add("percentile", [](Case& c) { c.hyper.percentile_clipping = 40; });
-  add("percentile and max_unorm", [](Case& c) { c.hyper.percentile_clipping = 5, c.hyper.max_unorm = 0.5, c.hyper.decoupled = true; });
+  add("percentile and max_unorm",
+      [](Case& c) { c.hyper.percentile_clipping = 5, c.hyper.max_unorm = 0.5, c.hyper.decoupled = true; });
   add("grad_scale", [](Case& c) { c.grad_scale = 0.125, c.hyper.percentile_clipping = 30; });
-  add("long", [](Case& c) { c.numel = 2 * kTaskElements + 1077, c.steps = 2, c.hyper.max_unorm = 0.2, c.hyper.percentile_clipping = 50; });
+  add("long", [](Case& c) {
+    c.numel = 2 * kTaskElements + 1077, c.steps = 2, c.hyper.max_unorm = 0.2, c.hyper.percentile_clipping = 50;
+  });
   add("one element", [](Case& c) { c.numel = 1; });
   add("wide", [](Case& c) { c.spread = 6.0, c.numel = 4099; });
   return all;
@@ -417,7 +447,9 @@ void test_same_bits() {
       for (const unsigned threads : {1U, 2U, 5U}) {
         const std::vector<std::byte> got = bytes_after(c, threads);
         const auto at = std::mismatch(want.begin(), want.end(), got.begin()).first - want.begin();
-        if (got != want) fail(name + " with " + std::to_string(threads) + " threads differs: " + c.name + ", byte " + std::to_string(at) + " of " + std::to_string(want.size()));
+        if (got != want)
+          fail(name + " with " + std::to_string(threads) + " threads differs: " + c.name + ", byte " +
+               std::to_string(at) + " of " + std::to_string(want.size()));
       }
     }
   }
@@ -448,14 +480,18 @@ void test_not_finite() {
       }
       step_host(rows, hypers, tasks, 1.0, 1, workers, nullptr);
       for (std::int64_t i = 0; i < c.numel; ++i) {
-        const double p = tensor.get(tensor.param, i), m = tensor.moment(0)[i], v = tensor.moment(1)[i], vmax = tensor.moment(2)[i];
-        const std::string what = name + " codec " + std::to_string(static_cast<int>(codec)) + ", element " + std::to_string(i) + ": ";
+        const double p = tensor.get(tensor.param, i), m = tensor.moment(0)[i], v = tensor.moment(1)[i],
+                     vmax = tensor.moment(2)[i];
+        const std::string what =
+            name + " codec " + std::to_string(static_cast<int>(codec)) + ", element " + std::to_string(i) + ": ";
         if (i % 100 >= 3)
-          require(std::isfinite(p + m + v + vmax) && p != before[i], what + "should move: p " + show(p) + " v " + show(v));
+          require(std::isfinite(p + m + v + vmax) && p != before[i],
+                  what + "should move: p " + show(p) + " v " + show(v));
         else if (codec == Codec::f32)
           require(!std::isfinite(m) && !std::isfinite(v), what + "should propagate: p " + show(p) + " v " + show(v));
         else
-          require(p == before[i] && m == 0.0 && v == 0.0 && vmax == 0.0, what + "should be left alone: p " + show(p) + " v " + show(v));
+          require(p == before[i] && m == 0.0 && v == 0.0 && vmax == 0.0,
+                  what + "should be left alone: p " + show(p) + " v " + show(v));
       }
     }
   }
@@ -475,11 +511,14 @@ void test_skip_zeros() {
   const Tensor before = tensor;
   std::fill(tensor.grad.begin(), tensor.grad.end(), std::byte{0});
   step_host(rows, hypers, tasks, 1.0, 1, workers, nullptr);
-  for (int i = 0; i < kSlots; ++i) require(before.slot[i] == tensor.slot[i] && before.absmax[i] == tensor.absmax[i], "skip_zeros changed a slot of zero gradients");
+  for (int i = 0; i < kSlots; ++i)
+    require(before.slot[i] == tensor.slot[i] && before.absmax[i] == tensor.absmax[i],
+            "skip_zeros changed a slot of zero gradients");
   require(before.param == tensor.param && tensor.step == 2.0F, "skip_zeros changed a parameter of zero gradients");
 }
 
-// FORMATS.md: gradient scales spread over three decades inside a block; the total update of 100 steps against float32 state.
+// FORMATS.md: gradient scales spread over three decades inside a block; the total update of 100 steps against float32
+// state.
 void test_floor() {
   Case c;
   c.hyper.lr = 1e-3;
@@ -505,8 +544,10 @@ void test_floor() {
   };
   const std::vector<double> want = total(Codec::f32), got = total(Codec::blockwise8);
   double error = 0.0, size = 0.0;
-  for (std::size_t i = 0; i < want.size(); ++i) error += (got[i] - want[i]) * (got[i] - want[i]), size += want[i] * want[i];
-  require(std::sqrt(error / size) < 0.2, "three decades: relative error of the update " + show(std::sqrt(error / size)));
+  for (std::size_t i = 0; i < want.size(); ++i)
+    error += (got[i] - want[i]) * (got[i] - want[i]), size += want[i] * want[i];
+  require(std::sqrt(error / size) < 0.2,
+          "three decades: relative error of the update " + show(std::sqrt(error / size)));
 }
 
 void test_clip_scale() {
@@ -563,7 +604,8 @@ void test_gate() {
   Recorder gate(tasks.size(), tasks.size());
   step_host(rows, hypers, tasks, 1.0, 4, workers, &gate);
   for (std::size_t i = 0; i < tasks.size(); ++i)
-    require(gate.entered[i] == (tasks[i].row == 1 ? 0 : 1), "task " + std::to_string(i) + " entered " + std::to_string(gate.entered[i]) + " times");
+    require(gate.entered[i] == (tasks[i].row == 1 ? 0 : 1),
+            "task " + std::to_string(i) + " entered " + std::to_string(gate.entered[i]) + " times");
   require(gate.inside == 0 && gate.idle_workers == 15, "gate not left, or a worker not idle");
   require(first.step == 1.0F && skipped.step == 0.0F && last.step == 1.0F, "steps not counted");
   for (const std::size_t failing : {std::size_t{0}, std::size_t{6}, std::size_t{11}, std::size_t{35}}) {
@@ -574,7 +616,8 @@ void test_gate() {
     } catch (const std::runtime_error& error) {
       thrown = std::string(error.what()) == "gate closed";
     }
-    require(thrown && closed.inside == 0 && closed.idle_workers == 15, "closed at task " + std::to_string(failing) + ": not rethrown, left or idle");
+    require(thrown && closed.inside == 0 && closed.idle_workers == 15,
+            "closed at task " + std::to_string(failing) + ": not rethrown, left or idle");
   }
   Case small;
   Tensor tensor(small);
@@ -608,7 +651,8 @@ void test_spans() {
     require(count == 4, "spans: " + std::to_string(count));
     for (std::size_t i = 0; i < count; ++i) bytes += static_cast<std::size_t>(spans[i].end - spans[i].begin);
   }
-  require(bytes == 2 * static_cast<std::size_t>(c.numel) + 8 * static_cast<std::size_t>((c.numel + 255) / 256), "spans cover " + std::to_string(bytes) + " bytes");
+  require(bytes == 2 * static_cast<std::size_t>(c.numel) + 8 * static_cast<std::size_t>((c.numel + 255) / 256),
+          "spans cover " + std::to_string(bytes) + " bytes");
 }
 
 void test_empty_row() {
@@ -627,7 +671,9 @@ void test_workers() {
     const unsigned threads = 1 + static_cast<unsigned>(round % 8);
     workers.run(threads, [&](unsigned worker) { ++calls[worker]; });
   }
-  for (int worker = 0; worker < 8; ++worker) require(calls[worker] == 250 * (8 - worker), "worker " + std::to_string(worker) + " was called " + std::to_string(calls[worker]) + " times");
+  for (int worker = 0; worker < 8; ++worker)
+    require(calls[worker] == 250 * (8 - worker),
+            "worker " + std::to_string(worker) + " was called " + std::to_string(calls[worker]) + " times");
   bool thrown = false;
   try {
     workers.run(4, [](unsigned worker) {
@@ -669,9 +715,11 @@ void test_fork() {
 
 int main(int argc, char** argv) {
   const std::pair<const char*, void (*)()> groups[] = {
-      {"numbers", test_numbers}, {"codec", test_codec},           {"rule", test_rule},   {"same_bits", test_same_bits},
-      {"not_finite", test_not_finite}, {"skip_zeros", test_skip_zeros}, {"floor", test_floor}, {"clip_scale", test_clip_scale},
-      {"gate", test_gate},       {"spans", test_spans},           {"empty_row", test_empty_row}, {"workers", test_workers}, {"fork", test_fork},
+      {"numbers", test_numbers},     {"codec", test_codec},           {"rule", test_rule},
+      {"same_bits", test_same_bits}, {"not_finite", test_not_finite}, {"skip_zeros", test_skip_zeros},
+      {"floor", test_floor},         {"clip_scale", test_clip_scale}, {"gate", test_gate},
+      {"spans", test_spans},         {"empty_row", test_empty_row},   {"workers", test_workers},
+      {"fork", test_fork},
   };
   for (const auto& [name, test] : groups) {
     if (argc > 1 && std::strcmp(argv[1], name) != 0) continue;
