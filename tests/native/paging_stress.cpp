@@ -83,17 +83,23 @@ std::vector<Hyper> hypers() {
   return {hyper};
 }
 
-void submit_random_plans(Arena& arena, const std::atomic<bool>& stop) {
+// `once`: one plan a cycle, so that no later plan wakes a worker that this one left waiting.
+void submit_random_plans(Arena& arena, bool once, const std::atomic<bool>& stop) {
   std::mt19937 random(7);
+  std::uint64_t planned = ~std::uint64_t{0};
   while (!stop) {
     const Order order = arena.order();
+    if (once && order.cycle == planned) {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+      continue;
+    }
     std::vector<Move> moves;
     for (std::size_t i = 0; i < order.pages.size(); ++i)
       moves.push_back({random() % 2 ? MoveKind::prefetch : MoveKind::evict, Reason::behind,
                        order.pages[random() % order.pages.size()],
                        static_cast<std::int64_t>(random() % (order.pages.size() + 1)) - 1});
-    arena.submit(order.generation, order.cycle, moves);
-    std::this_thread::sleep_for(std::chrono::milliseconds(random() % 20));
+    if (arena.submit(order.generation, order.cycle, moves)) planned = order.cycle;
+    if (!once) std::this_thread::sleep_for(std::chrono::milliseconds(random() % 3));
   }
 }
 
@@ -165,7 +171,7 @@ void stress(const std::string& directory, Codec codec, double seconds, bool quie
     std::byte* const first = extents.front()->data();
     const auto span = static_cast<std::size_t>(constant->data() + constant->bytes() - first);
     std::vector<std::thread> threads;
-    threads.emplace_back([&] { submit_random_plans(*arena, stop); });
+    threads.emplace_back([&] { submit_random_plans(*arena, quiet, stop); });
     if (!quiet) {
       threads.emplace_back([&] { move_at_will(*arena, first, span, stop); });
       threads.emplace_back([&] { read_constant(*constant, stop); });
