@@ -97,7 +97,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void add(Sweep& sweep);
   void remove(Sweep& sweep);
   void pin(PageIndex page) {
-    if (pages_.pin(page) != PageTable::Pin::pinned) pin_slowly(page);
+    const PageTable::Pin result = pages_.pin(page);
+    if (result == PageTable::Pin::wait) pin_slowly(page);
+    if (result == PageTable::Pin::direct) ++counters_.direct_pages;
   }
   void unpin(PageIndex page) noexcept { pages_.unpin(page); }
   void progressed(std::uint64_t task) noexcept {
