@@ -50,10 +50,10 @@ void Sweep::find_pages() {
     }
     task_pages_begin_.push_back(task_pages_.size());
   }
-  // A page that one slot runs through is done with after as many tasks as have room on it.
-  const std::uint64_t tasks_on_page = arena_->page_bytes() / kTaskElements + 1;
+  // A page that one slot runs through is done with before each of the row's slots and absmax has come to its next page.
   for (std::size_t index = 0; index < order_.size(); ++index) {
-    past_task_.push_back(std::min(last_task[index], first_task_[index] + tasks_on_page));
+    const std::size_t ahead = index + 2 * kSlots;
+    past_task_.push_back(ahead < order_.size() ? std::min(last_task[index], first_task_[ahead]) : last_task[index]);
     if (last_task[index] > past_task_[index]) used_again_.emplace(order_[index], last_task[index]);
   }
 }
@@ -72,12 +72,13 @@ void Sweep::add_pages_of(const Row& row, const Task& task) {
 void Sweep::set_workers(unsigned workers) {
   if (workers == workers_) return;
   workers_ = workers;
-  window_ = 1;
+  std::uint64_t window = 1;
   // The slowest worker is at the first task that keeps the step from being past entry `index`; the others are ahead.
   for (std::size_t index = 0, end = 0; index < order_.size(); ++index) {
     while (end < order_.size() && first_task_[end] < past_task_[index] + workers) ++end;
-    window_ = std::max<std::uint64_t>(window_, end - index);
+    window = std::max<std::uint64_t>(window, end - index);
   }
+  window_.store(window, std::memory_order_relaxed);
 }
 
 void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned threads) {

@@ -38,7 +38,7 @@ class Sweep final : public Gate {
   bool passed(std::size_t index) const noexcept { return first_unfinished() > past_task_[index]; }
   bool finished(PageIndex page) const noexcept { return first_unfinished() > last_task_of(page); }
   // Entries of order() that the workers of a step hold or wait for at one moment, at most.
-  std::uint64_t window() const noexcept { return window_; }
+  std::uint64_t window() const noexcept { return window_.load(std::memory_order_relaxed); }
   // The tasks after which passed(index) and finished(page) can become true.
   std::uint64_t past_task(std::size_t index) const noexcept { return past_task_[index]; }
   std::uint64_t last_task_of(PageIndex page) const noexcept {
@@ -68,7 +68,7 @@ class Sweep final : public Gate {
   std::unordered_map<PageIndex, std::uint64_t> used_again_;  // pages used after that: their last task
   std::vector<Progress> progress_;                           // the task each worker is at
   unsigned workers_ = 0;
-  std::uint64_t window_ = 1;
+  std::atomic<std::uint64_t> window_{1};  // read by the pager at any time
 };
 
 }  // namespace pagedopt

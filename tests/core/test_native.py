@@ -44,7 +44,11 @@ def can_link(sanitize: str, directory: Path) -> bool:
 # setarch: thread sanitizer cannot place its shadow under some kernels' address randomisation.
 def run(program: Path, *args: str) -> None:
     prefix = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
-    env = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1", "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1"}
+    env = {
+        **os.environ,
+        "TSAN_OPTIONS": f"halt_on_error=1:suppressions={NATIVE / 'tsan.supp'}",
+        "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
+    }
     done = subprocess.run(
         [*prefix, str(program), *args], capture_output=True, text=True, check=False, env=env, timeout=280
     )
