@@ -80,9 +80,6 @@ double square_sum(const float* x) {
 
 // ---- 8-bit slots ----
 
-template <bool is_signed>
-constexpr std::uint8_t kZeroCode = is_signed ? 127 : 0;
-
 #if !defined(PAGEDOPT_LOOKUP)
 // Not `restrict`, so that the loads stay plain: a gather is no faster here, and ten times slower on processors mended
 // against gather data sampling.
@@ -131,7 +128,8 @@ __attribute__((noinline)) void settle_block(Encoder encoder, const float* __rest
     doubtful[i] = (encoded.edge_distance <= 2.0f * kDoubt) | (encoded.joint_distance <= kJointDoubt);
   }
   for (int i = 0; i < kBlockElements; ++i)
-    if (doubtful[i]) codes[i] = static_cast<std::uint8_t>(settle<is_signed>(x[i], absmax, codes[i]));
+    if (doubtful[i])
+      codes[i] = static_cast<std::uint8_t>(settle<is_signed>(code_map_of<is_signed>(), x[i], absmax, codes[i]));
 }
 
 template <bool is_signed>

@@ -35,6 +35,27 @@ PAGEDOPT_HD float float_of(std::uint32_t bits) {
 
 PAGEDOPT_HD float magnitude(float x) { return float_of(bits_of(x) & 0x7fffffffu); }
 
+// ---- three operations that GPUs have another way of doing. Levels may differ by a rounding, and whole numbers go
+// either way; both are within kDoubt, so codes do not differ. ----
+
+#if defined(__CUDA_ARCH__) || defined(PAGEDOPT_EMULATED)
+PAGEDOPT_HD float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
+// Through the last bits of a sum with 1.5 * 2^23: a conversion has an eighth of an addition's rate.
+PAGEDOPT_HD int whole_part(float x) { return static_cast<int>(bits_of((x - 0.5f) + 0x1.8p23f) - bits_of(0x1.8p23f)); }
+#else
+PAGEDOPT_HD float multiply_add(float a, float b, float c) { return a * b + c; }
+PAGEDOPT_HD int whole_part(float x) { return static_cast<int>(x); }
+#endif
+
+// Of numbers: which one a NaN gives is not said.
+PAGEDOPT_HD float lesser(float a, float b) {
+#if defined(__CUDA_ARCH__)
+  return fminf(a, b);
+#else
+  return smaller(a, b);
+#endif
+}
+
 // ---- the map ----
 
 struct CodeMap {
@@ -81,7 +102,7 @@ struct Lines {
 
 // level_i. Decade 0 of the signed map has a single cell, so its line is free to pass through 1.2, the joint's level, at
 // the midpoint between zero and the first value.
-constexpr Lines make_lines(bool is_signed) {
+PAGEDOPT_HD constexpr Lines make_lines(bool is_signed) {
   constexpr double kPower[kDecades] = {1e7, 1e6, 1e5, 1e4, 1e3, 1e2, 1e1};
   Lines lines{};
   for (int decade = 0; decade < kDecades; ++decade) {
@@ -95,9 +116,6 @@ constexpr Lines make_lines(bool is_signed) {
   }
   return lines;
 }
-
-inline constexpr Lines kSignedLines = make_lines(true);
-inline constexpr Lines kUnsignedLines = make_lines(false);
 
 // The least float that is not below x. pre: x >= 0
 PAGEDOPT_HD float round_up(double x) {
@@ -119,16 +137,15 @@ inline constexpr float kLift = 0x1p96f;
 template <bool is_signed>
 PAGEDOPT_HD Encoder encoder_for(float absmax) {
   Encoder encoder;
-  const Lines& lines = is_signed ? kSignedLines : kUnsignedLines;
+  constexpr Lines lines = make_lines(is_signed);  // here, so that a GPU has them in its instructions
+  constexpr double midpoint = 0.5 * (static_cast<double>(code_map_of<is_signed>().value[254]) + 1.0);
   const double inverse = 1.0 / static_cast<double>(absmax);
   for (int i = 0; i < kDecades; ++i) {
     encoder.slope[i] = static_cast<float>(lines.slope[i] * inverse);
     encoder.offset[i] = static_cast<float>(lines.offset[i]);
   }
   encoder.ceiling = is_signed ? 127.9f : 255.9f;
-  const CodeMap& map = code_map_of<is_signed>();
-  const double top = 0.5 * (static_cast<double>(map.value[254]) + 1.0) * static_cast<double>(absmax);
-  encoder.top = round_up(top);
+  encoder.top = round_up(midpoint * static_cast<double>(absmax));
   return encoder;
 }
 
@@ -148,12 +165,12 @@ inline constexpr std::uint32_t kJointDoubt = 32;
 template <bool is_signed>
 PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   const float size = is_signed ? magnitude(x) : x;
-  const auto line = [&](int i) { return size * encoder.slope[i] + encoder.offset[i]; };
+  const auto line = [&](int i) { return multiply_add(size, encoder.slope[i], encoder.offset[i]); };
   // As a tree: in a row, the seven minima would wait for each other.
-  const float low = smaller(smaller(line(0), line(1)), smaller(line(2), line(3)));
-  const float level = smaller(low, smaller(smaller(line(4), line(5)), smaller(line(6), encoder.ceiling)));
+  const float low = lesser(lesser(line(0), line(1)), lesser(line(2), line(3)));
+  const float level = lesser(low, lesser(lesser(line(4), line(5)), lesser(line(6), encoder.ceiling)));
   const std::uint32_t below = bits_of(level - 0.2f);
-  const int n = static_cast<int>(smaller(level, float_of(below | 0x7fffffu)));  // just below the next power of two
+  const int n = whole_part(lesser(level, float_of(below | 0x7fffffu)));  // just below the next power of two
   const int bits = static_cast<int>(bits_of(x)), sign = bits >> 31, above_zero = -(bits > 0), top = -(x >= encoder.top);
   const int floored = n > 2 ? n - 1 : 1;  // v > 0 never takes code 0
   const int code = is_signed ? 127 + ((n ^ sign) - sign) : floored & above_zero;
@@ -204,54 +221,74 @@ constexpr Segments make_segments(bool is_signed) {
 inline constexpr Segments kSignedSegments = make_segments(true);
 inline constexpr Segments kUnsignedSegments = make_segments(false);
 
-// Between the values of rank n and n + 1; exact in double.
 template <bool is_signed>
-PAGEDOPT_HD double midpoint(int n, float absmax) {
-  const float* value = code_map_of<is_signed>().value + (is_signed ? 127 : 0);
-  return 0.5 * (static_cast<double>(value[n]) + static_cast<double>(value[n + 1])) * static_cast<double>(absmax);
+constexpr int kZeroCode = is_signed ? 127 : 0;
+
+// Between the values of rank n and n + 1; exact in double.
+PAGEDOPT_HD double midpoint(const float* ranked, int n, float absmax) {
+  return 0.5 * (static_cast<double>(ranked[n]) + static_cast<double>(ranked[n + 1])) * static_cast<double>(absmax);
 }
 
 // The nearest code, exactly, from one that may be off by one; a tie goes away from zero. v > 0 never takes code 0.
 template <bool is_signed>
-PAGEDOPT_HD int settle(float x, float absmax, int code) {
+PAGEDOPT_HD int settle(const CodeMap& map, float x, float absmax, int code) {
+  constexpr int zero = kZeroCode<is_signed>;
+  const float* const ranked = map.value + zero;
   const bool negative = is_signed && x < 0.0f;
-  const int zero = is_signed ? 127 : 0;
   const int least = !is_signed && x > 0.0f ? 1 : 0, most = negative ? 127 : 255 - zero;
   const double size = magnitude(x);
   int n = negative ? zero - code : code - zero;
-  while (n < most && size >= midpoint<is_signed>(n, absmax)) ++n;
-  while (n > least && size < midpoint<is_signed>(n - 1, absmax)) --n;
+  while (n < most && size >= midpoint(ranked, n, absmax)) ++n;
+  while (n > least && size < midpoint(ranked, n - 1, absmax)) --n;
   return negative ? zero - n : zero + n;
 }
 
-// ---- 16-bit numbers: to nearest even; NaN stays NaN ----
+// ---- 16-bit numbers: to nearest even; NaN stays NaN. GPUs have instructions for them, which give other NaNs. ----
 
 PAGEDOPT_HD float from_bf16(std::uint16_t x) { return float_of(static_cast<std::uint32_t>(x) << 16); }
 
 PAGEDOPT_HD std::uint16_t to_bf16(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+  std::uint16_t y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+#else
   const std::uint32_t bits = bits_of(x);
   const std::uint32_t rounded = bits + 0x7fffu + ((bits >> 16) & 1u);
   const bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
   return static_cast<std::uint16_t>((is_nan ? bits | 0x400000u : rounded) >> 16);
+#endif
 }
 
 // Exponents are moved by whole binades; subnormals go through one exact float subtraction or addition.
 PAGEDOPT_HD float from_f16(std::uint16_t x) {
+#if defined(__CUDA_ARCH__)
+  float y;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x));
+  return y;
+#else
   const std::uint32_t sign = (x & 0x8000u) << 16, body = (x & 0x7fffu) << 13;
   const std::uint32_t normal = body + (112u << 23);
   const std::uint32_t infinite = body + (224u << 23);
   const std::uint32_t subnormal = bits_of(float_of(body + (113u << 23)) - float_of(113u << 23));
   const std::uint32_t size = body >= (31u << 23) ? infinite : body < (1u << 23) ? subnormal : normal;
   return float_of(sign | size);
+#endif
 }
 
 PAGEDOPT_HD std::uint16_t to_f16(float x) {
+#if defined(__CUDA_ARCH__)
+  std::uint16_t y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y) : "f"(x));
+  return y;
+#else
   const std::uint32_t bits = bits_of(x), sign = (bits >> 16) & 0x8000u, body = bits & 0x7fffffffu;
   const std::uint32_t normal = (body - (112u << 23) + 0xfffu + ((body >> 13) & 1u)) >> 13;
   const std::uint32_t subnormal = bits_of(float_of(body) + 0.5f) - bits_of(0.5f);
   const std::uint32_t infinite = body > 0x7f800000u ? 0x7e00u : 0x7c00u;
   const std::uint32_t size = body >= (143u << 23) ? infinite : body < (113u << 23) ? subnormal : normal;
   return static_cast<std::uint16_t>(sign | size);
+#endif
 }
 
 }  // namespace pagedopt

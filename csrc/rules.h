@@ -37,7 +37,7 @@ struct AdamScalars {
   float eps;             // eps c2
 };
 
-inline AdamScalars adam_scalars(const Hyper& hyper, double t, double grad_scale) {
+PAGEDOPT_HD AdamScalars adam_scalars(const Hyper& hyper, double t, double grad_scale) {
   const double c1 = 1.0 - std::pow(hyper.beta1, t);
   const double c2 = std::sqrt(1.0 - std::pow(hyper.beta2, t));
   AdamScalars s;
@@ -70,8 +70,8 @@ struct AdamElement {
 };
 
 // m' and v' of one element. `decay`: whether coupled decay is on.
-template <bool decay, bool amsgrad>
-PAGEDOPT_HD void adam_moments(const AdamScalars& s, float grad, AdamElement& e) {
+template <bool amsgrad>
+PAGEDOPT_HD void adam_moments(const AdamScalars& s, bool decay, float grad, AdamElement& e) {
   float g = s.grad_scale * grad;
   if (decay) g = g + s.coupled_decay * e.p;
   e.m = s.beta1 * e.m + s.one_minus_beta1 * g;
@@ -85,10 +85,54 @@ PAGEDOPT_HD float adam_move(const AdamScalars& s, const AdamElement& e) {
   return s.rate * e.m / (square_root(amsgrad ? e.vmax : e.v) + s.eps);
 }
 
+template <bool amsgrad>
+PAGEDOPT_HD void adam(const AdamScalars& s, bool decay, float grad, AdamElement& e) {
+  adam_moments<amsgrad>(s, decay, grad, e);
+  e.p = e.p * s.decoupled_keep - adam_move<amsgrad>(s, e);
+}
+
 template <bool decay, bool amsgrad>
 PAGEDOPT_HD void adam(const AdamScalars& s, float grad, AdamElement& e) {
-  adam_moments<decay, amsgrad>(s, grad, e);
-  e.p = e.p * s.decoupled_keep - adam_move<amsgrad>(s, e);
+  adam<amsgrad>(s, decay, grad, e);
+}
+
+// The factor that holds the norm of the move, ||mhat / (sqrt(vhat) + eps)||, to max_unorm times that of the parameter.
+// `move_square` is of the moves, so with lr in them.
+PAGEDOPT_HD double unorm_limit(double max_unorm, double lr, double move_square, double param_square) {
+  const double unorm = std::sqrt(move_square) / (lr < 0.0 ? -lr : lr), most = max_unorm * std::sqrt(param_square);
+  return unorm > most ? most / unorm : 1.0;
+}
+
+// ---- percentile clipping: see clip_scale in step.h ----
+
+inline constexpr int kGnormHistory = 100;
+
+// A norm as it counts: one that is not finite counts as infinite.
+PAGEDOPT_HD double counted_norm(double norm) { return norm - norm == 0.0 ? norm : HUGE_VAL; }
+
+// The place in the history of step t.
+PAGEDOPT_HD int history_place(double t) { return static_cast<int>(static_cast<long long>(t - 1.0) % kGnormHistory); }
+
+// The entry of rank floor(percentile * k / 100) of the k entries above zero, if it is one of history[first],
+// history[first + stride], ...; else 0. By counting, so that lanes can share the work and nothing is moved.
+PAGEDOPT_HD float percentile_entry(const float* history, int percentile, int first, int stride) {
+  int positive = 0;
+  for (int i = 0; i < kGnormHistory; ++i) positive += history[i] > 0.0f;
+  const int rank = positive * percentile / 100;
+  for (int i = first; i < kGnormHistory; i += stride) {
+    int less = 0, equal = 0;
+    for (int j = 0; j < kGnormHistory; ++j) {
+      less += history[j] > 0.0f && history[j] < history[i];
+      equal += history[j] == history[i];
+    }
+    if (history[i] > 0.0f && less <= rank && rank < less + equal) return history[i];
+  }
+  return 0.0f;
+}
+
+// min(1, clip / norm); 1 where nothing was seen yet (clip is 0).
+PAGEDOPT_HD double clip_factor(double norm, float clip) {
+  return clip > 0.0f && static_cast<float>(norm) > clip ? static_cast<double>(clip) / norm : 1.0;
 }
 
 }  // namespace pagedopt

@@ -23,7 +23,6 @@ enum class Dtype : std::uint8_t { f32, bf16, f16 };  // of a parameter and its g
 enum class Codec : std::uint8_t { f32, blockwise8, tensorwise8 };
 
 inline constexpr int kSlots = 3;  // exp_avg, exp_avg_sq, max_exp_avg_sq
-inline constexpr int kGnormHistory = 100;
 
 // One parameter of the step. The addresses are not owned.
 struct Row {

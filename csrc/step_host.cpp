@@ -37,23 +37,10 @@ const Kernels& kernels() { return *chosen().load(std::memory_order_relaxed); }
 
 // ---- rows and passes ----
 
-bool is_8bit(const Row& row) { return row.codec != Codec::f32; }
-bool clips(const Hyper& hyper) { return hyper.percentile_clipping < 100; }
-bool measures(const Row& row, const Hyper& hyper) { return hyper.max_unorm > 0.0 || row.codec == Codec::tensorwise8; }
-bool has_pass(const Row& row, Pass pass, const Hyper& hyper) {
-  return pass == Pass::update || (pass == Pass::measure ? measures(row, hyper) : clips(hyper));
-}
-
 constexpr Pass kPasses[] = {Pass::gradient_norm, Pass::measure, Pass::update};
 constexpr std::size_t kPassCount = 3;
 
 std::size_t index_of(Pass pass) { return static_cast<std::size_t>(pass); }
-
-std::int64_t blocks(std::int64_t elements) { return (elements + kBlockElements - 1) / kBlockElements; }
-
-std::int64_t first_absmax(const Row& row, std::int64_t element) {
-  return row.codec == Codec::blockwise8 ? element / kBlockElements : 0;
-}
 
 int slots_of(const Hyper& hyper) { return hyper.amsgrad ? 3 : 2; }
 
@@ -75,7 +62,7 @@ void check(const Row& row, std::size_t index, const std::vector<Hyper>& hypers) 
 struct ScalarCache {
   std::uint32_t group = std::numeric_limits<std::uint32_t>::max();
   double t = 0.0;
-  AdamScalars scalars;
+  AdamScalars scalars = {};
 };
 
 // The tasks of a row that are left in each pass, and what its finished passes found out.
@@ -189,23 +176,6 @@ bool Step::await(std::size_t index, unsigned worker) {
   return ready();
 }
 
-Piece piece_of(const Row& row, const Task& task, const Hyper& hyper) {
-  const std::int64_t dtype_bytes = row.dtype == Dtype::f32 ? 4 : 2, slot_bytes = is_8bit(row) ? 1 : 4;
-  Piece piece{};
-  piece.param = static_cast<std::byte*>(row.param) + task.first * dtype_bytes;
-  piece.grad = static_cast<const std::byte*>(row.grad) + task.first * dtype_bytes;
-  for (int slot = 0; slot < slots_of(hyper); ++slot) {
-    piece.slot[slot] = static_cast<std::byte*>(row.slot[slot]) + task.first * slot_bytes;
-    if (is_8bit(row)) piece.absmax[slot] = row.absmax[slot] + first_absmax(row, task.first);
-  }
-  piece.numel = task.last - task.first;
-  piece.dtype = row.dtype;
-  piece.codec = row.codec;
-  piece.amsgrad = hyper.amsgrad;
-  piece.skip_zeros = hyper.skip_zeros;
-  return piece;
-}
-
 AdamScalars Step::scalars_of(const Row& row, const Progress& progress, ScalarCache& cache) const {
   const double t = static_cast<double>(*row.step) + 1.0;
   if (cache.group != row.group || cache.t != t)
@@ -220,7 +190,8 @@ void Step::run(std::size_t index, ScalarCache& cache) {
   const Task& task = tasks_[index];
   const Row& row = rows_[task.row];
   const Progress& progress = progress_[task.row];
-  Piece piece = piece_of(row, task, hypers_[row.group]);
+  const Hyper& hyper = hypers_[row.group];
+  Piece piece = piece_of(row, task.first, task.last, hyper.amsgrad, hyper.skip_zeros);
   piece.scalars = scalars_of(row, progress, cache);
   std::copy(std::begin(progress.absmax), std::end(progress.absmax), piece.new_absmax);
   if (task.pass == Pass::update)
@@ -250,21 +221,17 @@ void Step::combine(const Row& row, Progress& progress, Pass pass) {
   Partial sum;
   for (std::size_t i = progress.first_task; i < progress.first_task + progress.task_count; ++i) {
     if (tasks_[i].pass != pass) continue;
-    sum.grad_square += partials_[i].grad_square;
-    sum.move_square += partials_[i].move_square;
-    sum.param_square += partials_[i].param_square;
-    for (int slot = 0; slot < kSlots; ++slot)
-      progress.absmax[slot] = std::max(progress.absmax[slot], partials_[i].absmax[slot]);
+    add(sum, partials_[i]);
   }
   const Hyper& hyper = hypers_[row.group];
   if (pass == Pass::gradient_norm) {
     const double norm = std::sqrt(sum.grad_square) * std::abs(grad_scale_);
     progress.clip =
         clip_scale(row.gnorm_history, norm, static_cast<double>(*row.step) + 1.0, hyper.percentile_clipping);
-  } else if (hyper.max_unorm > 0.0) {
-    const double unorm = std::sqrt(sum.move_square) / std::abs(hyper.lr),
-                 most = hyper.max_unorm * std::sqrt(sum.param_square);
-    if (unorm > most) progress.limit = most / unorm;
+  } else {
+    std::copy(std::begin(sum.absmax), std::end(sum.absmax), progress.absmax);
+    if (hyper.max_unorm > 0.0)
+      progress.limit = unorm_limit(hyper.max_unorm, hyper.lr, sum.move_square, sum.param_square);
   }
 }
 
@@ -285,19 +252,20 @@ unsigned useful_threads(const std::vector<Row>& rows, unsigned threads) {
 
 }  // namespace
 
+void add_tasks(std::vector<Task>& tasks, std::size_t row, std::int64_t numel, Pass pass) {
+  std::int64_t first = 0;
+  do {  // an empty row has one empty task, which counts its steps
+    const std::int64_t last = std::min(first + kTaskElements, numel);
+    tasks.push_back({static_cast<std::uint32_t>(row), pass, first, last});
+    first = last;
+  } while (first < numel);
+}
+
 std::vector<Task> make_tasks(const std::vector<Row>& rows, const std::vector<Hyper>& hypers) {
   std::vector<Task> tasks;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    for (const Pass pass : kPasses) {
-      if (!has_pass(rows[i], pass, hypers.at(rows[i].group))) continue;
-      std::int64_t first = 0;
-      do {  // an empty row has one empty task, which counts its steps
-        const std::int64_t last = std::min(first + kTaskElements, rows[i].numel);
-        tasks.push_back({static_cast<std::uint32_t>(i), pass, first, last});
-        first = last;
-      } while (first < rows[i].numel);
-    }
-  }
+  for (std::size_t i = 0; i < rows.size(); ++i)
+    for (const Pass pass : kPasses)
+      if (has_pass(rows[i], pass, hypers.at(rows[i].group))) add_tasks(tasks, i, rows[i].numel, pass);
   return tasks;
 }
 
@@ -327,15 +295,9 @@ void step_host(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const s
 }
 
 double clip_scale(float* history, double norm, double t, int percentile) {
-  if (!std::isfinite(norm)) norm = std::numeric_limits<double>::infinity();
-  history[static_cast<std::int64_t>(t - 1.0) % kGnormHistory] = static_cast<float>(norm);
-  float seen[kGnormHistory];
-  float* const end = std::copy_if(history, history + kGnormHistory, seen, [](float entry) { return entry > 0.0f; });
-  if (seen == end) return 1.0;
-  float* const clip = seen + (end - seen) * percentile / 100;
-  std::nth_element(seen, clip, end);
-  const double recorded = static_cast<float>(norm);
-  return recorded > *clip ? *clip / norm : 1.0;
+  norm = counted_norm(norm);
+  history[history_place(t)] = static_cast<float>(norm);
+  return clip_factor(norm, percentile_entry(history, percentile, 0, 1));
 }
 
 void encode(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed,

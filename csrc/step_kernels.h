@@ -1,7 +1,10 @@
-// What step_host asks of one instruction set. step_kernels.cpp defines `kernels` in a namespace per instruction set.
+// What a step asks of its kernels, on every device; then what step_host asks of one instruction set: step_kernels.cpp
+// defines `kernels` in a namespace per instruction set.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "step.h"
 
@@ -21,6 +24,40 @@ struct Piece {
   AdamScalars scalars;
 };
 
+PAGEDOPT_HD bool is_8bit(const Row& row) { return row.codec != Codec::f32; }
+PAGEDOPT_HD bool clips(const Hyper& hyper) { return hyper.percentile_clipping < 100; }
+PAGEDOPT_HD bool measures(const Row& row, const Hyper& hyper) {
+  return hyper.max_unorm > 0.0 || row.codec == Codec::tensorwise8;
+}
+PAGEDOPT_HD bool has_pass(const Row& row, Pass pass, const Hyper& hyper) {
+  return pass == Pass::update || (pass == Pass::measure ? measures(row, hyper) : clips(hyper));
+}
+
+PAGEDOPT_HD std::int64_t blocks(std::int64_t elements) { return (elements + kBlockElements - 1) / kBlockElements; }
+
+PAGEDOPT_HD std::int64_t first_absmax(const Row& row, std::int64_t element) {
+  return row.codec == Codec::blockwise8 ? element / kBlockElements : 0;
+}
+
+// Elements [first, last) of a row; `first` starts a block. Its scalars and new_absmax are still to be given.
+PAGEDOPT_HD Piece piece_of(const Row& row, std::int64_t first, std::int64_t last, bool amsgrad, bool skip_zeros) {
+  const std::int64_t dtype_bytes = row.dtype == Dtype::f32 ? 4 : 2, slot_bytes = is_8bit(row) ? 1 : 4;
+  Piece piece{};
+  piece.param = static_cast<std::byte*>(row.param) + first * dtype_bytes;
+  piece.grad = static_cast<const std::byte*>(row.grad) + first * dtype_bytes;
+  for (int slot = 0; slot < kSlots; ++slot) {
+    if (slot == 2 && !amsgrad) break;
+    piece.slot[slot] = static_cast<std::byte*>(row.slot[slot]) + first * slot_bytes;
+    if (is_8bit(row)) piece.absmax[slot] = row.absmax[slot] + first_absmax(row, first);
+  }
+  piece.numel = last - first;
+  piece.dtype = row.dtype;
+  piece.codec = row.codec;
+  piece.amsgrad = amsgrad;
+  piece.skip_zeros = skip_zeros;
+  return piece;
+}
+
 // What the tasks of a pass find out, to be combined in task order.
 struct Partial {
   double grad_square = 0.0;  // sum of squares of the gradient as it is stored
@@ -28,6 +65,16 @@ struct Partial {
   double param_square = 0.0;
   float absmax[kSlots] = {};  // largest magnitudes of the new moments
 };
+
+PAGEDOPT_HD void add(Partial& sum, const Partial& part) {
+  sum.grad_square += part.grad_square;
+  sum.move_square += part.move_square;
+  sum.param_square += part.param_square;
+  for (int slot = 0; slot < kSlots; ++slot) sum.absmax[slot] = larger(sum.absmax[slot], part.absmax[slot]);
+}
+
+// Appends the tasks of one pass of a row.
+void add_tasks(std::vector<Task>& tasks, std::size_t row, std::int64_t numel, Pass pass);
 
 struct Kernels {
   const char* name;

@@ -1,0 +1,247 @@
+// What one lane of a warp does with its eight elements of a block: load, decode, encode, store. A warp has the 256
+// elements of a quantisation block. Everything is unrolled, so that arrays are registers.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#include "codec.h"
+#include "step.h"
+
+namespace pagedopt {
+
+inline constexpr int kWarpLanes = 32;
+inline constexpr int kLaneElements = kBlockElements / kWarpLanes;
+
+// Both maps, where gathers are quick: in shared memory on a GPU.
+struct CodeMaps {
+  CodeMap of_signed, of_unsigned;
+
+  template <bool is_signed>
+  PAGEDOPT_HD const CodeMap& of() const {
+    return is_signed ? of_signed : of_unsigned;
+  }
+};
+
+// ---- which elements a lane has ----
+
+// A lane has runs of `run` neighbours; the warp's lanes lie side by side, so that every access of a warp is one
+// contiguous piece. Runs of 4 where numbers of 32 bits are among what is loaded, else 8: no access is over 16 bytes.
+template <int run>
+PAGEDOPT_HD int element_of(int lane, int i) {
+  return i / run * (kWarpLanes * run) + lane * run + i % run;
+}
+
+// ---- as they are stored ----
+
+// Eight numbers of `size` bytes, packed.
+template <int size>
+struct Stored {
+  std::uint32_t word[kLaneElements * size / 4];
+
+  PAGEDOPT_HD std::uint32_t get(int i) const {
+    const std::uint32_t shifted = word[i * size / 4] >> (8 * (i * size % 4));
+    return size == 4 ? shifted : shifted & ((1u << (8 * size % 32)) - 1u);
+  }
+  // pre: words are zero at first
+  PAGEDOPT_HD void put(int i, std::uint32_t bits) { word[i * size / 4] |= bits << (8 * (i * size % 4)); }
+};
+
+// One access of `words` * 4 bytes, aligned to its size.
+template <int words>
+PAGEDOPT_HD void load_words(const void* from, std::uint32_t* to) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (words == 4) {
+    const uint4 four = *static_cast<const uint4*>(from);
+    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+  } else if constexpr (words == 2) {
+    const uint2 two = *static_cast<const uint2*>(from);
+    to[0] = two.x, to[1] = two.y;
+  } else {
+    to[0] = *static_cast<const std::uint32_t*>(from);
+  }
+#else
+  std::memcpy(to, from, 4 * words);
+#endif
+}
+
+template <int words>
+PAGEDOPT_HD void store_words(const std::uint32_t* from, void* to) {
+#if defined(__CUDA_ARCH__)
+  if constexpr (words == 4)
+    *static_cast<uint4*>(to) = make_uint4(from[0], from[1], from[2], from[3]);
+  else if constexpr (words == 2)
+    *static_cast<uint2*>(to) = make_uint2(from[0], from[1]);
+  else
+    *static_cast<std::uint32_t*>(to) = from[0];
+#else
+  std::memcpy(to, from, 4 * words);
+#endif
+}
+
+template <int size>
+using Unsigned =
+    std::conditional_t<size == 4, std::uint32_t, std::conditional_t<size == 2, std::uint16_t, std::uint8_t>>;
+
+template <int size>
+PAGEDOPT_HD std::uint32_t load_one(const std::byte* from) {
+  Unsigned<size> bits;
+#if defined(__CUDA_ARCH__)
+  bits = *reinterpret_cast<const Unsigned<size>*>(from);
+#else
+  std::memcpy(&bits, from, size);
+#endif
+  return bits;
+}
+
+template <int size>
+PAGEDOPT_HD void store_one(std::uint32_t from, std::byte* to) {
+  const auto bits = static_cast<Unsigned<size>>(from);
+#if defined(__CUDA_ARCH__)
+  *reinterpret_cast<Unsigned<size>*>(to) = bits;
+#else
+  std::memcpy(to, &bits, size);
+#endif
+}
+
+// Where a lane finds its numbers: those of a block of n, `base` being the block's first. Runs are whole accesses where
+// the block is whole and its memory aligned for them; else numbers go one by one, and those past n are `fill`.
+struct Place {
+  int lane, n;
+  bool whole;
+};
+
+template <int size, int run>
+PAGEDOPT_HD bool aligned(const void* base) {
+  return reinterpret_cast<std::uintptr_t>(base) % (size * run) == 0;
+}
+
+template <int size, int run>
+PAGEDOPT_HD Stored<size> load_lane(const void* base, const Place& at, std::uint32_t fill) {
+  const auto* const bytes = static_cast<const std::byte*>(base);
+  Stored<size> stored = {};
+  if (at.whole) {
+    for (int i = 0; i < kLaneElements; i += run)
+      load_words<run * size / 4>(bytes + element_of<run>(at.lane, i) * size, stored.word + i * size / 4);
+  } else {
+    for (int i = 0; i < kLaneElements; ++i) {
+      const int element = element_of<run>(at.lane, i);
+      stored.put(i, element < at.n ? load_one<size>(bytes + element * size) : fill);
+    }
+  }
+  return stored;
+}
+
+template <int size, int run>
+PAGEDOPT_HD void store_lane(const Stored<size>& stored, const Place& at, void* base) {
+  auto* const bytes = static_cast<std::byte*>(base);
+  if (at.whole) {
+    for (int i = 0; i < kLaneElements; i += run)
+      store_words<run * size / 4>(stored.word + i * size / 4, bytes + element_of<run>(at.lane, i) * size);
+  } else {
+    for (int i = 0; i < kLaneElements; ++i) {
+      const int element = element_of<run>(at.lane, i);
+      if (element < at.n) store_one<size>(stored.get(i), bytes + element * size);
+    }
+  }
+}
+
+// ---- numbers of a parameter, a gradient or a float32 slot ----
+
+template <Dtype dtype>
+inline constexpr int kDtypeBytes = dtype == Dtype::f32 ? 4 : 2;
+
+template <Dtype dtype>
+PAGEDOPT_HD float widened(std::uint32_t bits) {
+  if constexpr (dtype == Dtype::f32) return float_of(bits);
+  if constexpr (dtype == Dtype::bf16) return from_bf16(static_cast<std::uint16_t>(bits));
+  if constexpr (dtype == Dtype::f16) return from_f16(static_cast<std::uint16_t>(bits));
+}
+
+template <Dtype dtype>
+PAGEDOPT_HD std::uint32_t narrowed(float x) {
+  if constexpr (dtype == Dtype::f32) return bits_of(x);
+  if constexpr (dtype == Dtype::bf16) return to_bf16(x);
+  if constexpr (dtype == Dtype::f16) return to_f16(x);
+}
+
+// Past the block's end: zeros.
+template <Dtype dtype, int run>
+PAGEDOPT_HD void load_numbers(const void* base, Place at, float (&to)[kLaneElements]) {
+  at.whole = at.whole && aligned<kDtypeBytes<dtype>, run>(base);
+  const auto stored = load_lane<kDtypeBytes<dtype>, run>(base, at, 0u);
+  for (int i = 0; i < kLaneElements; ++i) to[i] = widened<dtype>(stored.get(i));
+}
+
+template <Dtype dtype, int run>
+PAGEDOPT_HD void store_numbers(const float (&from)[kLaneElements], Place at, void* base) {
+  at.whole = at.whole && aligned<kDtypeBytes<dtype>, run>(base);
+  Stored<kDtypeBytes<dtype>> stored = {};
+  for (int i = 0; i < kLaneElements; ++i) stored.put(i, narrowed<dtype>(from[i]));
+  store_lane<kDtypeBytes<dtype>, run>(stored, at, base);
+}
+
+// Largest magnitude of finite numbers, as bits, which compare like integers.
+PAGEDOPT_HD std::uint32_t largest_bits(const float (&x)[kLaneElements]) {
+  std::uint32_t most = 0;
+  for (int i = 0; i < kLaneElements; ++i) {
+    const std::uint32_t size = bits_of(x[i]) & 0x7fffffffu;
+    most = size > most ? size : most;
+  }
+  return most;
+}
+
+// ---- 8-bit slots ----
+
+template <bool is_signed, int run>
+PAGEDOPT_HD void load_codes(const void* base, const Place& at, const CodeMaps& maps, float absmax,
+                            float (&to)[kLaneElements]) {
+  const auto codes = load_lane<1, run>(base, at, static_cast<std::uint32_t>(kZeroCode<is_signed>));
+  const CodeMap& map = maps.of<is_signed>();
+  for (int i = 0; i < kLaneElements; ++i) to[i] = map.value[codes.get(i)] * absmax;
+}
+
+// Settles the codes whose bit is set in `doubtful`; one lane in hundreds has any. The arrays turn once around, so that
+// the loop is not unrolled and yet no index is computed.
+template <bool is_signed>
+PAGEDOPT_HD void settle_lane(const CodeMap& map, float absmax, std::uint32_t doubtful, float (&x)[kLaneElements],
+                             int (&code)[kLaneElements]) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1
+#endif
+  for (int turn = 0; turn < kLaneElements; ++turn, doubtful >>= 1) {
+    const float x0 = x[0];
+    const int code0 = doubtful & 1u ? settle<is_signed>(map, x0, absmax, code[0]) : code[0];
+    for (int i = 0; i + 1 < kLaneElements; ++i) x[i] = x[i + 1], code[i] = code[i + 1];
+    x[kLaneElements - 1] = x0, code[kLaneElements - 1] = code0;
+  }
+}
+
+// Finite numbers x to the nearest values of the map times absmax. Scales x where absmax is tiny. Twice the doubt of
+// step_host: levels are rounded in another way here.
+template <bool is_signed>
+PAGEDOPT_HD Stored<1> encode_lane(const CodeMap& map, float absmax, float (&x)[kLaneElements]) {
+  int code[kLaneElements];
+  Stored<1> stored = {};
+  if (absmax == 0.0f) {
+    for (int i = 0; i < kLaneElements; ++i) stored.put(i, kZeroCode<is_signed>);
+    return stored;
+  }
+  if (absmax < kSmallAbsmax) {
+    absmax *= kLift;
+    for (int i = 0; i < kLaneElements; ++i) x[i] *= kLift;
+  }
+  const Encoder encoder = encoder_for<is_signed>(absmax);
+  std::uint32_t doubtful = 0;
+  for (int i = 0; i < kLaneElements; ++i) {
+    const Encoded encoded = encode<is_signed>(encoder, x[i]);
+    code[i] = encoded.code;
+    const bool doubt = encoded.edge_distance <= 2.0f * kDoubt || encoded.joint_distance <= kJointDoubt;
+    doubtful |= doubt ? 1u << i : 0u;
+  }
+  if (doubtful != 0) settle_lane<is_signed>(map, absmax, doubtful, x, code);
+  for (int i = 0; i < kLaneElements; ++i) stored.put(i, static_cast<std::uint32_t>(code[i]));
+  return stored;
+}
+
+}  // namespace pagedopt
