@@ -56,14 +56,14 @@ struct Registers {
   float m[kLaneElements], v[kLaneElements], vmax[kLaneElements];
 };
 
-// The block from element `first` of a piece.
+// The block from element `first` of a piece, which is of one part: 32 bits do.
 struct BlockAt {
-  std::int64_t first;
-  int n;
+  int first, n;
 
-  PAGEDOPT_HD BlockAt(const Piece& piece, std::int64_t first)
-      : first(first),
-        n(piece.numel - first < kBlockElements ? static_cast<int>(piece.numel - first) : kBlockElements) {}
+  PAGEDOPT_HD BlockAt(const Piece& piece, int first_element) : first(first_element) {
+    const int left = static_cast<int>(piece.numel) - first;
+    n = left < kBlockElements ? left : kBlockElements;
+  }
   PAGEDOPT_HD Place place(int lane) const { return {lane, n, n == kBlockElements}; }
   // Of one array of the piece with `bytes` an element.
   template <class Base>
@@ -71,7 +71,7 @@ struct BlockAt {
     using Bytes = std::conditional_t<std::is_const_v<Base>, const std::byte, std::byte>;
     return static_cast<Bytes*>(base) + first * bytes;
   }
-  PAGEDOPT_HD std::int64_t absmax_index(const Piece& piece) const {
+  PAGEDOPT_HD int absmax_index(const Piece& piece) const {
     return piece.codec == Codec::blockwise8 ? first / kBlockElements : 0;
   }
 };
@@ -140,7 +140,7 @@ PAGEDOPT_HD void store_slot(const Warp& warp, const Piece& piece, const BlockAt&
 }
 
 template <class K, class Warp>
-PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const CodeMaps& maps, std::int64_t first) {
+PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const CodeMaps& maps, int first) {
   typename Warp::template Lanes<Registers> lanes;
   const BlockAt block(piece, first);
   warp.each(lanes, [&](int lane, Registers& r) { load_gradient<K>(piece, block, lane, r); });
@@ -209,16 +209,17 @@ PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const Co
 
 template <class Visit>
 PAGEDOPT_HD void for_blocks_of(int index, const Piece& piece, Visit visit) {
+  const int numel = static_cast<int>(piece.numel);
 #if defined(__CUDA_ARCH__)
 #pragma unroll 1
 #endif
-  for (std::int64_t first = index * kBlockElements; first < piece.numel; first += kWarps * kBlockElements) visit(first);
+  for (int first = index * kBlockElements; first < numel; first += kWarps * kBlockElements) visit(first);
 }
 
 template <bool is_8bit, class Warp>
 PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
   with_kind<is_8bit>(piece, [&](auto kind) {
-    for_blocks_of(index, piece, [&](std::int64_t first) { update_block<decltype(kind)>(warp, piece, maps, first); });
+    for_blocks_of(index, piece, [&](int first) { update_block<decltype(kind)>(warp, piece, maps, first); });
   });
 }
 
@@ -226,7 +227,7 @@ template <class Warp>
 PAGEDOPT_HD Partial norm_part(const Warp& warp, int index, const Piece& piece) {
   typename Warp::template Lanes<LaneSums> sums = {};
   with_dtype(piece.dtype, [&](auto dtype) {
-    for_blocks_of(index, piece, [&](std::int64_t first) {
+    for_blocks_of(index, piece, [&](int first) {
       const BlockAt block(piece, first);
       warp.each(sums, [&](int lane, LaneSums& s) { norm_lane<decltype(dtype)::value>(piece, block, lane, s); });
     });
@@ -238,7 +239,7 @@ template <bool is_8bit, class Warp>
 PAGEDOPT_HD Partial measure_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
   typename Warp::template Lanes<LaneSums> sums = {};
   with_kind<is_8bit>(piece, [&](auto kind) {
-    for_blocks_of(index, piece, [&](std::int64_t first) {
+    for_blocks_of(index, piece, [&](int first) {
       const BlockAt block(piece, first);
       warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<decltype(kind)>(piece, block, maps, lane, s); });
     });
