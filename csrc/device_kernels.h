@@ -23,11 +23,16 @@ inline constexpr int kWarps = 8;
 
 // ---- kinds of rows: what is compiled apart. Coupled decay and skip_zeros cost a compare, so they are not. ----
 
-template <Dtype dtype_, bool is_8bit_, bool amsgrad_>
-struct Kind {
-  static constexpr Dtype dtype = dtype_;
+// How the slots are stored; `run` as in element_of.
+template <bool is_8bit_, bool amsgrad_, int run_>
+struct State {
   static constexpr bool is_8bit = is_8bit_, amsgrad = amsgrad_;
-  static constexpr int run = dtype == Dtype::f32 || !is_8bit ? 4 : 8;
+  static constexpr int run = run_;
+};
+
+template <Dtype dtype_, bool is_8bit, bool amsgrad>
+struct Kind : State<is_8bit, amsgrad, dtype_ == Dtype::f32 || !is_8bit ? 4 : 8> {
+  static constexpr Dtype dtype = dtype_;
 };
 
 // Calls visit(Dtype as a type).
@@ -36,16 +41,6 @@ PAGEDOPT_HD void with_dtype(Dtype dtype, Visit visit) {
   if (dtype == Dtype::f32) visit(std::integral_constant<Dtype, Dtype::f32>{});
   if (dtype == Dtype::bf16) visit(std::integral_constant<Dtype, Dtype::bf16>{});
   if (dtype == Dtype::f16) visit(std::integral_constant<Dtype, Dtype::f16>{});
-}
-
-template <bool is_8bit, class Visit>
-PAGEDOPT_HD void with_kind(const Piece& piece, Visit visit) {
-  with_dtype(piece.dtype, [&](auto dtype) {
-    if (piece.amsgrad)
-      visit(Kind<decltype(dtype)::value, is_8bit, true>{});
-    else
-      visit(Kind<decltype(dtype)::value, is_8bit, false>{});
-  });
 }
 
 // ---- one block ----
@@ -76,11 +71,6 @@ struct BlockAt {
   }
 };
 
-template <class K>
-PAGEDOPT_HD void load_gradient(const Piece& piece, const BlockAt& block, int lane, Registers& r) {
-  load_numbers<K::dtype, K::run>(block.in(piece.grad, kDtypeBytes<K::dtype>), block.place(lane), r.g);
-}
-
 template <class K, int slot>
 PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
                            float (&to)[kLaneElements]) {
@@ -93,11 +83,16 @@ PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, const CodeM
 }
 
 template <class K>
-PAGEDOPT_HD void load_rest(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane, Registers& r) {
-  load_numbers<K::dtype, K::run>(block.in(piece.param, kDtypeBytes<K::dtype>), block.place(lane), r.p);
+PAGEDOPT_HD void load_slots(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane, Registers& r) {
   load_slot<K, 0>(piece, block, maps, lane, r.m);
   load_slot<K, 1>(piece, block, maps, lane, r.v);
   if constexpr (K::amsgrad) load_slot<K, 2>(piece, block, maps, lane, r.vmax);
+}
+
+// Of an array of the parameter's type.
+template <Dtype dtype, int run>
+PAGEDOPT_HD void load_params(const void* base, const BlockAt& block, int lane, float (&to)[kLaneElements]) {
+  load_numbers<dtype, run>(block.in(base, kDtypeBytes<dtype>), block.place(lane), to);
 }
 
 // New parameter and moments. 8-bit state: an element whose v' is not finite keeps its parameter and its moments become
@@ -122,6 +117,7 @@ PAGEDOPT_HD void adam_lane(const AdamScalars& s, bool skip_zeros, Registers& r) 
 template <class K, int slot, class Warp, class Lanes>
 PAGEDOPT_HD void store_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const CodeMaps& maps,
                             float (Registers::*x)[kLaneElements], Lanes& lanes) {
+  constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
   if constexpr (!K::is_8bit) {
     warp.each(lanes, [&](int lane, Registers& r) {
       store_numbers<Dtype::f32, K::run>(r.*x, block.place(lane), block.in(piece.slot[slot], 4));
@@ -133,7 +129,7 @@ PAGEDOPT_HD void store_slot(const Warp& warp, const Piece& piece, const BlockAt&
       warp.first([&] { piece.absmax[slot][block.absmax_index(piece)] = absmax; });
     }
     warp.each(lanes, [&](int lane, Registers& r) {
-      const auto codes = encode_lane < slot == 0 > (maps.of<slot == 0>(), absmax, r.*x);
+      const auto codes = encode_lane<is_signed>(maps.of<is_signed>(), absmax, r.*x);
       store_lane<1, K::run>(codes, block.place(lane), block.in(piece.slot[slot], 1));
     });
   }
@@ -143,12 +139,13 @@ template <class K, class Warp>
 PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const CodeMaps& maps, int first) {
   typename Warp::template Lanes<Registers> lanes;
   const BlockAt block(piece, first);
-  warp.each(lanes, [&](int lane, Registers& r) { load_gradient<K>(piece, block, lane, r); });
+  warp.each(lanes, [&](int lane, Registers& r) { load_params<K::dtype, K::run>(piece.grad, block, lane, r.g); });
   // Encoding anew could change the codes of a block whose gradients are all zero.
   if (piece.skip_zeros && piece.codec != Codec::tensorwise8)
     if (warp.max(lanes, [](Registers& r) { return largest_bits(r.g); }) == 0u) return;
   warp.each(lanes, [&](int lane, Registers& r) {
-    load_rest<K>(piece, block, maps, lane, r);
+    load_params<K::dtype, K::run>(piece.param, block, lane, r.p);
+    load_slots<K>(piece, block, maps, lane, r);
     adam_lane<K>(piece.scalars, piece.skip_zeros, r);
     store_numbers<K::dtype, K::run>(r.p, block.place(lane), block.in(piece.param, kDtypeBytes<K::dtype>));
   });
@@ -191,8 +188,11 @@ template <class K>
 PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
                               LaneSums& sums) {
   Registers r;
-  load_gradient<K>(piece, block, lane, r);
-  load_rest<K>(piece, block, maps, lane, r);
+  with_dtype(piece.dtype, [&](auto dtype) {  // not part of K: this pass need not be as quick as it is to compile
+    load_params<decltype(dtype)::value, K::run>(piece.grad, block, lane, r.g);
+    load_params<decltype(dtype)::value, K::run>(piece.param, block, lane, r.p);
+  });
+  load_slots<K>(piece, block, maps, lane, r);
   for (int i = 0; i < kLaneElements; ++i) sums.param_square += square(r.p[i]);
   adam_lane<K>(piece.scalars, piece.skip_zeros, r);
   for (int i = 0; i < kLaneElements; ++i) {
@@ -218,8 +218,12 @@ PAGEDOPT_HD void for_blocks_of(int index, const Piece& piece, Visit visit) {
 
 template <bool is_8bit, class Warp>
 PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
-  with_kind<is_8bit>(piece, [&](auto kind) {
+  const auto all = [&](auto kind) {
     for_blocks_of(index, piece, [&](int first) { update_block<decltype(kind)>(warp, piece, maps, first); });
+  };
+  with_dtype(piece.dtype, [&](auto dtype) {
+    piece.amsgrad ? all(Kind<decltype(dtype)::value, is_8bit, true>{})
+                  : all(Kind<decltype(dtype)::value, is_8bit, false>{});
   });
 }
 
@@ -238,12 +242,13 @@ PAGEDOPT_HD Partial norm_part(const Warp& warp, int index, const Piece& piece) {
 template <bool is_8bit, class Warp>
 PAGEDOPT_HD Partial measure_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
   typename Warp::template Lanes<LaneSums> sums = {};
-  with_kind<is_8bit>(piece, [&](auto kind) {
+  const auto all = [&](auto state) {
     for_blocks_of(index, piece, [&](int first) {
       const BlockAt block(piece, first);
-      warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<decltype(kind)>(piece, block, maps, lane, s); });
+      warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<decltype(state)>(piece, block, maps, lane, s); });
     });
-  });
+  };
+  piece.amsgrad ? all(State<is_8bit, true, 4>{}) : all(State<is_8bit, false, 4>{});
   return sum_lanes(warp, sums);
 }
 
