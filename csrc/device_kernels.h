@@ -75,7 +75,7 @@ template <class K, int slot>
 PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
                            float (&to)[kLaneElements]) {
   if constexpr (K::is_8bit) {
-    const float absmax = piece.absmax[slot][block.absmax_index(piece)];
+    const float absmax = in_global(piece.absmax[slot])[block.absmax_index(piece)];
     load_codes<slot == 0, K::run>(block.in(piece.slot[slot], 1), block.place(lane), maps, absmax, to);
   } else {
     load_numbers<Dtype::f32, K::run>(block.in(piece.slot[slot], 4), block.place(lane), to);
@@ -126,7 +126,7 @@ PAGEDOPT_HD void store_slot(const Warp& warp, const Piece& piece, const BlockAt&
     float absmax = piece.new_absmax[slot];
     if (piece.codec == Codec::blockwise8) {
       absmax = float_of(warp.max(lanes, [&](Registers& r) { return largest_bits(r.*x); }));
-      warp.first([&] { piece.absmax[slot][block.absmax_index(piece)] = absmax; });
+      warp.first([&] { in_global(piece.absmax[slot])[block.absmax_index(piece)] = absmax; });
     }
     warp.each(lanes, [&](int lane, Registers& r) {
       const auto codes = encode_lane<is_signed>(maps.of<is_signed>(), absmax, r.*x);

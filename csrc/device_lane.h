@@ -47,18 +47,27 @@ struct Stored {
   PAGEDOPT_HD void put(int i, std::uint32_t bits) { word[i * size / 4] |= bits << (8 * (i * size % 4)); }
 };
 
+// Addresses of rows come from memory: the compiler has to be told that they are not of shared memory.
+template <class T>
+PAGEDOPT_HD T* in_global(T* address) {
+#if defined(__CUDA_ARCH__)
+  __builtin_assume(__isGlobal(address));
+#endif
+  return address;
+}
+
 // One access of `words` * 4 bytes, aligned to its size.
 template <int words>
 PAGEDOPT_HD void load_words(const void* from, std::uint32_t* to) {
 #if defined(__CUDA_ARCH__)
   if constexpr (words == 4) {
-    const uint4 four = *static_cast<const uint4*>(from);
+    const uint4 four = *static_cast<const uint4*>(in_global(from));
     to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
   } else if constexpr (words == 2) {
-    const uint2 two = *static_cast<const uint2*>(from);
+    const uint2 two = *static_cast<const uint2*>(in_global(from));
     to[0] = two.x, to[1] = two.y;
   } else {
-    to[0] = *static_cast<const std::uint32_t*>(from);
+    to[0] = *static_cast<const std::uint32_t*>(in_global(from));
   }
 #else
   std::memcpy(to, from, 4 * words);
@@ -69,11 +78,11 @@ template <int words>
 PAGEDOPT_HD void store_words(const std::uint32_t* from, void* to) {
 #if defined(__CUDA_ARCH__)
   if constexpr (words == 4)
-    *static_cast<uint4*>(to) = make_uint4(from[0], from[1], from[2], from[3]);
+    *static_cast<uint4*>(in_global(to)) = make_uint4(from[0], from[1], from[2], from[3]);
   else if constexpr (words == 2)
-    *static_cast<uint2*>(to) = make_uint2(from[0], from[1]);
+    *static_cast<uint2*>(in_global(to)) = make_uint2(from[0], from[1]);
   else
-    *static_cast<std::uint32_t*>(to) = from[0];
+    *static_cast<std::uint32_t*>(in_global(to)) = from[0];
 #else
   std::memcpy(to, from, 4 * words);
 #endif
@@ -87,7 +96,7 @@ template <int size>
 PAGEDOPT_HD std::uint32_t load_one(const std::byte* from) {
   Unsigned<size> bits;
 #if defined(__CUDA_ARCH__)
-  bits = *reinterpret_cast<const Unsigned<size>*>(from);
+  bits = *reinterpret_cast<const Unsigned<size>*>(in_global(from));
 #else
   std::memcpy(&bits, from, size);
 #endif
@@ -98,7 +107,7 @@ template <int size>
 PAGEDOPT_HD void store_one(std::uint32_t from, std::byte* to) {
   const auto bits = static_cast<Unsigned<size>>(from);
 #if defined(__CUDA_ARCH__)
-  *reinterpret_cast<Unsigned<size>*>(to) = bits;
+  *reinterpret_cast<Unsigned<size>*>(in_global(to)) = bits;
 #else
   std::memcpy(to, &bits, size);
 #endif
