@@ -35,6 +35,10 @@ QUEUE: Final = 16
 """Messages kept for a subscriber that does not read."""
 ANSWERING_S, REST_S = 0.005, 0.05
 """After so long of answering requests comes so long a rest: a flood of them cannot take the training's time."""
+
+LINGER_MS: Final = 200
+"""Longest wait, at the end, for readers to take what was sent."""
+
 TRACE_GRACE_S: Final = 2.0
 """A trace that nobody listens to for so long is stopped."""
 
@@ -146,7 +150,8 @@ class Publisher:
 
     def _clean_up(self) -> None:
         places.withdraw(self._directory, self._name, self._socket_dir)
-        self._context.destroy(linger=0)
+        # Not 0: libzmq aborts the process when a socket drops its messages while a reader leaves amid one of them.
+        self._context.destroy(linger=LINGER_MS)
         for name in ("_wake_read_fd", "_wake_fd"):
             with contextlib.suppress(OSError, AttributeError):
                 os.close(getattr(self, name))

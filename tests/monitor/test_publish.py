@@ -22,7 +22,7 @@ from zmq.auth import create_certificates
 from pagedopt.errors import MonitorError
 from pagedopt.monitor.places import processes
 from pagedopt.monitor.security import Door
-from pagedopt.pager.publish import Publisher
+from pagedopt.pager.publish import LINGER_MS, Publisher
 from pagedopt.snapshot import SCHEMA, Snapshot
 from pagedopt.top.feed import Feed, Frame, replay
 
@@ -44,7 +44,7 @@ def raw() -> Iterator[Callable[[int, str], zmq.Socket[bytes]]]:
         return socket
 
     yield connect
-    context.destroy(linger=0)
+    context.destroy(linger=LINGER_MS)
 
 
 def test_everything_is_for_its_user_alone(publish: Publish, place: Path) -> None:
@@ -169,7 +169,7 @@ def test_hostile_bytes_do_not_stop_a_watcher(publish: Publish, raw: Any, tmp_pat
             with contextlib.suppress(MonitorError):  # a bent header says it is of a newer schema
                 feed.poll(0.1)
         assert feed.malformed >= 100
-    context.destroy(linger=0)
+    context.destroy(linger=LINGER_MS)
 
 
 def test_message_over_the_limit_closes_its_connection_only(publish: Publish, raw: Any) -> None:
