@@ -62,7 +62,8 @@ std::shared_ptr<Extent> Arena::allocate(std::size_t bytes, bool keep) {
   if (!offset) {
     errno = ENOMEM;
     PAGEDOPT_THROW_VM("allocate", size,
-                      "the arena's reserved range of " + std::to_string(reserved_bytes()) + " bytes is full");
+                      "the arena's reserved range of " + std::to_string(reserved_bytes()) +
+                          " bytes is full (on a GPU it is max_managed_fraction of what the card had free)");
   }
   try {
     commit_up_to(*offset + size);
@@ -86,12 +87,28 @@ void Arena::commit_up_to(std::size_t bytes) {
 void Arena::count_live(std::size_t offset, std::size_t bytes, bool keep) {
   const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
   for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
-    if (live_[page]++ == 0) pages_.set_live(page, keep);
+    if (live_[page]++ == 0) {
+      if (keep) vm_->settle(page);
+      pages_.set_live(page, keep);
+    }
 }
 
-void Arena::release(std::byte* begin, std::size_t bytes, bool keep) {
+void Arena::release(std::byte* begin, std::size_t bytes, bool keep) noexcept {
   if (is_foreign()) return;
   std::lock_guard lock(allocating_);
+  try {
+    vm_->quiesce();
+    empty(begin, bytes);
+  } catch (const std::exception&) {  // what is not given back cannot be used again, either
+    ++counters_.failed_moves;
+    return;
+  }
+  (keep ? kept_ : paged_).give(static_cast<std::size_t>(begin - base()), bytes);
+  --extents_;
+  extent_bytes_ -= bytes;
+}
+
+void Arena::empty(std::byte* begin, std::size_t bytes) {
   const auto offset = static_cast<std::size_t>(begin - base());
   const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
   for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
@@ -103,17 +120,10 @@ void Arena::release(std::byte* begin, std::size_t bytes, bool keep) {
     const std::size_t from = std::max(offset, edge * page_bytes());
     const std::size_t to = std::min(offset + bytes, (edge + 1) * page_bytes());
     pin(static_cast<PageIndex>(edge));
-    std::memset(base() + from, 0, to - from);
+    vm_->clear(static_cast<PageIndex>(edge), base() + from, to - from);
     unpin(static_cast<PageIndex>(edge));
     if (edge == last) break;
   }
-  if (keep) {
-    kept_.give(offset, bytes);
-  } else {
-    paged_.give(offset, bytes);
-  }
-  --extents_;
-  extent_bytes_ -= bytes;
 }
 
 void Arena::discard(PageIndex page) {
@@ -122,9 +132,9 @@ void Arena::discard(PageIndex page) {
   while (!pages_.begin_discard(page)) sync_.moved.wait(lock);
   try {
     vm_->discard(page);
-  } catch (const VmError&) {
+  } catch (const std::exception&) {
     ++counters_.failed_moves;  // the page keeps its memory until the arena goes; it is cleared when it is used again
-    std::memset(base() + std::size_t{page} * page_bytes(), 0, page_bytes());
+    vm_->clear(page, base() + std::size_t{page} * page_bytes(), page_bytes());
   }
   pages_.finish_discard(page);
   sync_.work.notify_all();
@@ -137,7 +147,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
     std::byte* const page_end = base() + (std::size_t{page} + 1) * page_bytes();
     const std::size_t part = std::min(bytes, static_cast<std::size_t>(page_end - to));
     pin(page);
-    std::memcpy(to, from, part);
+    vm_->write(page, to, from, part);
     unpin(page);
     to += part;
     from += part;

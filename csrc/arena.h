@@ -101,7 +101,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
     if (result == PageTable::Pin::wait) pin_slowly(page);
     if (result == PageTable::Pin::direct) ++counters_.direct_pages;
   }
+  bool try_pin(PageIndex page) {  // false if the page has to be waited for
+    const PageTable::Pin result = pages_.pin(page);
+    if (result == PageTable::Pin::direct) ++counters_.direct_pages;
+    return result != PageTable::Pin::wait;
+  }
   void unpin(PageIndex page) noexcept { pages_.unpin(page); }
+  Vm& vm() noexcept { return *vm_; }
   void progressed(std::uint64_t task) noexcept {
     if (schedule_.progressed(task)) nudge();
   }
@@ -124,7 +130,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
 
  private:
   friend class Extent;
-  void release(std::byte* begin, std::size_t bytes, bool keep);
+  void release(std::byte* begin, std::size_t bytes, bool keep) noexcept;
+  void empty(std::byte* begin, std::size_t bytes);
   void discard(PageIndex page);
   void pin_slowly(PageIndex page);
   void nudge() noexcept;  // something may have changed for whoever waits

@@ -5,7 +5,9 @@
 #include <cstring>
 
 #include "arena.h"
+#include "device_step.h"
 #include "error.h"
+#include "gpu.h"
 #include "step.h"
 #include "sweep.h"
 #include "vm.h"
@@ -16,6 +18,10 @@ namespace py = pybind11;
 using namespace pybind11::literals;
 
 namespace pagedopt {
+
+void bind_gpu(py::module_& m);  // both in bindings_gpu.cpp
+void bind_placement(py::module_& m);
+
 namespace {
 
 using Rows = std::vector<Row>;
@@ -56,6 +62,14 @@ struct View {
   std::byte* begin;
   std::size_t bytes;
 };
+
+View view_of(const std::shared_ptr<Extent>& extent, std::size_t offset, std::size_t bytes) {
+  if (offset + bytes > extent->bytes() || offset + bytes < offset)
+    throw std::out_of_range("the view leaves its extent");
+  return {extent, extent->data() + offset, bytes};
+}
+
+struct DeviceView : View {};
 
 template <class T>
 std::vector<T> copy_of(const py::buffer& buffer) {
@@ -163,9 +177,20 @@ void bind_step(py::module_& m) {
           "addresses"_a);
 
   py::class_<Sweep>(m, "Sweep")
-      .def(py::init<std::shared_ptr<Rows>, const std::vector<Hyper>&, std::shared_ptr<Arena>>(), "rows"_a, "hypers"_a,
-           "arena"_a = nullptr)
-      .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<py::gil_scoped_release>());
+      .def(py::init<std::shared_ptr<Rows>, const std::vector<Hyper>&, std::shared_ptr<Arena>, std::shared_ptr<Gpu>>(),
+           "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr)
+      .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<py::gil_scoped_release>())
+      .def(
+          "step_on",
+          [](Sweep& sweep, const std::vector<Hyper>& hypers, std::uintptr_t stream, double grad_scale,
+             std::uintptr_t found_inf, std::uintptr_t scale, const Addresses& lr) {
+            DeviceArguments arguments{grad_scale, pointer<const float>(found_inf), pointer<const float>(scale), {}};
+            for (const std::uintptr_t address : lr) arguments.lr.push_back(pointer<const float>(address));
+            const py::gil_scoped_release release;
+            sweep.step_on(hypers, arguments, pointer<void>(stream));
+          },
+          "hypers"_a, py::kw_only(), "stream"_a, "grad_scale"_a, "found_inf"_a, "scale"_a, "lr"_a,
+          "Puts the step on a stream of the GPU. Addresses of device float32 numbers, 0 for none; `lr` by group.");
 }
 
 py::dict ledger_dict(Arena& arena) {
@@ -186,6 +211,12 @@ void bind_extent(py::module_& m) {
   py::class_<View, std::shared_ptr<View>>(m, "View", py::buffer_protocol()).def_buffer([](View& view) {
     return py::buffer_info(view.begin, 1, py::format_descriptor<std::uint8_t>::format(), 1, {view.bytes}, {1});
   });
+  py::class_<DeviceView, std::shared_ptr<DeviceView>>(m, "DeviceView")
+      .def_property_readonly("__cuda_array_interface__", [](const DeviceView& view) {
+        return py::dict("shape"_a = py::make_tuple(view.bytes), "typestr"_a = "|u1", "version"_a = 3,
+                        "strides"_a = py::none(),
+                        "data"_a = py::make_tuple(reinterpret_cast<std::uintptr_t>(view.begin), false));
+      });
   py::class_<Extent, std::shared_ptr<Extent>>(m, "Extent")
       .def_property_readonly("address",
                              [](const Extent& extent) { return reinterpret_cast<std::uintptr_t>(extent.data()); })
@@ -193,11 +224,15 @@ void bind_extent(py::module_& m) {
       .def(
           "view",
           [](const std::shared_ptr<Extent>& extent, std::size_t offset, std::size_t nbytes) {
-            if (offset + nbytes > extent->bytes() || offset + nbytes < offset)
-              throw std::out_of_range("the view leaves its extent");
-            return std::make_shared<View>(View{extent, extent->data() + offset, nbytes});
+            return std::make_shared<View>(view_of(extent, offset, nbytes));
           },
-          "offset"_a, "nbytes"_a, "A writable buffer over part of the extent; it keeps the extent alive.");
+          "offset"_a, "nbytes"_a, "A writable buffer over part of the extent; it keeps the extent alive.")
+      .def(
+          "device_view",
+          [](const std::shared_ptr<Extent>& extent, std::size_t offset, std::size_t nbytes) {
+            return std::make_shared<DeviceView>(DeviceView{view_of(extent, offset, nbytes)});
+          },
+          "offset"_a, "nbytes"_a, "The same as bytes of a GPU, by `__cuda_array_interface__`.");
 }
 
 void bind_arena(py::module_& m) {
@@ -222,6 +257,14 @@ void bind_arena(py::module_& m) {
                  make_host_vm(page_bytes, reserve_bytes, std::move(spill_dir), direct_io_of(direct_io)));
            }),
            py::kw_only(), "page_bytes"_a, "reserve_bytes"_a, "spill_dir"_a, "direct_io"_a = "auto")
+      .def_static(
+          "on_gpu",
+          [](std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct) {
+            return std::make_shared<Arena>(make_device_vm(std::move(gpu), page_bytes, reserve_bytes, direct));
+          },
+          "gpu"_a, py::kw_only(), "page_bytes"_a, "reserve_bytes"_a, "direct"_a = true, unlocked(),
+          "An arena of a GPU's managed memory. `direct`: the device maps what is on the host, instead of faulting it in.")
+      .def_property_readonly("can_move", [](Arena& arena) { return arena.vm().can_move(); })
       .def_property_readonly("base", [](const Arena& arena) { return reinterpret_cast<std::uintptr_t>(arena.base()); })
       .def_property_readonly("page_bytes", &Arena::page_bytes)
       .def_property_readonly("reserved_bytes", &Arena::reserved_bytes)
@@ -338,9 +381,12 @@ py::list counter_table() {
 PYBIND11_MODULE(_core, m) {
   m.doc() = "The native core of pagedopt: arenas of paged memory and the steps over them.";
   py::register_exception<pagedopt::VmError>(m, "VmError", PyExc_OSError);
+  py::register_exception<pagedopt::GpuError>(m, "GpuError", PyExc_RuntimeError);
   py::register_exception<pagedopt::ForkError>(m, "ForkError", PyExc_RuntimeError);
+  pagedopt::bind_gpu(m);
   pagedopt::bind_extent(m);
   pagedopt::bind_arena(m);
   pagedopt::bind_step(m);
+  pagedopt::bind_placement(m);
   m.attr("COUNTERS") = pagedopt::counter_table();
 }

@@ -175,23 +175,25 @@ bool Mover::move_up(PageIndex page) {
     throw;
   }
   if (source == PageTable::Source::lower && pages_.take_cached(page)) vm_.drop_cache(page);
-  pages_.finish_prefetch(page, source);
+  pages_.finish_prefetch(page, source, vm_.keeps_copy());
   span.is(source == PageTable::Source::zeros ? TraceKind::populate : TraceKind::prefetch, vm_.page_bytes());
   (source == PageTable::Source::zeros ? counters_.populated_bytes : counters_.prefetched_bytes) += vm_.page_bytes();
   return true;
 }
 
-void Mover::evict_content(PageIndex page, PageTable::Content content) {
+std::size_t Mover::evict_content(PageIndex page, PageTable::Content content) {
+  std::size_t copied = 0;
   try {
     if (content == PageTable::Content::zeros)
       vm_.place_lower(page);
     else
-      vm_.demote(page);
+      copied = vm_.demote(page);
   } catch (...) {
     pages_.cancel_evict(page, content);
     throw;
   }
   pages_.finish_evict(page);
+  return copied;
 }
 
 bool Mover::move_down(PageIndex page, Reason reason) {
@@ -201,19 +203,18 @@ bool Mover::move_down(PageIndex page, Reason reason) {
   if (content == PageTable::Content::busy) return false;
   if (content == PageTable::Content::dirty) {
     try {
-      vm_.write_back(page);
+      counters_.evicted_bytes += vm_.write_back(page);
     } catch (...) {
       pages_.cancel_evict(page, content);
       throw;
     }
-    counters_.evicted_bytes += vm_.page_bytes();
     span.is(TraceKind::evict, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
     if (!pages_.begin_remap(page)) {
       ++counters_.abandoned_evictions;
       return true;
     }
   }
-  evict_content(page, content);
+  counters_.evicted_bytes += evict_content(page, content);
   if (content != PageTable::Content::dirty)
     span.is(TraceKind::drop, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
   if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();

@@ -65,7 +65,7 @@ class Mover {
   std::optional<Move> next_postponed();
   void fail(const std::string& what);
   void count_eviction(Reason reason);
-  void evict_content(PageIndex page, PageTable::Content content);
+  std::size_t evict_content(PageIndex page, PageTable::Content content);  // returns the bytes it copied
 
   Vm& vm_;
   PageTable& pages_;

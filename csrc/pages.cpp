@@ -74,9 +74,9 @@ PageTable::Source PageTable::begin_prefetch(PageIndex page) noexcept {
   }
 }
 
-void PageTable::finish_prefetch(PageIndex page, Source source) noexcept {
-  transition(page, PageState::resident, source == Source::zeros ? kDirty : 0,
-             source == Source::zeros ? kWanted : kWanted | kDirty);
+void PageTable::finish_prefetch(PageIndex page, Source source, bool lower_keeps_copy) noexcept {
+  const bool dirty = source == Source::zeros || !lower_keeps_copy;
+  transition(page, PageState::resident, dirty ? kDirty : 0, dirty ? kWanted : kWanted | kDirty);
 }
 
 void PageTable::cancel_prefetch(PageIndex page, Source source) noexcept {

@@ -34,7 +34,7 @@ class PageTable {
   std::int64_t upper() const noexcept { return upper_.load(); }
   std::int64_t lower() const noexcept { return lower_.load(); }
 
-  enum class Pin { pinned, direct, wait };
+  enum class Pin : std::uint8_t { pinned, direct, wait };
   // Takes a pin if the page can be used now: `pinned` where it is (or will be) in the upper tier, `direct` in the lower
   // one. `wait`: it is in motion, or a prefetch of it is pending.
   Pin pin(PageIndex page) noexcept;
@@ -45,7 +45,7 @@ class PageTable {
 
   enum class Source { none, zeros, lower };
   Source begin_prefetch(PageIndex page) noexcept;  // none: not possible now
-  void finish_prefetch(PageIndex page, Source source) noexcept;
+  void finish_prefetch(PageIndex page, Source source, bool lower_keeps_copy) noexcept;
   void cancel_prefetch(PageIndex page, Source source) noexcept;
 
   enum class Content { busy, zeros, clean, dirty };

@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "arena.h"
+#include "device_step.h"
 #include "workers.h"
 
 namespace pagedopt {
@@ -16,8 +17,15 @@ Workers& process_workers() {
 
 }  // namespace
 
-Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena)
-    : rows_(std::move(rows)), arena_(std::move(arena)), tasks_(make_tasks(*rows_, hypers)) {
+Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena,
+             std::shared_ptr<Gpu> gpu)
+    : rows_(std::move(rows)), arena_(std::move(arena)) {
+  if (gpu) {
+    device_ = std::make_unique<DeviceStep>(std::move(gpu), make_device_tasks(*rows_, hypers), rows_->size(), hypers.size());
+    tasks_ = device_->tasks();
+  } else {
+    tasks_ = make_tasks(*rows_, hypers);
+  }
   if (!arena_) return;
   progress_ = std::vector<Progress>(kMostWorkers);
   find_pages();
@@ -69,7 +77,8 @@ void Sweep::add_pages_of(const Row& row, const Task& task) {
   }
 }
 
-void Sweep::set_workers(unsigned workers) {
+// `also_held`: pages beyond those of the workers' tasks that may be held at one moment.
+void Sweep::set_workers(unsigned workers, std::uint64_t also_held) {
   if (workers == workers_) return;
   workers_ = workers;
   std::uint64_t window = 1;
@@ -78,7 +87,7 @@ void Sweep::set_workers(unsigned workers) {
     while (end < order_.size() && first_task_[end] < past_task_[index] + workers) ++end;
     window = std::max<std::uint64_t>(window, end - index);
   }
-  window_.store(window, std::memory_order_relaxed);
+  window_.store(window + also_held, std::memory_order_relaxed);
 }
 
 void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned threads) {
@@ -93,6 +102,21 @@ void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned t
   for (unsigned worker = 0; worker < threads; ++worker) progress_[worker].task.store(0);
   running.begin();
   step_host(*rows_, hypers, tasks_, grad_scale, threads, process_workers(), this);
+}
+
+void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, StreamHandle stream) {
+  if (!device_) throw std::logic_error("this sweep was made without a GPU");
+  if (!arena_) {
+    device_->run(*rows_, hypers, arguments, stream);
+    return;
+  }
+  Arena::Step running(*arena_, *this);
+  const Trace::Span span(arena_->trace(), TraceKind::step);
+  set_workers(1, DeviceStep::kWindowPages);
+  progress_[0].task.store(0);
+  running.begin();
+  device_->run(*rows_, hypers, arguments, *this, stream);
+  idle(0);
 }
 
 void Sweep::reach(std::size_t task, unsigned worker) noexcept {
@@ -113,6 +137,33 @@ void Sweep::enter(std::size_t task, unsigned worker) {
 
 void Sweep::leave(std::size_t task, unsigned) noexcept {
   for (std::uint64_t i = task_pages_begin_[task]; i < task_pages_begin_[task + 1]; ++i) arena_->unpin(task_pages_[i]);
+}
+
+bool Sweep::try_enter(std::size_t task) {
+  std::uint64_t i = task_pages_begin_[task];
+  while (i < task_pages_begin_[task + 1] && arena_->try_pin(task_pages_[i])) ++i;
+  if (i == task_pages_begin_[task + 1]) return true;
+  while (i-- > task_pages_begin_[task]) arena_->unpin(task_pages_[i]);
+  return false;
+}
+
+std::size_t Sweep::arriving_pages(std::size_t task) {
+  std::size_t pages = 0;
+  for (std::uint64_t i = task_pages_begin_[task]; i < task_pages_begin_[task + 1]; ++i)
+    pages += arena_->vm().is_arriving(task_pages_[i]) ? 1 : 0;
+  return pages;
+}
+
+void Sweep::enter_on(std::size_t first, std::size_t last, StreamHandle stream) {
+  for (std::uint64_t i = task_pages_begin_[first]; i < task_pages_begin_[last]; ++i)
+    arena_->vm().enter(task_pages_[i], stream);
+}
+
+void Sweep::leave_on(std::size_t first, std::size_t last, StreamHandle stream) {
+  const std::uint64_t begin = task_pages_begin_[first], end = task_pages_begin_[last];
+  arena_->vm().leave(task_pages_.data() + begin, end - begin, stream);
+  for (std::size_t task = first; task < last; ++task) leave(task, 0);
+  reach(last, 0);
 }
 
 void Sweep::idle(unsigned worker) noexcept { reach(std::numeric_limits<std::uint64_t>::max(), worker); }

@@ -15,21 +15,37 @@
 namespace pagedopt {
 
 class Arena;
+class DeviceStep;
+class Gpu;
+struct DeviceArguments;
+using StreamHandle = void*;
 
 class Sweep final : public Gate {
  public:
-  Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena);
+  // With a GPU, rows and state are there. pre: the arena is this GPU's, or the host's if there is none
+  Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena,
+        std::shared_ptr<Gpu> gpu = nullptr);
   ~Sweep() override;
   Sweep(const Sweep&) = delete;
   Sweep& operator=(const Sweep&) = delete;
 
   void step(const std::vector<Hyper>& hypers, double grad_scale, unsigned threads);
+  // Puts the step on the stream. pre: made with a GPU
+  void step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, StreamHandle stream);
 
   // Gate.
   void enter(std::size_t task, unsigned worker) override;
   void leave(std::size_t task, unsigned worker) noexcept override;
   void idle(unsigned worker) noexcept override;
   void reach(std::size_t task, unsigned worker) noexcept override;
+
+  // For work on a stream: enters unless a page has to be waited for, without a word on progress.
+  bool try_enter(std::size_t task);
+  std::size_t arriving_pages(std::size_t task);  // that it would wait for on a stream
+  // Orders what comes on `stream` behind the pages of tasks [first, last), and the pages behind what is on it; leaves
+  // the tasks. pre: entered
+  void enter_on(std::size_t first, std::size_t last, StreamHandle stream);
+  void leave_on(std::size_t first, std::size_t last, StreamHandle stream);
 
   // Pages in order of first use, each once.
   const std::vector<PageIndex>& order() const noexcept { return order_; }
@@ -49,7 +65,7 @@ class Sweep final : public Gate {
  private:
   void find_pages();
   void add_pages_of(const Row& row, const Task& task);
-  void set_workers(unsigned workers);
+  void set_workers(unsigned workers, std::uint64_t also_held = 0);
   std::uint64_t first_unfinished() const noexcept;
 
   static constexpr unsigned kMostWorkers = 512;
@@ -59,6 +75,7 @@ class Sweep final : public Gate {
 
   std::shared_ptr<std::vector<Row>> rows_;
   std::shared_ptr<Arena> arena_;
+  std::unique_ptr<DeviceStep> device_;
   std::vector<Task> tasks_;
   std::vector<std::uint64_t> task_pages_begin_;  // task -> index into task_pages_; tasks_.size() + 1 entries
   std::vector<PageIndex> task_pages_;

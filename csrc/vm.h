@@ -3,10 +3,14 @@
 //
 // All functions take page numbers within the range. `pre:` lines are the caller's duty; the arena's page table enforces
 // them. Different pages may be moved by different threads at the same time.
+//
+// Where compute is a stream of a GPU, a prefetch is complete for what enter() ordered after it, and a page is left once
+// the work before leave() is done; on the host, moves are complete when they return.
 #pragma once
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -14,10 +18,13 @@
 
 namespace pagedopt {
 
-// What the operating system says about a run of pages, in bytes.
+class Gpu;
+using StreamHandle = void*;
+
+// What the operating system says about the pages, in bytes; nothing where it does not say.
 struct Measured {
-  std::size_t upper_bytes = 0;  // memory behind pages that are in the upper tier
-  std::size_t cache_bytes = 0;  // memory the page cache holds for pages that are in the lower tier
+  std::optional<std::size_t> upper_bytes;  // memory behind pages that are in the upper tier
+  std::optional<std::size_t> cache_bytes;  // memory the page cache holds for pages that are in the lower tier
 };
 
 class Vm {
@@ -34,18 +41,31 @@ class Vm {
   // Gives a fresh page its memory ahead of the first touch. pre: committed, no content.
   virtual void populate(PageIndex page) = 0;
 
-  // Lower -> upper: at return the page's bytes are in the upper tier. pre: lower; nobody writes to it meanwhile.
+  // Lower -> upper. pre: lower; nobody writes to it meanwhile.
   virtual void prefetch(PageIndex page) = 0;
 
-  // Copies the page's bytes to the lower tier; the page stays where it is. pre: upper.
-  virtual void write_back(PageIndex page) = 0;
+  // Makes ready to demote: waits for work that uses the page and copies its bytes to the lower tier if that is done
+  // ahead; the page stays where it is. Returns the bytes copied. pre: upper.
+  virtual std::size_t write_back(PageIndex page) = 0;
 
-  // Upper -> lower. pre: upper and unchanged since it was written back or prefetched; nobody writes to it meanwhile.
-  // Readers may run at any time.
-  virtual void demote(PageIndex page) = 0;
+  // Upper -> lower. Returns the bytes copied. pre: upper; nobody writes to it meanwhile; unchanged since it was written
+  // back or, where the lower tier keeps its copy, prefetched. Readers may run at any time.
+  virtual std::size_t demote(PageIndex page) = 0;
+
+  // Whether the lower tier keeps the bytes of a page that was prefetched, so that an unchanged page need not be copied.
+  virtual bool keeps_copy() const noexcept = 0;
+
+  // Whether there are two tiers. If not, none of the moves may be asked for.
+  virtual bool can_move() const noexcept { return true; }
 
   // Puts a fresh page into the lower tier, reading as zeros, without a transfer. pre: committed, no content.
   virtual void place_lower(PageIndex page) = 0;
+
+  // Gives a fresh page that is to stay in the upper tier its memory, zeroed. pre: committed, no content.
+  virtual void settle(PageIndex) {}
+
+  // Waits for all work that may use any page.
+  virtual void quiesce() {}
 
   // Any -> fresh: forgets the content of the page in both tiers. pre: nobody uses it.
   virtual void discard(PageIndex page) = 0;
@@ -58,6 +78,19 @@ class Vm {
 
   // pre: tiers.size() == page_count(); tiers as the arena has them.
   virtual Measured measure(const std::vector<Tier>& tiers) const = 0;
+
+  // Copies into the page, or clears part of it. pre: the page is pinned; the bytes are within it.
+  virtual void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes);
+  virtual void clear(PageIndex page, std::byte* from, std::size_t bytes);
+
+  // ---- work on a stream of a GPU
+
+  // What comes on `stream` from here on finds the page moved as was asked last, and zeroed if it is fresh.
+  virtual void enter(PageIndex, StreamHandle) {}
+  // What was put on `stream` so far uses these pages: they are not demoted, nor discarded, before it is done.
+  virtual void leave(const PageIndex* /*pages*/, std::size_t /*count*/, StreamHandle) {}
+  // Whether what enters the page now waits for its transfer.
+  virtual bool is_arriving(PageIndex) { return false; }
 };
 
 enum class DirectIo { automatic, on, off };
@@ -67,5 +100,12 @@ enum class DirectIo { automatic, on, off };
 // taken where the process's address-space limit forbids it.
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
                                  DirectIo);
+
+// Device over host: managed memory of a GPU. A GPU that cannot migrate it gets locked host memory, used over the link;
+// then `can_move` is false and nothing is to be asked to move. `direct`: the device maps pages wherever they are, instead
+// of leaving those on the host to the driver's page faults. `reserve_bytes` is address space; less is taken where the
+// driver gives less.
+std::unique_ptr<Vm> make_device_vm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes,
+                                   bool direct);
 
 }  // namespace pagedopt

@@ -197,12 +197,18 @@ class HostVm final : public Vm {
     }
   }
 
-  void write_back(PageIndex page) override {
+  std::size_t write_back(PageIndex page) override {
     allocate_once(page);
     spill_.write(at(page), page_bytes_, offset(page));
+    return page_bytes_;
   }
 
-  void demote(PageIndex page) override { map_file(page); }
+  std::size_t demote(PageIndex page) override {
+    map_file(page);
+    return 0;
+  }
+
+  bool keeps_copy() const noexcept override { return true; }
 
   void place_lower(PageIndex page) override {
     allocate_once(page);
@@ -222,15 +228,15 @@ class HostVm final : public Vm {
   std::size_t lower_bytes() const noexcept override { return spill_.bytes(); }
 
   Measured measure(const std::vector<Tier>& tiers) const override {
-    Measured sum;
+    std::size_t upper_bytes = 0, cache_bytes = 0;
     std::vector<unsigned char> present(page_bytes_ / kOsPageBytes);
     for (PageIndex page = 0; page < tiers.size(); ++page) {
       if (tiers[page] == Tier::fresh || ::mincore(at(page), page_bytes_, present.data()) != 0) continue;
       std::size_t bytes = 0;
       for (unsigned char flag : present) bytes += (flag & 1U) * kOsPageBytes;
-      (tiers[page] == Tier::upper ? sum.upper_bytes : sum.cache_bytes) += bytes;
+      (tiers[page] == Tier::upper ? upper_bytes : cache_bytes) += bytes;
     }
-    return sum;
+    return {upper_bytes, cache_bytes};
   }
 
  private:
@@ -284,6 +290,10 @@ class HostVm final : public Vm {
 };
 
 }  // namespace
+
+void Vm::write(PageIndex, std::byte* to, const std::byte* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+
+void Vm::clear(PageIndex, std::byte* from, std::size_t bytes) { std::memset(from, 0, bytes); }
 
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
                                  DirectIo direct) {

@@ -3,6 +3,7 @@
 PagedoptError (Exception)
     ConfigError (ValueError)         settings that contradict their rules; lists every problem of every source
     SpillError (OSError)             the lower tier cannot hold what is moved to it: no room, no rights, no directory
+    DeviceError (RuntimeError)       a call to a GPU failed; which, where, for how many bytes
     PagerError (RuntimeError)        the pager failed; raised from the next step, the state is intact
     CheckpointError (ValueError)     a state that does not fit the optimizer it was given to
     ForkError (RuntimeError)         paged state touched in a forked child that does not own it
@@ -19,6 +20,7 @@ from typing import Any
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DeviceError",
     "ForkError",
     "MonitorError",
     "PagedoptError",
@@ -106,6 +108,10 @@ class SpillError(PagedoptError, OSError):
     def __str__(self) -> str:
         name = "" if self.errno is None else f" [{errnos.errorcode.get(self.errno, self.errno)}]"
         return f"{self.args[0]}{name}"
+
+
+class DeviceError(PagedoptError, RuntimeError):
+    """A call to a GPU's runtime failed. The message names the call, the place, the size and what the card has free."""
 
 
 class PagerError(PagedoptError, RuntimeError):

@@ -1,4 +1,4 @@
-"""What a process has once: the arena, its pager and the settings they run by."""
+"""What a process has once: an arena for each device, their pagers and the settings they run by."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +18,48 @@ import psutil
 from pagedopt import _core, config
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem
 from pagedopt.pager.pager import Pager
-from pagedopt.pager.policy import Policy
+from pagedopt.pager.policy import POLICIES, Policy
 from pagedopt.pager.pressure import spill_directory
 from pagedopt.pager.publish import Publisher
 from pagedopt.pager.registry import Listed, Registry
 from pagedopt.pager.sources import Sources
-from pagedopt.pager.tiers import tier_snapshots
-from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot
+from pagedopt.pager.tiers import device_tier, tier_snapshots
+from pagedopt.pager.upper import HOST, Device
+from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot, TierSnapshot
 
-__all__ = ["arena", "check", "configure", "register", "restart_pager", "shutdown", "snapshot", "stats"]
+__all__ = ["HOST", "Device", "arena", "check", "configure", "register", "restart_pager", "shutdown", "snapshot", "stats"]
 
 # Settings an arena is built with; they cannot change while it exists.
-_FIXED = ("page_bytes", "spill_dir", "direct_io")
+_FIXED = ("page_bytes", "spill_dir", "direct_io", "placement", "max_managed_fraction")
+
+
+@dataclass
+class _Home:
+    """An arena, and who moves its pages.
+
+    Attributes:
+        device: where its upper tier is.
+        arena: the arena.
+        is_direct: whether what does not fit is used where it is, instead of being moved.
+        pager: the pager, if there is one.
+    """
+
+    device: Device
+    arena: _core.Arena
+    is_direct: bool = False
+    pager: Pager | None = None
+
+    def policy(self, policy: Policy | None = None) -> Policy | None:
+        """The policy to ask, other than the configured one."""
+        return POLICIES["static"] if policy is None and self.is_direct else policy
 
 
 class _Process:
-    """The arena and pager of this process; a forked child starts with none."""
+    """The arenas and pagers of this process; a forked child starts with none."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.arena: _core.Arena | None = None
-        self.pager: Pager | None = None
+        self.homes: dict[str, _Home] = {}
         self.settings: config.Settings | None = None
         self.origins: Mapping[str, config.Origin] = {}
         self.keywords: dict[str, Any] = {}
@@ -59,31 +81,32 @@ def _forget_in_child() -> None:
 os.register_at_fork(after_in_child=_forget_in_child)
 
 
-def arena(paging: Mapping[str, Any] | None = None) -> _core.Arena:
-    """The arena of this process, made (with its pager) at the first call.
+def arena(paging: Mapping[str, Any] | None = None, device: Device = HOST) -> _core.Arena:
+    """The arena of a device in this process, made (with its pager) at the first call.
 
     Args:
         paging: settings by name, as a constructor was given them. They stay in force for the whole process.
+        device: the device of the parameters.
 
     Raises:
-        ConfigError: bad settings, or other values for what the existing arena was built with.
+        ConfigError: bad settings, or other values for what an existing arena was built with.
         SpillError: there is no usable spill directory.
     """
     process = _process
     with process.lock:
         if paging:
             _apply(process, {**process.keywords, **paging})
-        if process.arena is None:
+        if device.name not in process.homes:
             if process.settings is None:
                 process.settings, process.origins = config.load_with_origins(process.keywords)
-            process.spill_dir = spill_directory(process.settings.spill_dir, os.environ).path
-            process.arena = _make_arena(process.settings, process.spill_dir)
-            atexit.register(shutdown)
-            if process.settings.pager:
-                process.pager = Pager(process.arena, process.settings)
-                process.pager.start()
+            if not process.homes:
+                atexit.register(shutdown)
+            home = process.homes[device.name] = _make_home(process, process.settings, device)
+            if process.settings.pager and home.arena.can_move:
+                home.pager = Pager(home.arena, process.settings, home.policy(), device)
+                home.pager.start()
             _publish(process, process.settings)
-        return process.arena
+        return process.homes[device.name].arena
 
 
 def register(optimizer: Listed, paging: Mapping[str, Any] | None = None) -> None:
@@ -116,7 +139,7 @@ def _publish(process: _Process, loaded: config.Settings) -> None:
     if not loaded.monitor.enabled:
         return
     sources = Sources(
-        arena=lambda: process.arena,
+        arenas=lambda: {name: home.arena for name, home in process.homes.items()},
         snapshot=lambda measure: _snapshot(process, measure),
         settings=lambda: _settings_and_origins(process),
         configure=configure,
@@ -153,21 +176,22 @@ def configure(**values: Any) -> None:
     """
     process = _process
     with process.lock:
-        if process.arena is not None:
+        if process.homes:
             _refuse_fixed(process, config.load({**values, **process.keywords}))
         config.configure(**values)
-        if process.arena is not None:
+        if process.homes:
             _apply(process, process.keywords)
 
 
 def _apply(process: _Process, keywords: dict[str, Any]) -> None:
     loaded, origins = config.load_with_origins(keywords)
-    if process.arena is not None:
+    if process.homes:
         _refuse_fixed(process, loaded)
-        if process.pager is not None:
-            process.pager.tune(loaded)
+    for home in process.homes.values():
+        if home.pager is not None:
+            home.pager.tune(loaded, home.policy())
     process.keywords, process.settings, process.origins = keywords, loaded, origins
-    if process.publisher is not None or process.arena is not None:
+    if process.publisher is not None or process.homes:
         _publish(process, loaded)
 
 
@@ -185,15 +209,41 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
         raise ConfigError(problems)
 
 
-def _make_arena(settings: config.Settings, directory: Path) -> _core.Arena:
-    # Address space for all the state that RAM and the disk can hold.
-    reserve_bytes = 2 * psutil.virtual_memory().total + shutil.disk_usage(directory).free
-    return _core.Arena(
+def _make_home(process: _Process, settings: config.Settings, device: Device) -> _Home:
+    host_bytes = psutil.virtual_memory().total
+    if device.gpu is None:
+        process.spill_dir = spill_directory(settings.spill_dir, os.environ).path
+        # Address space for all the state that RAM and the disk can hold.
+        reserve_bytes = 2 * host_bytes + shutil.disk_usage(process.spill_dir).free
+        arena = _core.Arena(
+            page_bytes=settings.page_bytes,
+            reserve_bytes=reserve_bytes,
+            spill_dir=str(process.spill_dir),
+            direct_io=settings.direct_io,
+        )
+        return _Home(device, arena)
+    most_bytes = int(settings.max_managed_fraction * device.gpu.free_bytes)
+    arena = _core.Arena.on_gpu(
+        device.gpu,
         page_bytes=settings.page_bytes,
-        reserve_bytes=reserve_bytes,
-        spill_dir=str(directory),
-        direct_io=settings.direct_io,
+        reserve_bytes=min(most_bytes, host_bytes + device.gpu.info["total_bytes"]),
+        direct=settings.policy != "none",
     )
+    if not arena.can_move:
+        warnings.warn(
+            f"{device.gpu.info['name']} cannot migrate memory here (concurrentManagedAccess is 0): paged state stays in "
+            "host memory, and the GPU uses it over the link",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+    return _Home(device, arena, _is_direct(settings, device.gpu, arena))
+
+
+def _is_direct(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> bool:
+    if settings.placement != "auto" or not arena.can_move:
+        return settings.placement == "direct"
+    stream_s, direct_s = _core.measure_placement(gpu, arena)
+    return direct_s < stream_s
 
 
 def check() -> None:
@@ -203,42 +253,49 @@ def check() -> None:
         PagerError: chained to what stopped the pager, unless `on_pager_failure` is `warn`.
     """
     process = _process
-    pager = process.pager
-    if pager is None or pager.failure is None:
-        return
+    for home in process.homes.values():
+        if home.pager is not None and home.pager.failure is not None:
+            _tell(process, home.pager.failure)
+
+
+def _tell(process: _Process, failure: BaseException) -> None:
     text = (
-        f"the pager stopped: {pager.failure}. The optimizer state is intact, but nothing makes room any more; "
+        f"the pager stopped: {failure}. The optimizer state is intact, but nothing makes room any more; "
         "mend the cause and call pagedopt.runtime.restart_pager(), or set on_pager_failure to warn to go on without it"
     )
     if process.settings is not None and process.settings.on_pager_failure == "warn":
         if not process.has_warned:
             process.has_warned = True
-            warnings.warn(text, RuntimeWarning, stacklevel=3)
+            warnings.warn(text, RuntimeWarning, stacklevel=4)
         return
-    raise PagerError(text) from pager.failure
+    raise PagerError(text) from failure
 
 
 def restart_pager(policy: Policy | None = None) -> None:
-    """Replace the pager by a new one, with `policy` instead of the configured one where given."""
+    """Replace the pagers by new ones, with `policy` instead of the configured one where given."""
     process = _process
     with process.lock:
-        existing = arena()
-        if process.pager is not None:
-            process.pager.stop()
+        if not process.homes:
+            arena()
         process.has_warned = False
-        process.pager = Pager(existing, settings(), policy)
-        process.pager.start()
+        for home in process.homes.values():
+            if home.pager is not None:
+                home.pager.stop()
+            if home.arena.can_move:
+                home.pager = Pager(home.arena, settings(), home.policy(policy), home.device)
+                home.pager.start()
 
 
 def shutdown() -> None:
-    """Stop the pager and the threads that move pages. Paged optimizers stay usable, without moves."""
+    """Stop the pagers and the threads that move pages. Paged optimizers stay usable, without moves."""
     process = _process
     with process.lock:
         publisher, process.publisher = process.publisher, None
-        if process.pager is not None:
-            process.pager.stop()
-        elif process.arena is not None:
-            process.arena.detach()
+        for home in process.homes.values():
+            if home.pager is not None:
+                home.pager.stop()
+            else:
+                home.arena.detach()
     if publisher is not None:
         publisher.stop()
 
@@ -253,41 +310,53 @@ def snapshot(measure: bool = False) -> Snapshot:
 
 
 def _snapshot(process: _Process, measure: bool) -> Snapshot:
-    arena, pager, loaded, spill_dir = process.arena, process.pager, process.settings, process.spill_dir
-    tiers = () if loaded is None or spill_dir is None else tier_snapshots(loaded, spill_dir)
+    homes, loaded, spill_dir = list(process.homes.values()), process.settings, process.spill_dir
+    tiers = () if loaded is None or not homes else tier_snapshots(loaded, spill_dir)
     return Snapshot(
         schema=SCHEMA,
         pid=os.getpid(),
         monotonic_ns=time.monotonic_ns(),
-        arenas=() if arena is None else (_arena_snapshot(arena, measure),),
-        pager=None if pager is None else _pager_snapshot(pager),
-        tiers=tiers,
+        arenas=tuple(_arena_snapshot(home, measure) for home in homes),
+        pager=_pager_snapshot([home.pager for home in homes if home.pager is not None]),
+        tiers=(*_device_tiers(homes, loaded), *tiers),
         optimizers=process.registry.optimizers(),
     )
+
+
+def _device_tiers(homes: list[_Home], loaded: config.Settings | None) -> Iterator[TierSnapshot]:
+    for home in homes:
+        if home.device.gpu is not None and loaded is not None:
+            yield device_tier(home.device.gpu, loaded)
 
 
 stats = snapshot
 
 
-def _pager_snapshot(pager: Pager) -> PagerSnapshot:
+def _pager_snapshot(pagers: list[Pager]) -> PagerSnapshot | None:
+    """All of them as one: alive if all are, with the first failure and the worst pressure."""
+    if not pagers:
+        return None
+    failures = [str(pager.failure) for pager in pagers if pager.failure is not None]
+    words = [pager.pressure for pager in pagers if pager.pressure is not None]
     return PagerSnapshot(
-        is_alive=pager.is_alive,
-        policy=pager.policy,
-        plans=pager.plans,
-        planning_ns=pager.planning_ns,
-        failure=None if pager.failure is None else str(pager.failure),
-        pressure=pager.pressure,
+        is_alive=all(pager.is_alive for pager in pagers),
+        policy=pagers[0].policy,
+        plans=sum(pager.plans for pager in pagers),
+        planning_ns=sum(pager.planning_ns for pager in pagers),
+        failure=failures[0] if failures else None,
+        pressure=max(words, key=("none", "some", "high").index, default=None),
     )
 
 
-def _arena_snapshot(existing: _core.Arena, measure: bool) -> ArenaSnapshot:
-    ledger = existing.ledger()
-    measured = existing.measure() if measure else {}
-    page_bytes, budget_pages = ledger["page_bytes"], existing.budget_pages
+def _arena_snapshot(home: _Home, measure: bool) -> ArenaSnapshot:
+    arena = home.arena
+    ledger = arena.ledger()
+    measured = arena.measure() if measure else {}
+    page_bytes, budget_pages = ledger["page_bytes"], arena.budget_pages
     return ArenaSnapshot(
-        device="cpu",
-        upper_tier="host",
-        lower_tier="disk",
+        device=home.device.name,
+        upper_tier="host" if home.device.gpu is None else "device",
+        lower_tier="disk" if home.device.gpu is None else "host",
         page_bytes=page_bytes,
         budget_bytes=None if budget_pages is None else budget_pages * page_bytes,
         allocated_bytes=ledger["allocated_pages"] * page_bytes,
@@ -301,5 +370,5 @@ def _arena_snapshot(existing: _core.Arena, measure: bool) -> ArenaSnapshot:
         extents=ledger["extents"],
         extent_bytes=ledger["extent_bytes"],
         queued_moves=ledger["queued_moves"],
-        counters=existing.counters(),
+        counters=arena.counters(),
     )

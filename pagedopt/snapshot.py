@@ -90,7 +90,7 @@ class TierSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One tier of the machine, whoever uses it.
 
     Attributes:
-        name: `host` or `disk`.
+        name: `device`, `host` or `disk`.
         total_bytes: its size, or None where it cannot be read.
         free_bytes: what of it could be had now, or None where it cannot be read.
         low_watermark_bytes: eviction starts with less than this free; None for a tier without watermarks.

@@ -34,6 +34,7 @@ __all__ = [
     "Directory",
     "Hertz",
     "Kind",
+    "Multiple",
     "Percent",
     "RefusedError",
     "Seconds",
@@ -190,18 +191,39 @@ class Seconds:
         return f"seconds, above 0 and at most {self.max_s:g}"
 
     def read(self, given: object) -> float:
-        if isinstance(given, bool) or not isinstance(given, (int, float, str)):
-            raise RefusedError("not a number")
-        try:
-            value = float(given)
-        except (ValueError, OverflowError):
-            raise RefusedError("not a number") from None
-        if not 0 < value <= self.max_s:
-            raise RefusedError("out of range")
-        return value
+        return _read_number(given, self.max_s)
 
     def show(self, value: float) -> str:
         return repr(value)
+
+
+@dataclass(frozen=True)
+class Multiple:
+    """A factor above zero."""
+
+    max_factor: float
+
+    @property
+    def allowed(self) -> str:
+        return f"a number above 0 and at most {self.max_factor:g}"
+
+    def read(self, given: object) -> float:
+        return _read_number(given, self.max_factor)
+
+    def show(self, value: float) -> str:
+        return repr(value)
+
+
+def _read_number(given: object, most: float) -> float:
+    if isinstance(given, bool) or not isinstance(given, (int, float, str)):
+        raise RefusedError("not a number")
+    try:
+        value = float(given)
+    except (ValueError, OverflowError):
+        raise RefusedError("not a number") from None
+    if not 0 < value <= most:
+        raise RefusedError("out of range")
+    return value
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pagedopt.config.kinds import (
     Directory,
     Hertz,
     Kind,
+    Multiple,
     Percent,
     Seconds,
     SizeOf,
@@ -31,6 +32,7 @@ Policy = Literal["next_use", "lru", "static", "none"]
 DirectIo = Literal["auto", "on", "off"]
 OnPagerFailure = Literal["raise", "warn"]
 Preset = Literal["balanced", "lean", "fast"]
+Placement = Literal["auto", "stream", "direct"]
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,30 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meaning("with an automatic budget: evicting stops once this much of the upper tier is free", Percent()),
     ] = 0.12
+    device_limit: Annotated[
+        Size,
+        Meaning(
+            "on a GPU: the memory this process is to make do with, parameters and activations included, as if the card "
+            "had no more; `auto` is all of it",
+            SizeOf("the card"),
+        ),
+    ] = Size()
+    placement: Annotated[
+        Placement,
+        Meaning(
+            "on a GPU: how state that does not fit is used: `stream` moves it in and out, `direct` leaves it on the host "
+            "and reads and writes it over the link, `auto` measures once and takes the faster",
+            Choice(typing.get_args(Placement)),
+        ),
+    ] = "auto"
+    max_managed_fraction: Annotated[
+        float,
+        Meaning(
+            "on a GPU: the most managed memory to ask for, as a multiple of what the card has free; more than 1 is what "
+            "paging is for",
+            Multiple(64.0),
+        ),
+    ] = 16.0
     spill_dir: Annotated[
         Path | None,
         Meaning(

@@ -54,7 +54,7 @@ FULL = Scale(
 )
 # 5.2 million: 39 MiB of 32-bit state on 158 pages.
 QUICK = Scale(
-    Shape(64, 128, 2, 2, 12289), steps=30, warmup_steps=5, batch=8, lr=2e-3, validation_batches=4, page_bytes=256 << 10
+    Shape(64, 128, 2, 2, 12289), steps=30, warmup_steps=5, batch=8, lr=2e-3, validation_batches=4, page_bytes=128 << 10
 )
 
 

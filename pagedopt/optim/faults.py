@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from pagedopt import _core
-from pagedopt.errors import ForkError, SpillError
+from pagedopt.errors import DeviceError, ForkError, SpillError
 
 __all__ = ["core_errors"]
 
@@ -18,5 +18,7 @@ def core_errors() -> Iterator[None]:
         yield
     except _core.VmError as error:
         raise SpillError(str(error), errno=error.errno) from error
+    except _core.GpuError as error:
+        raise DeviceError(str(error)) from error
     except _core.ForkError as error:
         raise ForkError(str(error)) from error

@@ -20,7 +20,7 @@ from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved, read_entry
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param
-from pagedopt.optim.sweep import Member, PreparedSweep, hyper_of
+from pagedopt.optim.sweep import Member, PreparedSweep, Scaling, hyper_of
 
 __all__ = ["RuleOptimizer"]
 
@@ -100,6 +100,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         Raises:
             PagerError: the pager failed since the last step; parameters and state are as they were.
             SpillError: the lower tier could not take or give pages.
+            DeviceError: a call to the GPU failed.
             RuntimeError: for a sparse gradient.
         """
         runtime.check()
@@ -107,22 +108,16 @@ class RuleOptimizer(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        grad_scale = self._grad_scale()
-        if grad_scale is not None:
-            with core_errors():
-                self._update(grad_scale)
+        scaling = Scaling(getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
+        if scaling.is_on_host and scaling.on_host() is None:
+            return loss
+        with core_errors():
+            self._update(scaling)
         return loss
 
-    def _grad_scale(self) -> float | None:
-        """What gradients are to be multiplied by; None when a GradScaler found them to overflow."""
-        found_inf, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
-        if found_inf is not None and float(found_inf) > 0:
-            return None
-        return 1.0 if scale is None else 1.0 / float(scale)
-
-    def _update(self, grad_scale: float) -> None:
+    def _update(self, scaling: Scaling) -> None:
         hypers = [hyper_of(self.family.rule, group) for group in self.param_groups]
-        if self._sweep is not None and self._sweep.run(self.param_groups, self.state, hypers, grad_scale):
+        if self._sweep is not None and self._sweep.run(self.param_groups, self.state, hypers, scaling):
             return
         is_own = self._sweep is not None and self._sweep.has_own_state(self.state)
         self._sweep = None
@@ -135,8 +130,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             if self.state.get(param)
         ]
         waiting = [param for param in self._params() if not self.state.get(param)]
-        sweep = PreparedSweep(self.param_groups, self.state, members, waiting, hypers, self._store.arena)
-        if not sweep.run(self.param_groups, self.state, hypers, grad_scale):
+        sweep = PreparedSweep(self.param_groups, self.state, members, waiting, hypers, self._store.arenas)
+        if not sweep.run(self.param_groups, self.state, hypers, scaling):
             raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
         self._sweep = sweep
 

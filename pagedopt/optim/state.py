@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pagedopt import _core, runtime
+from pagedopt.optim.devices import device_of, tensor_over
 from pagedopt.optim.options import codec_of
 from pagedopt.optim.rules import Rule, Slot
 from pagedopt.optim.saved import BLOCK, GNORM_HISTORY, HISTORY_LENGTH, Saved
@@ -43,9 +44,9 @@ def check_param(param: Tensor, *, may_move: bool = False) -> None:
         raise TypeError(f"a parameter has layout {param.layout}; pagedopt updates dense tensors")
     if hasattr(param, "to_local"):
         raise TypeError("a parameter is a DTensor; this version of pagedopt updates plain tensors only")
-    if param.device.type != "cpu" and not (may_move and param.device.type == "meta"):
+    if param.device.type not in ("cpu", "cuda") and not (may_move and param.device.type == "meta"):
         raise ValueError(
-            f"a parameter is on {param.device}; this version of pagedopt updates parameters on the cpu. "
+            f"a parameter is on {param.device}; pagedopt updates parameters on cpu and cuda. "
             f"Move the model with .to('cpu'), or use torch.optim for it"
         )
 
@@ -84,6 +85,7 @@ class Layout:
         slots: the slots in use.
         has_history: whether the norms of past gradients are kept.
         is_paged: whether the state lives in the arena.
+        device: the parameter's, and so the state's.
     """
 
     shape: torch.Size
@@ -92,6 +94,7 @@ class Layout:
     slots: tuple[Slot, ...]
     has_history: bool
     is_paged: bool
+    device: torch.device
 
     @classmethod
     def of(cls, param: Tensor, group: Mapping[str, Any], rule: Rule) -> Layout:
@@ -99,7 +102,8 @@ class Layout:
         strides = param.stride() if param.is_contiguous() else torch.empty_like(param, device="meta").stride()
         slots = tuple(slot for slot in rule.slots if slot.option is None or group[slot.option])
         codec = codec_of(group, param.numel())
-        return cls(param.shape, strides, codec, slots, group["percentile_clipping"] < 100, bool(group["is_paged"]))
+        has_history = group["percentile_clipping"] < 100
+        return cls(param.shape, strides, codec, slots, has_history, bool(group["is_paged"]), param.device)
 
     def pieces(self) -> list[Piece]:
         """The tensors of the slots, in the order of their bytes: every slot, then every absmax."""
@@ -116,9 +120,9 @@ def _round_up(nbytes: int) -> int:
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def _fits(value: object, piece: Piece) -> bool:
+def _fits(value: object, piece: Piece, device: torch.device) -> bool:
     """Whether a tensor of state can serve as it is."""
-    if not isinstance(value, Tensor) or value.dtype != piece.dtype or value.device.type != "cpu":
+    if not isinstance(value, Tensor) or value.dtype != piece.dtype or value.device != device:
         return False
     return value.shape == piece.shape and same_order(value, piece.strides)
 
@@ -134,55 +138,58 @@ class StateStore:
     def __init__(self, rule: Rule, paging: Mapping[str, Any] | None) -> None:
         self.rule = rule
         self.paging = paging
-        self._arena: _core.Arena | None = None
+        self._arenas: dict[torch.device, _core.Arena] = {}
         self._min_paged_bytes = 0
 
     @property
-    def arena(self) -> _core.Arena | None:
-        """The arena, once anything was placed in it."""
-        return self._arena
+    def arenas(self) -> Mapping[torch.device, _core.Arena]:
+        """The arenas that anything was placed in."""
+        return self._arenas
 
-    def _open_arena(self) -> _core.Arena:
-        if self._arena is None:
-            self._arena = runtime.arena(self.paging)
+    def _open_arena(self, device: torch.device) -> _core.Arena:
+        if device not in self._arenas:
+            self._arenas[device] = runtime.arena(self.paging, device_of(device))
             self._min_paged_bytes = runtime.settings().min_paged_bytes
-        return self._arena
+        return self._arenas[device]
 
     def create(self, layout: Layout) -> Entry:
         """The state of a parameter before its first step: everything zero."""
-        entry: Entry = {"step": torch.zeros((), dtype=torch.float32)}
+        entry: Entry = {"step": torch.zeros((), dtype=torch.float32, device=layout.device)}
         entry.update(self._place_pieces(layout))
         if layout.has_history:
-            entry[GNORM_HISTORY] = torch.zeros(HISTORY_LENGTH, dtype=torch.float32)
+            entry[GNORM_HISTORY] = torch.zeros(HISTORY_LENGTH, dtype=torch.float32, device=layout.device)
         return entry
 
     def _place_pieces(self, layout: Layout) -> dict[str, Tensor]:
         """Every piece, zeroed: in one extent of the arena side by side, or in ordinary memory."""
         if not layout.is_paged or not layout.shape.numel():
             return _allocate(layout)
-        arena = self._open_arena()
+        arena = self._open_arena(layout.device)
         pieces = layout.pieces()
         nbytes = sum(_round_up(piece.nbytes) for piece in pieces)
         extent = arena.allocate(nbytes, keep=nbytes < self._min_paged_bytes)
         tensors: dict[str, Tensor] = {}
         offset = 0
         for piece in pieces:
-            storage = torch.frombuffer(extent.view(offset, piece.nbytes), dtype=piece.dtype).untyped_storage()
-            tensors[piece.name] = torch.empty(0, dtype=piece.dtype).set_(storage, 0, piece.shape, piece.strides)
+            storage = tensor_over(extent, offset, piece.nbytes, layout.device).untyped_storage()
+            empty = torch.empty(0, dtype=piece.dtype, device=layout.device)
+            tensors[piece.name] = empty.set_(storage, 0, piece.shape, piece.strides)
             offset += _round_up(piece.nbytes)
         return tensors
 
     def holds(self, layout: Layout, entry: Mapping[str, Any]) -> bool:
         """Whether a parameter's state is stored as `layout` says, where it says."""
         own = [_STEP, _HISTORY] if layout.has_history else [_STEP]
-        return all(_fits(entry.get(piece.name), piece) for piece in own) and all(
-            self._is_home(entry.get(piece.name), piece, layout.is_paged) for piece in layout.pieces()
+        return all(_fits(entry.get(piece.name), piece, layout.device) for piece in own) and all(
+            self._is_home(entry.get(piece.name), piece, layout) for piece in layout.pieces()
         )
 
-    def _is_home(self, value: object, piece: Piece, is_paged: bool) -> bool:
-        if not isinstance(value, Tensor) or not _fits(value, piece):
+    def _is_home(self, value: object, piece: Piece, layout: Layout) -> bool:
+        if not isinstance(value, Tensor) or not _fits(value, piece, layout.device):
             return False
-        return not is_paged or not piece.nbytes or self._open_arena().owns(value.data_ptr(), value.nbytes)
+        if not layout.is_paged or not piece.nbytes:
+            return True
+        return self._open_arena(layout.device).owns(value.data_ptr(), value.nbytes)
 
     def home(self, layout: Layout, saved: Saved, own: Entry | None = None) -> Entry:
         """Bring a state home: into the arena or ordinary memory, in the layout of its parameter.
@@ -193,10 +200,10 @@ class StateStore:
             own: an entry at home already whose tensors `saved` is made of; they are kept.
         """
         pieces = self._place_pieces(layout) if own is None else {p.name: own[p.name] for p in layout.pieces()}
-        entry: Entry = {"step": torch.tensor(saved.step, dtype=torch.float32), **pieces}
+        entry: Entry = {"step": torch.tensor(saved.step, dtype=torch.float32, device=layout.device), **pieces}
         history = saved.rest.get(GNORM_HISTORY)
         if layout.has_history:
-            fresh = torch.zeros(HISTORY_LENGTH, dtype=torch.float32)
+            fresh = torch.zeros(HISTORY_LENGTH, dtype=torch.float32, device=layout.device)
             entry[GNORM_HISTORY] = fresh if history is None else fresh.copy_(history.flatten())
         for slot in layout.slots if own is None else ():
             absmax = entry[f"{slot.name}_absmax"] if layout.codec != "f32" else None
@@ -208,7 +215,7 @@ class StateStore:
         """Copy `source` over `target`, of the same type and length; pages are pinned while they are written."""
         if not target.numel():
             return
-        arena = self._arena
+        arena = self._arenas.get(target.device)
         if arena is not None and arena.owns(target.data_ptr(), target.nbytes):
             arena.write(target.data_ptr(), source.contiguous().data_ptr(), target.nbytes)
         else:
@@ -218,6 +225,6 @@ class StateStore:
 def _allocate(layout: Layout) -> dict[str, Tensor]:
     """Every piece in ordinary memory."""
     return {
-        piece.name: torch.empty_strided(piece.shape, piece.strides, dtype=piece.dtype).zero_()
+        piece.name: torch.empty_strided(piece.shape, piece.strides, dtype=piece.dtype, device=layout.device).zero_()
         for piece in layout.pieces()
     }

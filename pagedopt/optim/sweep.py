@@ -12,12 +12,13 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 
 from pagedopt import _core
+from pagedopt.optim.devices import gpu_of, number_on, stream_of
 from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Rule
 from pagedopt.optim.saved import GNORM_HISTORY
 from pagedopt.optim.state import DTYPES, Entry, Layout, check_param
 
-__all__ = ["Member", "PreparedSweep", "hyper_of", "structure_of"]
+__all__ = ["Member", "PreparedSweep", "Scaling", "hyper_of", "structure_of"]
 
 CHUNK: Final = 256
 """Parameters looked at together: what Python reads of them then stays in the processor's cache."""
@@ -33,11 +34,11 @@ _values = dict.values
 
 
 def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
-    """A group's options as the core takes them."""
+    """A group's options as the core takes them. A rate on a GPU stays there: see `Scaling`."""
     beta1, beta2 = group["betas"]
     return _core.Hyper(
         rule=rule.name,
-        lr=float(group["lr"]),
+        lr=0.0 if _is_far(group["lr"]) else float(group["lr"]),
         beta1=float(beta1),
         beta2=float(beta2),
         eps=float(group["eps"]),
@@ -49,6 +50,34 @@ def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
         max_unorm=float(group["max_unorm"]),
         percentile_clipping=int(group["percentile_clipping"]),
     )
+
+
+def _is_far(value: object) -> bool:
+    return isinstance(value, Tensor) and value.device.type != "cpu"
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """What a GradScaler says of the gradients.
+
+    Attributes:
+        scale: what they were multiplied by; None without a scaler.
+        found_inf: not zero when one of them overflowed; nothing is to be updated then. None without a scaler.
+    """
+
+    scale: Tensor | None = None
+    found_inf: Tensor | None = None
+
+    @property
+    def is_on_host(self) -> bool:
+        """Whether it is known without waiting for a GPU."""
+        return not _is_far(self.found_inf) and not _is_far(self.scale)
+
+    def on_host(self) -> float | None:
+        """What gradients are to be multiplied by; None when one overflowed. Waits for numbers on a GPU."""
+        if self.found_inf is not None and float(self.found_inf) > 0:
+            return None
+        return 1.0 if self.scale is None else 1.0 / float(self.scale)
 
 
 def structure_of(groups: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
@@ -122,6 +151,7 @@ class _Chunk:
         self.entries = [member.entry for member in members]
         self.strides = [member.layout.strides for member in members]
         self.shapes = [(param.dtype, param.shape, param.stride()) for param in self.params]
+        self.devices = [param.device for param in self.params]
         self.nbytes = [param.nbytes for param in self.params]
         self.addresses = list(map(_data_ptr, self.params))
         self.is_plain = all(map(_is_contiguous, self.params))
@@ -166,10 +196,12 @@ class _Chunk:
         return True
 
     def _follow(self) -> bool:
-        """Take note of parameters that moved. False when one changed in more than its place."""
+        """Take note of parameters that moved. False when one changed in more than its place on its device."""
         addresses = list(map(_data_ptr, self.params))
         if addresses != self.addresses:
             if [(param.dtype, param.shape, param.stride()) for param in self.params] != self.shapes:
+                return False
+            if [param.device for param in self.params] != self.devices:
                 return False
             for param in self.params:
                 check_param(param)
@@ -190,17 +222,87 @@ class _Chunk:
             )
         if grad.stride() == self.strides[index]:
             return grad
-        return torch.empty_strided(shape, self.strides[index], dtype=dtype).copy_(grad)
+        return torch.empty_strided(shape, self.strides[index], dtype=dtype, device=grad.device).copy_(grad)
 
     def _dense(self, step: _Gathered, grads: Sequence[Tensor | None]) -> list[int]:
         """Addresses of the parameters, of dense copies for those with gaps."""
         addresses = list(self.addresses)
         for index, (param, strides) in enumerate(zip(self.params, self.strides, strict=True)):
             if param.stride() != strides and grads[index] is not None:
-                copy = torch.empty_strided(param.shape, strides, dtype=param.dtype).copy_(param)
+                copy = torch.empty_strided(param.shape, strides, dtype=param.dtype, device=param.device).copy_(param)
                 step.copies.append((param, copy))
                 addresses[index] = copy.data_ptr()
         return addresses
+
+
+class _Part:
+    """The rows of the parameters of one device.
+
+    Args:
+        device: the device.
+        members: the parameters, none of them empty.
+        hypers: the options of every group.
+        arena: the arena their paged state lives in, if there is any.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        members: Sequence[Member],
+        hypers: list[_core.Hyper],
+        arena: _core.Arena | None,
+    ) -> None:
+        self.device = device
+        self.gpu = gpu_of(device)
+        self.chunks = [
+            _Chunk(members[first : first + CHUNK], is_watched=first < WATCHED)
+            for first in range(0, len(members), CHUNK)
+        ]
+        self._rows = _core.Rows()
+        for member in members:
+            member.append_to(self._rows)
+        self._addresses = list(chain.from_iterable(chunk.addresses for chunk in self.chunks))
+        self._sweep = _core.Sweep(self._rows, hypers, arena, self.gpu)
+
+    def gather(self) -> _Gathered | None:
+        """This step's addresses; None when parameters or state are no longer what the rows were made from."""
+        step = _Gathered()
+        return step if all(chunk.gather(step) for chunk in self.chunks) else None
+
+    def run(
+        self, step: _Gathered, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling
+    ) -> None:
+        """Update, unless a gradient overflowed."""
+        if step.params != self._addresses:
+            self._rows.set_params(step.params)
+            self._addresses = step.params
+        self._rows.set_grads(step.grads)
+        if self.gpu is None:
+            self._run_on_host(hypers, scaling)
+        else:
+            self._run_on_gpu(groups, hypers, scaling)
+        for param, copy in step.copies:
+            param.copy_(copy)
+
+    def _run_on_host(self, hypers: list[_core.Hyper], scaling: Scaling) -> None:
+        grad_scale = scaling.on_host()
+        if grad_scale is not None:
+            self._sweep.step(hypers, grad_scale, torch.get_num_threads())
+
+    def _run_on_gpu(
+        self, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling
+    ) -> None:
+        # Numbers that are on the GPU are read there, by kernels of this stream: they live until those were put on it.
+        found_inf, scale = number_on(self.device, scaling.found_inf), number_on(self.device, scaling.scale)
+        rates = [number_on(self.device, group["lr"]) if _is_far(group["lr"]) else None for group in groups]
+        self._sweep.step_on(
+            hypers,
+            stream=stream_of(self.device),
+            grad_scale=1.0,
+            found_inf=0 if found_inf is None else found_inf.data_ptr(),
+            scale=0 if scale is None else scale.data_ptr(),
+            lr=[0 if rate is None else rate.data_ptr() for rate in rates],
+        )
 
 
 class PreparedSweep:
@@ -212,7 +314,7 @@ class PreparedSweep:
         members: the parameters that have a state, in the order of the step.
         waiting: the parameters that will get one with their first gradient.
         hypers: the options of every group.
-        arena: the arena paged state lives in, if there is any.
+        arenas: the arenas paged state lives in, by device.
     """
 
     def __init__(
@@ -222,29 +324,25 @@ class PreparedSweep:
         members: Sequence[Member],
         waiting: Sequence[Tensor],
         hypers: list[_core.Hyper],
-        arena: _core.Arena | None,
+        arenas: Mapping[torch.device, _core.Arena],
     ) -> None:
         self._structure = structure_of(groups)
         self._params = list(map(id, chain.from_iterable(group["params"] for group in groups)))
         self._entries = list(map(id, state.values()))
         self._waiting = list(waiting)
         self._empty = [member for member in members if not member.param.numel()]
-        full = [member for member in members if member.param.numel()]
-        self._chunks = [
-            _Chunk(full[first : first + CHUNK], is_watched=first < WATCHED) for first in range(0, len(full), CHUNK)
-        ]
-        self._rows = _core.Rows()
-        for member in full:
-            member.append_to(self._rows)
-        self._addresses = list(chain.from_iterable(chunk.addresses for chunk in self._chunks))
-        self._sweep = _core.Sweep(self._rows, hypers, arena)
+        by_device: dict[torch.device, list[Member]] = {}
+        for member in members:
+            if member.param.numel():
+                by_device.setdefault(member.param.device, []).append(member)
+        self._parts = [_Part(device, full, hypers, arenas.get(device)) for device, full in by_device.items()]
 
     def run(
         self,
         groups: Sequence[Mapping[str, Any]],
         state: Mapping[Any, Any],
         hypers: list[_core.Hyper],
-        grad_scale: float,
+        scaling: Scaling,
     ) -> bool:
         """Update every parameter that has a gradient.
 
@@ -252,32 +350,29 @@ class PreparedSweep:
             groups: the parameter groups, as they are now.
             state: the optimizer's state, as it is now.
             hypers: the options of every group, as they are now.
-            grad_scale: what gradients are multiplied by.
+            scaling: how gradients are scaled.
 
         Returns:
             False, with nothing done, when groups, parameters or state are no longer what this was made from.
         """
-        step = _Gathered()
         with phase("pagedopt.gather"):
-            if not self._is_current(groups, state) or not all(chunk.gather(step) for chunk in self._chunks):
-                return False
-        if step.params != self._addresses:
-            self._rows.set_params(step.params)
-            self._addresses = step.params
-        self._rows.set_grads(step.grads)
-        if len(self._rows):
-            with phase("pagedopt.update"):
-                self._sweep.step(hypers, grad_scale, torch.get_num_threads())
-        for param, copy in step.copies:
-            param.copy_(copy)
+            steps = [part.gather() for part in self._parts] if self._is_current(groups, state) else [None]
+        if None in steps:
+            return False
+        with phase("pagedopt.update"):
+            for part, step in zip(self._parts, steps, strict=True):
+                if step is not None:
+                    part.run(step, groups, hypers, scaling)
         for member in self._empty:
             if member.param.grad is not None:
-                member.entry["step"] += 1
+                member.entry["step"] += 1 if scaling.found_inf is None else (scaling.found_inf == 0).squeeze()
         return True
 
     def has_own_state(self, state: Mapping[Any, Any]) -> bool:
         """Whether no state was replaced since this was made."""
-        return list(map(id, state.values())) == self._entries and all(chunk.has_own_state() for chunk in self._chunks)
+        return list(map(id, state.values())) == self._entries and all(
+            chunk.has_own_state() for part in self._parts for chunk in part.chunks
+        )
 
     def _is_current(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
         return (

@@ -37,7 +37,7 @@ def _decode(codes: Tensor, slot: SavedSlot, signed: bool, first: int) -> Tensor:
     """The values of `codes`, which begin at element `first` of the slot."""
     assert slot.absmax is not None
     values = torch.empty(codes.numel(), dtype=torch.float32)
-    absmax = slot.absmax[first // slot.block :]
+    absmax = slot.absmax[first // slot.block :].cpu()
     block = min(slot.block, codes.numel())
     _core.decode(codes.data_ptr(), absmax.data_ptr(), codes.numel(), values.data_ptr(), signed, block)
     return values

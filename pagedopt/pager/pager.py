@@ -11,13 +11,20 @@ from pagedopt._core import Arena
 from pagedopt.config import Settings
 from pagedopt.errors import SpillError
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
-from pagedopt.pager.pressure import auto_budget, pressure_word, read_host_memory, read_stall_percent, share_of_host
+from pagedopt.pager.pressure import auto_budget, pressure_word
+from pagedopt.pager.upper import HOST, Device, DeviceUpper, HostUpper, Upper
 
 __all__ = ["Pager"]
 
 
 class Pager:
     """Plans the moves of one arena until it is stopped or fails.
+
+    Args:
+        arena: the arena.
+        settings: the settings it goes by.
+        policy: asked instead of the configured one.
+        device: where the arena's upper tier is.
 
     Attributes:
         failure: what stopped it, or None.
@@ -26,13 +33,17 @@ class Pager:
         pressure: how short the upper tier was at the last look, or None.
     """
 
-    def __init__(self, arena: Arena, settings: Settings, policy: Policy | None = None) -> None:
+    def __init__(
+        self, arena: Arena, settings: Settings, policy: Policy | None = None, device: Device = HOST
+    ) -> None:
         self.failure: BaseException | None = None
         self.plans = 0
         self.planning_ns = 0
         self.pressure: str | None = None
         self._arena = arena
         self._settings = settings
+        self._device = device
+        self._upper: Upper = _upper(device, settings)
         self._policy = policy or POLICIES[settings.policy]
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pagedopt-pager", daemon=True)
@@ -60,7 +71,9 @@ class Pager:
         self._thread.join()
 
     def tune(self, settings: Settings, policy: Policy | None = None) -> None:
-        """Go on with other settings (budget, policy, depth, watermarks, interval)."""
+        """Go on with other settings (budget, policy, depth, watermarks, limit, interval)."""
+        if settings.device_limit != self._settings.device_limit:
+            self._upper = _upper(self._device, settings)
         self._settings = settings
         self._policy = policy or POLICIES[settings.policy]
         self._set_budget()
@@ -111,20 +124,26 @@ class Pager:
 
     def _set_budget(self) -> None:
         settings, page_bytes = self._settings, self._arena.page_bytes
-        memory = read_host_memory()
+        ledger = self._arena.ledger()
+        resident_bytes = ledger["upper_pages"] * page_bytes
+        memory = self._upper.read(resident_bytes, self._arena.counters()["steps"])
         low, high = settings.low_watermark, settings.high_watermark
-        self.pressure = pressure_word(memory, low, high, read_stall_percent())
+        self.pressure = pressure_word(memory, low, high, self._upper.stall_percent())
         budget = settings.budget.resolve(memory.total_bytes)
         if budget is None:
-            ledger, pages = self._arena.ledger(), self._arena.budget_pages
+            pages = self._arena.budget_pages
             budget = auto_budget(
                 memory,
-                ledger["upper_pages"] * page_bytes,
+                resident_bytes,
                 low,
                 high,
                 None if pages is None else pages * page_bytes,
-                share_of_host(),
+                self._upper.share,
                 page_bytes=page_bytes,
                 spilled=ledger["lower_pages"] > 0,
             )
         self._arena.budget_pages = max(1, budget // page_bytes)
+
+
+def _upper(device: Device, settings: Settings) -> Upper:
+    return HostUpper() if device.gpu is None else DeviceUpper(device, settings.device_limit)

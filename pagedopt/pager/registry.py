@@ -63,18 +63,18 @@ class Registry:
             for number, optimizer in self._alive()
         )
 
-    def tensors(self, arena: Arena | None) -> tuple[TensorSnapshot, ...]:
+    def tensors(self, arenas: Mapping[str, Arena]) -> tuple[TensorSnapshot, ...]:
         """The state of every parameter of every optimizer, in the order of their steps."""
-        return tuple(row for number, optimizer in self._alive() for row in _rows(number, optimizer, arena))
+        return tuple(row for number, optimizer in self._alive() for row in _rows(number, optimizer, arenas))
 
 
-def _rows(number: int, optimizer: Listed, arena: Arena | None) -> Iterator[TensorSnapshot]:
+def _rows(number: int, optimizer: Listed, arenas: Mapping[str, Arena]) -> Iterator[TensorSnapshot]:
     index = 0
     for group, options in enumerate(optimizer.param_groups):
         for param in list(options["params"]):
             # The training thread may be making states just now: what is looked at is a copy, or nothing.
             entry = dict(optimizer.state[param]) if param in optimizer.state else {}
-            yield _row(number, group, index, param, entry, arena)
+            yield _row(number, group, index, param, entry, arenas.get(str(param.device)))
             index += 1
 
 

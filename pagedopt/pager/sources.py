@@ -17,7 +17,7 @@ from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError
 from pagedopt.monitor.wire import TraceBatch
 from pagedopt.pager.registry import Registry
-from pagedopt.snapshot import PagesSnapshot, SettingSnapshot, Snapshot, TensorSnapshot
+from pagedopt.snapshot import ArenaSnapshot, PagesSnapshot, SettingSnapshot, Snapshot, TensorSnapshot
 
 __all__ = ["Sources"]
 
@@ -35,19 +35,19 @@ class Sources:
     """Reads the process for the publisher.
 
     Attributes:
-        arena: the arena, once there is one.
+        arenas: the arenas there are, by device.
         snapshot: takes a snapshot; with True, also measured.
         settings: the settings in force, by dotted name, and where each was given.
         configure: changes settings.
         registry: the optimizers.
     """
 
-    arena: Callable[[], Arena | None]
+    arenas: Callable[[], Mapping[str, Arena]]
     snapshot: Callable[[bool], Snapshot]
     settings: Callable[[], tuple[config.Settings, Mapping[str, config.Origin]]]
     configure: Callable[..., None]
     registry: Registry
-    _measured: tuple[int | None, int | None] = (None, None)
+    _measured: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
     _measure_after_s: float = field(default=0.0)
 
     def stats(self) -> Snapshot:
@@ -58,40 +58,25 @@ class Sources:
         snapshot = self.snapshot(True)
         now_s = time.monotonic()
         self._measure_after_s = now_s + max(1.0, (now_s - start_s) / MEASURE_SHARE)
-        if snapshot.arenas:
-            arena = snapshot.arenas[0]
-            self._measured = (arena.measured_upper_bytes, arena.measured_cache_bytes)
+        self._measured = {
+            arena.device: (arena.measured_upper_bytes, arena.measured_cache_bytes) for arena in snapshot.arenas
+        }
         return snapshot
 
     def _with_measured(self, snapshot: Snapshot) -> Snapshot:
-        upper_bytes, cache_bytes = self._measured
-        arenas = tuple(
-            msgspec.structs.replace(arena, measured_upper_bytes=upper_bytes, measured_cache_bytes=cache_bytes)
-            for arena in snapshot.arenas[:1]
-        )
-        return msgspec.structs.replace(snapshot, arenas=arenas + snapshot.arenas[1:])
+        return msgspec.structs.replace(snapshot, arenas=tuple(map(self._as_measured, snapshot.arenas)))
+
+    def _as_measured(self, arena: ArenaSnapshot) -> ArenaSnapshot:
+        upper_bytes, cache_bytes = self._measured.get(arena.device, (None, None))
+        return msgspec.structs.replace(arena, measured_upper_bytes=upper_bytes, measured_cache_bytes=cache_bytes)
 
     def pages(self) -> tuple[PagesSnapshot, ...]:
         """The pages of every arena."""
-        arena = self.arena()
-        if arena is None:
-            return ()
-        order = arena.order()
-        return (
-            PagesSnapshot(
-                device="cpu",
-                page_bytes=arena.page_bytes,
-                generation=order.generation,
-                cycle=order.cycle,
-                cursor=order.cursor,
-                order=np.frombuffer(order.pages, np.int64).astype("<u4").tobytes(),
-                tiers=arena.residency(),
-            ),
-        )
+        return tuple(_pages(device, arena) for device, arena in self.arenas().items())
 
     def tensors(self) -> tuple[TensorSnapshot, ...]:
         """The state of every parameter."""
-        return self.registry.tensors(self.arena())
+        return self.registry.tensors(self.arenas())
 
     def config(self) -> tuple[SettingSnapshot, ...]:
         """Every setting in force and its origin."""
@@ -124,15 +109,29 @@ class Sources:
 
     def set_tracing(self, on: bool) -> None:
         """Start or stop to record moves, stalls and steps."""
-        arena = self.arena()
-        if arena is not None:
+        for arena in self.arenas().values():
             arena.set_tracing(on)
 
     def take_trace(self) -> tuple[TraceBatch, ...]:
         """What was recorded since the last call."""
-        arena = self.arena()
-        if arena is None:
-            return ()
-        records, lost = arena.take_trace()
-        now_ns, unix_ns = time.monotonic_ns(), time.time_ns()
-        return (TraceBatch(device="cpu", records=records, lost=lost, monotonic_ns=now_ns, unix_ns=unix_ns),)
+        return tuple(_trace(device, arena) for device, arena in self.arenas().items())
+
+
+def _pages(device: str, arena: Arena) -> PagesSnapshot:
+    order = arena.order()
+    return PagesSnapshot(
+        device=device,
+        page_bytes=arena.page_bytes,
+        generation=order.generation,
+        cycle=order.cycle,
+        cursor=order.cursor,
+        order=np.frombuffer(order.pages, np.int64).astype("<u4").tobytes(),
+        tiers=arena.residency(),
+    )
+
+
+def _trace(device: str, arena: Arena) -> TraceBatch:
+    records, lost = arena.take_trace()
+    return TraceBatch(
+        device=device, records=records, lost=lost, monotonic_ns=time.monotonic_ns(), unix_ns=time.time_ns()
+    )

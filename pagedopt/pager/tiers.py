@@ -5,16 +5,35 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from pagedopt._core import Gpu
 from pagedopt.config import Settings
 from pagedopt.pager.pressure import read_host_memory
 from pagedopt.snapshot import TierSnapshot
 
-__all__ = ["tier_snapshots"]
+__all__ = ["device_tier", "tier_snapshots"]
 
 
-def tier_snapshots(settings: Settings, spill_dir: Path) -> tuple[TierSnapshot, ...]:
-    """Size and room of the tiers, whoever uses them; what cannot be read is None."""
-    return _host(settings), _disk(spill_dir)
+def tier_snapshots(settings: Settings, spill_dir: Path | None) -> tuple[TierSnapshot, ...]:
+    """Size and room of the tiers, whoever uses them; what cannot be read is None.
+
+    Args:
+        settings: the settings in force.
+        spill_dir: where pages on disk are, if any arena puts them there.
+    """
+    return (_host(settings),) if spill_dir is None else (_host(settings), _disk(spill_dir))
+
+
+def device_tier(gpu: Gpu, settings: Settings) -> TierSnapshot:
+    """Size and room of a GPU's memory, or of what `device_limit` leaves of it."""
+    card_bytes = gpu.info["total_bytes"]
+    total_bytes = min(card_bytes, settings.device_limit.resolve(card_bytes) or card_bytes)
+    return TierSnapshot(
+        name="device",
+        total_bytes=total_bytes,
+        free_bytes=min(total_bytes, gpu.free_bytes),
+        low_watermark_bytes=int(settings.low_watermark * total_bytes),
+        high_watermark_bytes=int(settings.high_watermark * total_bytes),
+    )
 
 
 def _host(settings: Settings) -> TierSnapshot:

@@ -44,7 +44,7 @@ def publish(place: Path, looks: Looks) -> Iterator[Callable[..., Publisher]]:
 
     def start(**settings: Any) -> Publisher:
         sources = Sources(
-            arena=lambda: None,
+            arenas=dict,
             snapshot=looks.snapshot,
             settings=config.load_with_origins,
             configure=looks.configure,

@@ -1,0 +1,63 @@
+// Registration of GPUs, the real and the emulated.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "gpu_emulated.h"
+#include "placement.h"
+
+namespace py = pybind11;
+using namespace pybind11::literals;
+
+namespace pagedopt {
+namespace {
+
+py::dict info_dict(const GpuInfo& info) {
+  return py::dict("name"_a = info.name, "device"_a = info.device, "total_bytes"_a = info.total_bytes,
+                  "can_migrate"_a = info.can_migrate, "shares_host_address"_a = info.shares_host_address,
+                  "capability"_a = py::make_tuple(info.major, info.minor));
+}
+
+}  // namespace
+
+void bind_placement(py::module_& m) {
+  m.def(
+      "measure_placement",
+      [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
+        PlacementTimes times{};
+        {
+          const py::gil_scoped_release release;
+          times = measure_placement(gpu, arena);
+        }
+        return py::make_tuple(times.stream_s, times.direct_s);
+      },
+      "gpu"_a, "arena"_a, "Seconds of a step over 32 MiB of state on the host: moved in and out, and used in place.");
+}
+
+void bind_gpu(py::module_& m) {
+  using unlocked = py::call_guard<py::gil_scoped_release>;
+  m.def("cuda_device_count", &cuda_device_count, "CUDA devices; 0 without a driver, or in a build without CUDA.");
+  m.def("cuda_absence", &cuda_absence, "Why there is no CUDA device, in words; empty if there is one.");
+  py::class_<Gpu, std::shared_ptr<Gpu>>(m, "Gpu")
+      .def(py::init(&make_cuda_gpu), "device"_a, "A CUDA device, by its number.")
+      .def_property_readonly("info", [](const Gpu& gpu) { return info_dict(gpu.info()); })
+      .def_property_readonly("free_bytes", &Gpu::free_bytes)
+      .def("synchronize", py::overload_cast<>(&Gpu::synchronize), unlocked());
+  py::class_<EmulatedGpu, Gpu, std::shared_ptr<EmulatedGpu>>(m, "EmulatedGpu")
+      .def(py::init<std::size_t, std::uint64_t, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a,
+           "can_migrate"_a = true)
+      .def_property_readonly("device_bytes", &EmulatedGpu::device_bytes)
+      .def_property_readonly("peak_device_bytes", &EmulatedGpu::peak_device_bytes)
+      .def_property_readonly("overlaps", &EmulatedGpu::overlaps)
+      .def(
+          "take_log",
+          [](EmulatedGpu& gpu) {
+            py::list log;
+            for (const EmulatedGpu::Done& done : gpu.take_log())
+              log.append(py::make_tuple(done.what, done.stream, done.begin, done.bytes, done.far_bytes));
+            return log;
+          },
+          "What was done since the last call, in order: (what, stream, address or first task, bytes or tasks, bytes of "
+          "state that a kernel found on the host).");
+}
+
+}  // namespace pagedopt

@@ -1,0 +1,81 @@
+// Points in the work of streams that other streams and threads can wait for. Fences are numbered from 1 in the order in
+// which they were put up; each is behind those before it, also across streams. A few events serve them all: one that was
+// used again stands for a later fence, so that waiting may take longer and is never too short.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+#include "gpu.h"
+
+namespace pagedopt {
+
+class Fences {
+ public:
+  explicit Fences(Gpu& gpu) : gpu_(gpu), events_(kEvents) {
+    for (EventHandle& event : events_) event = gpu_.make_event();
+  }
+  ~Fences() {
+    for (EventHandle event : events_) gpu_.free_event(event);
+  }
+  Fences(const Fences&) = delete;
+  Fences& operator=(const Fences&) = delete;
+
+  // Behind the work on `stream` so far.
+  std::uint64_t put_up(StreamHandle stream) {
+    std::lock_guard lock(mutex_);
+    follow(stream);
+    ++last_;
+    gpu_.record(event(last_), stream);
+    return last_;
+  }
+
+  // What comes on `stream` waits for the fence.
+  void wait(std::uint64_t fence, StreamHandle stream) {
+    if (fence <= passed_) return;
+    std::lock_guard lock(mutex_);
+    if (stream != stream_) gpu_.wait(event(fence), stream);
+  }
+
+  // The calling thread waits for it.
+  void synchronize(std::uint64_t fence) {
+    if (is_passed(fence)) return;
+    EventHandle event = nullptr;
+    {
+      std::lock_guard lock(mutex_);
+      event = this->event(fence);
+    }
+    gpu_.synchronize(event);
+    std::lock_guard lock(mutex_);
+    passed_ = std::max(passed_.load(), fence);
+  }
+
+  bool is_passed(std::uint64_t fence) {
+    if (fence <= passed_) return true;
+    std::lock_guard lock(mutex_);
+    if (fence > passed_ && gpu_.is_done(event(fence))) passed_ = fence;
+    return fence <= passed_;
+  }
+
+ private:
+  static constexpr std::size_t kEvents = 64;
+
+  EventHandle event(std::uint64_t fence) const { return events_[fence % kEvents]; }
+  // The fences before come first on another stream, too.
+  void follow(StreamHandle stream) {
+    if (last_ > passed_ && stream != stream_) gpu_.wait(event(last_), stream);
+    stream_ = stream;
+  }
+
+  Gpu& gpu_;
+  std::mutex mutex_;
+  std::vector<EventHandle> events_;
+  StreamHandle stream_ = nullptr;  // of the last fence
+  std::uint64_t last_ = 0;
+  std::atomic<std::uint64_t> passed_{0};
+};
+
+}  // namespace pagedopt

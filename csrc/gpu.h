@@ -1,0 +1,90 @@
+// A GPU, as the core uses it: memory, streams, events, moves of managed memory and the kernels of a step. Everything that
+// takes a stream only puts work on it; what blocks the calling thread says so. Every failure is a GpuError.
+//
+// gpu_cuda.cpp is the real one. gpu_emulated.cpp runs the same kernels on the CPU behind simulated streams, so that the
+// order in which things may happen is tested where there is no GPU.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "step_device.h"
+
+namespace pagedopt {
+
+using EventHandle = void*;
+
+enum class Memory : std::uint8_t { managed, device, pinned };
+enum class Place : std::uint8_t { device, host };  // ends of a move of managed memory
+
+// A call to the GPU's runtime that failed. `code` is its cudaError_t.
+class GpuError : public std::runtime_error {
+ public:
+  GpuError(const std::string& text, int code) : std::runtime_error(text), code_(code) {}
+  int code() const noexcept { return code_; }
+
+ private:
+  int code_;
+};
+
+struct GpuInfo {
+  std::string name;
+  int device = 0;  // number, as the runtime counts
+  std::size_t total_bytes = 0;
+  bool can_migrate = false;         // concurrentManagedAccess
+  bool shares_host_address = false;  // registered host memory has one address for both
+  int major = 0, minor = 0;         // compute capability
+};
+
+class Gpu {
+ public:
+  virtual ~Gpu() = default;
+
+  virtual const GpuInfo& info() const noexcept = 0;
+  virtual std::size_t free_bytes() = 0;  // of the device's memory; resident managed pages count as used
+
+  // pre (free): allocated with the same kind. In a forked child free does nothing: the memory is the parent's.
+  virtual std::byte* allocate(Memory kind, std::size_t bytes) = 0;
+  virtual void free(Memory kind, void* memory) noexcept = 0;
+  // Locks host memory and maps it for the device, at the same address where info().shares_host_address.
+  virtual void register_host(void* memory, std::size_t bytes) = 0;
+  virtual void unregister_host(void* memory) noexcept = 0;
+
+  virtual StreamHandle make_stream() = 0;
+  virtual void free_stream(StreamHandle stream) noexcept = 0;
+  virtual EventHandle make_event() = 0;
+  virtual void free_event(EventHandle event) noexcept = 0;
+  virtual void record(EventHandle event, StreamHandle stream) = 0;
+  virtual void wait(EventHandle event, StreamHandle stream) = 0;  // an event never recorded counts as done
+  virtual bool is_done(EventHandle event) = 0;
+  virtual void synchronize(EventHandle event) = 0;  // blocks until what was recorded last is done
+  virtual void synchronize() = 0;                   // blocks until everything on the device is done
+
+  virtual void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) = 0;
+  virtual void clear(void* memory, std::size_t bytes, StreamHandle stream) = 0;
+  // Moves managed memory. To the host it may block until the copy is done.
+  virtual void prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) = 0;
+  // The device keeps a mapping of managed memory wherever it is: it reads and writes over the link what is on the host.
+  virtual void map_for_device(std::byte* memory, std::size_t bytes) = 0;
+
+  // The kernels of a step; see step_device.h.
+  virtual void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
+                          StreamHandle stream) = 0;
+  virtual void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
+                              StreamHandle stream) = 0;
+  virtual void run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+                   StreamHandle stream) = 0;
+};
+
+// The CUDA devices of this machine; 0 without a driver, or when the core was built without CUDA.
+int cuda_device_count() noexcept;
+// Why there is no CUDA device, in words.
+std::string cuda_absence();
+// Throws GpuError for a number that is no device.
+std::shared_ptr<Gpu> make_cuda_gpu(int device);
+
+}  // namespace pagedopt

@@ -1,0 +1,285 @@
+#include "gpu_emulated.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "units.h"
+
+namespace pagedopt {
+namespace {
+
+constexpr std::size_t kGrain = 64 << 10;  // what the driver keeps track of, at best
+constexpr std::size_t kMostWorkAtOnce = 4;  // done after a call, at random, unless eager
+
+constexpr int kInvalidValue = 1, kOutOfMemory = 2;  // cudaError_t
+
+std::uint64_t number(const void* address) { return reinterpret_cast<std::uintptr_t>(address); }
+
+}  // namespace
+
+EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate)
+    : eager_(eager), draw_(seed) {
+  info_.name = "emulated";
+  info_.total_bytes = total_bytes;
+  info_.can_migrate = can_migrate;
+  info_.shares_host_address = true;
+  streams_[0];
+}
+
+EmulatedGpu::~EmulatedGpu() {
+  for (auto& [begin, range] : managed_) ::munmap(begin, range.bytes);
+  for (auto& [memory, bytes] : other_) std::free(memory);
+}
+
+std::vector<EmulatedGpu::Done> EmulatedGpu::take_log() {
+  std::lock_guard lock(mutex_);
+  return std::exchange(log_, {});
+}
+
+std::size_t EmulatedGpu::device_bytes() {
+  std::lock_guard lock(mutex_);
+  return device_bytes_;
+}
+
+std::size_t EmulatedGpu::peak_device_bytes() {
+  std::lock_guard lock(mutex_);
+  return peak_device_bytes_;
+}
+
+std::uint64_t EmulatedGpu::overlaps() {
+  std::lock_guard lock(mutex_);
+  return overlaps_;
+}
+
+std::size_t EmulatedGpu::free_bytes() {
+  std::lock_guard lock(mutex_);
+  const std::size_t used = device_bytes_ + taken_bytes_;
+  return used < info_.total_bytes ? info_.total_bytes - used : 0;
+}
+
+// ---- memory
+
+std::byte* EmulatedGpu::allocate(Memory kind, std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  if (kind != Memory::managed) {
+    void* memory = std::aligned_alloc(256, round_up(std::max<std::size_t>(bytes, 1), 256));
+    if (memory == nullptr) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kOutOfMemory);
+    std::memset(memory, 0x7f, bytes);  // whatever was there
+    other_[memory] = bytes;
+    if (kind == Memory::device) taken_bytes_ += bytes;
+    return static_cast<std::byte*>(memory);
+  }
+  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kOutOfMemory);
+  auto* begin = static_cast<std::byte*>(memory);
+  const std::size_t grains = (bytes + kGrain - 1) / kGrain;
+  managed_[begin] = {begin, bytes, std::vector<Place>(grains, Place::device), std::vector<bool>(grains, false)};
+  return begin;
+}
+
+void EmulatedGpu::free(Memory kind, void* memory) noexcept {
+  std::lock_guard lock(mutex_);
+  if (kind == Memory::managed) {
+    const auto it = managed_.find(static_cast<std::byte*>(memory));
+    if (it == managed_.end()) return;
+    for (std::size_t i = 0; i < it->second.place.size(); ++i)
+      if (it->second.touched[i] && it->second.place[i] == Place::device) device_bytes_ -= kGrain;
+    ::munmap(memory, it->second.bytes);
+    managed_.erase(it);
+  } else if (const auto it = other_.find(memory); it != other_.end()) {
+    if (kind == Memory::device) taken_bytes_ -= it->second;
+    other_.erase(it);
+    std::free(memory);
+  }
+}
+
+void EmulatedGpu::register_host(void*, std::size_t) {}
+void EmulatedGpu::unregister_host(void*) noexcept {}
+void EmulatedGpu::map_for_device(std::byte*, std::size_t) {}
+
+EmulatedGpu::Range* EmulatedGpu::range_of(const std::byte* memory) {
+  auto it = managed_.upper_bound(const_cast<std::byte*>(memory));
+  if (it == managed_.begin()) return nullptr;
+  Range& range = std::prev(it)->second;
+  return memory < range.begin + range.bytes ? &range : nullptr;
+}
+
+// Memory nobody used before comes to be where it is first used; a move brings all of it to `place`.
+void EmulatedGpu::touch(const std::byte* memory, std::size_t bytes, Place place, bool moves) {
+  Range* range = range_of(memory);
+  if (range == nullptr || bytes == 0) return;
+  const std::size_t last = static_cast<std::size_t>(memory - range->begin + bytes - 1) / kGrain;
+  for (std::size_t i = static_cast<std::size_t>(memory - range->begin) / kGrain; i <= last; ++i) {
+    if (range->touched[i] && !moves) continue;
+    const bool was_here = range->touched[i] && range->place[i] == Place::device;
+    range->touched[i] = true;
+    range->place[i] = place;
+    device_bytes_ += place == Place::device && !was_here ? kGrain : 0;
+    device_bytes_ -= place == Place::host && was_here ? kGrain : 0;
+  }
+  peak_device_bytes_ = std::max(peak_device_bytes_, device_bytes_);
+}
+
+std::size_t EmulatedGpu::bytes_on_host(const std::byte* memory, std::size_t bytes) {
+  const Range* range = range_of(memory);
+  if (range == nullptr || bytes == 0) return 0;
+  std::size_t found = 0;
+  const std::size_t last = static_cast<std::size_t>(memory - range->begin + bytes - 1) / kGrain;
+  for (std::size_t i = static_cast<std::size_t>(memory - range->begin) / kGrain; i <= last; ++i)
+    found += range->place[i] == Place::host ? kGrain : 0;
+  return std::min(found, bytes);
+}
+
+// ---- streams and events
+
+StreamHandle EmulatedGpu::make_stream() {
+  std::lock_guard lock(mutex_);
+  streams_[next_stream_];
+  return reinterpret_cast<StreamHandle>(next_stream_++);
+}
+
+void EmulatedGpu::free_stream(StreamHandle stream) noexcept {
+  std::lock_guard lock(mutex_);
+  while (!queue(stream).empty() && do_one()) {
+  }
+  streams_.erase(number(stream));
+}
+
+EventHandle EmulatedGpu::make_event() { return new Event; }
+void EmulatedGpu::free_event(EventHandle event) noexcept {
+  synchronize(event);
+  delete static_cast<Event*>(event);
+}
+
+bool EmulatedGpu::do_one() {
+  std::vector<std::deque<Work>*> ready;
+  for (auto& [stream, works] : streams_)
+    if (!works.empty() && (works.front().after == nullptr || works.front().after->done >= works.front().generation))
+      ready.push_back(&works);
+  if (ready.empty()) return false;
+  std::deque<Work>& works = *ready[draw_() % ready.size()];
+  const Work work = std::move(works.front());
+  works.pop_front();
+  if (work.run) work.run();
+  return true;
+}
+
+void EmulatedGpu::submit(StreamHandle stream, Work work) {
+  if (streams_.count(number(stream)) == 0) throw GpuError("no such stream", kInvalidValue);
+  queue(stream).push_back(std::move(work));
+  std::size_t most = eager_ ? ~std::size_t{0} : draw_() % kMostWorkAtOnce;
+  while (most-- > 0 && do_one()) {
+  }
+}
+
+void EmulatedGpu::record(EventHandle handle, StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  auto* event = static_cast<Event*>(handle);
+  const std::uint64_t generation = ++event->recorded;
+  submit(stream, {[event, generation] { event->done = std::max(event->done, generation); }});
+}
+
+void EmulatedGpu::wait(EventHandle handle, StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  const auto* event = static_cast<const Event*>(handle);
+  Work work;
+  work.after = event;
+  work.generation = event->recorded;
+  submit(stream, std::move(work));
+}
+
+bool EmulatedGpu::is_done(EventHandle handle) {
+  std::lock_guard lock(mutex_);
+  const auto* event = static_cast<const Event*>(handle);
+  return event->done >= event->recorded;
+}
+
+void EmulatedGpu::synchronize(EventHandle handle) {
+  std::lock_guard lock(mutex_);
+  const auto* event = static_cast<const Event*>(handle);
+  const std::uint64_t generation = event->recorded;
+  while (event->done < generation && do_one()) {
+  }
+}
+
+void EmulatedGpu::synchronize() {
+  std::lock_guard lock(mutex_);
+  while (do_one()) {
+  }
+}
+
+// ---- work
+
+void EmulatedGpu::copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  submit(stream, {[=] {
+           std::memcpy(to, from, bytes);
+           touch(static_cast<std::byte*>(to), bytes, Place::device, false);
+           log_.push_back({"copy", number(stream), number(to), bytes, 0});
+         }});
+}
+
+void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  submit(stream, {[=] {
+           std::memset(memory, 0, bytes);
+           touch(static_cast<std::byte*>(memory), bytes, Place::device, false);
+           log_.push_back({"clear", number(stream), number(memory), bytes, 0});
+         }});
+}
+
+void EmulatedGpu::prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  if (place == Place::host)
+    for (const auto& [other, works] : streams_)
+      for (const Work& work : works) overlaps_ += work.is_upload && other != number(stream) ? 1 : 0;
+  Work work;
+  work.is_upload = place == Place::device;
+  work.run = [=] {
+    touch(memory, bytes, place, true);
+    log_.push_back({place == Place::device ? "prefetch" : "evict", number(stream), number(memory), bytes, 0});
+  };
+  submit(stream, std::move(work));
+}
+
+std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first_task, std::uint64_t last_task) {
+  std::size_t found = 0;
+  for (std::uint64_t task = first_task; task < last_task; ++task) {
+    Span spans[2 * kSlots];
+    const std::size_t count = spans_of(tables.rows[tables.tasks[task].row], tables.tasks[task], spans);
+    for (std::size_t i = 0; i < count; ++i) {
+      const auto bytes = static_cast<std::size_t>(spans[i].end - spans[i].begin);
+      touch(spans[i].begin, bytes, Place::device, false);
+      found += bytes_on_host(spans[i].begin, bytes);
+    }
+  }
+  return found;
+}
+
+void EmulatedGpu::begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
+                             StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  submit(stream, {[=] { (void)emulated_kernels.begin_rows(tables, first_row, last_row, stream); }});
+}
+
+void EmulatedGpu::finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
+                                 StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  submit(stream, {[=] { (void)emulated_kernels.finish_measure(tables, first_row, last_row, stream); }});
+}
+
+void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+                      StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  submit(stream, {[=] {
+           const std::size_t far = pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_task, last_task);
+           (void)emulated_kernels.run(tables, pass, first_task, last_task, stream);
+           log_.push_back({"run", number(stream), first_task, last_task - first_task, far});
+         }});
+}
+
+}  // namespace pagedopt

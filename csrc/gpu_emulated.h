@@ -1,0 +1,99 @@
+// A GPU that is simulated: kernels run on the CPU, streams are queues whose work is done at any moment that streams and
+// events allow, drawn at random. What depends on an order that nothing enforces then fails under some seed. Managed
+// memory remembers where each page is. For tests; not a way to train.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <map>
+#include <mutex>
+#include <random>
+
+#include "gpu.h"
+
+namespace pagedopt {
+
+class EmulatedGpu final : public Gpu {
+ public:
+  // eager: work is done as soon as it may be, so that other code need not synchronise before it reads results.
+  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate);
+  ~EmulatedGpu() override;
+
+  // What was done, in the order in which it was.
+  struct Done {
+    std::string what;
+    std::uint64_t stream;
+    std::uint64_t begin;  // address, or the first task of a kernel
+    std::uint64_t bytes;  // or the number of tasks
+    std::uint64_t far_bytes;  // of state a kernel used that was on the host
+  };
+  std::vector<Done> take_log();
+  std::size_t device_bytes();       // managed memory on the device now
+  std::size_t peak_device_bytes();  // and the most there was
+  std::uint64_t overlaps();         // moves to the host begun while moves to the device were under way
+
+  const GpuInfo& info() const noexcept override { return info_; }
+  std::size_t free_bytes() override;
+  std::byte* allocate(Memory kind, std::size_t bytes) override;
+  void free(Memory kind, void* memory) noexcept override;
+  void register_host(void* memory, std::size_t bytes) override;
+  void unregister_host(void* memory) noexcept override;
+  StreamHandle make_stream() override;
+  void free_stream(StreamHandle stream) noexcept override;
+  EventHandle make_event() override;
+  void free_event(EventHandle event) noexcept override;
+  void record(EventHandle event, StreamHandle stream) override;
+  void wait(EventHandle event, StreamHandle stream) override;
+  bool is_done(EventHandle event) override;
+  void synchronize(EventHandle event) override;
+  void synchronize() override;
+  void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
+  void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
+  void prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) override;
+  void map_for_device(std::byte* memory, std::size_t bytes) override;
+  void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
+                  StreamHandle stream) override;
+  void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
+                      StreamHandle stream) override;
+  void run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+           StreamHandle stream) override;
+
+ private:
+  struct Event {
+    std::uint64_t recorded = 0, done = 0;
+  };
+  struct Work {
+    std::function<void()> run;
+    const Event* after = nullptr;  // may run once after->done >= generation
+    std::uint64_t generation = 0;
+    bool is_upload = false;  // a move to the device
+  };
+  struct Range {
+    std::byte* begin;
+    std::size_t bytes;
+    std::vector<Place> place;  // of each grain; the device where nothing was touched yet
+    std::vector<bool> touched;
+  };
+
+  std::deque<Work>& queue(StreamHandle stream) { return streams_[reinterpret_cast<std::uint64_t>(stream)]; }
+  void submit(StreamHandle stream, Work work);
+  bool do_one();  // of what may be done, any; false if nothing may
+  void touch(const std::byte* memory, std::size_t bytes, Place place, bool moves);
+  std::size_t bytes_on_host(const std::byte* memory, std::size_t bytes);
+  Range* range_of(const std::byte* memory);
+  std::size_t far_bytes(const StepTables& tables, std::uint64_t first_task, std::uint64_t last_task);
+
+  GpuInfo info_;
+  bool eager_;
+  std::mutex mutex_;
+  std::mt19937_64 draw_;
+  std::map<std::uint64_t, std::deque<Work>> streams_;
+  std::uint64_t next_stream_ = 1;
+  std::map<std::byte*, Range> managed_;
+  std::map<void*, std::size_t> other_;
+  std::vector<Done> log_;
+  std::size_t device_bytes_ = 0, peak_device_bytes_ = 0, taken_bytes_ = 0;
+  std::uint64_t overlaps_ = 0;
+};
+
+}  // namespace pagedopt

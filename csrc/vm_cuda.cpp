@@ -1,0 +1,281 @@
+// Device over host. Managed memory keeps one address and the driver moves it; what is added here is when: moves on
+// streams of their own, fences between them and the kernels. A GPU that cannot migrate gets locked host memory instead.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+
+#include "error.h"
+#include "fences.h"
+#include "vm.h"
+
+namespace pagedopt {
+namespace {
+
+std::byte* aligned(std::byte* address, std::size_t alignment) {
+  const auto number = reinterpret_cast<std::uintptr_t>(address);
+  return address + (round_up(number, alignment) - number);
+}
+
+// A range of managed memory, no longer than the driver gives.
+std::byte* reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes) {
+  for (;; bytes /= 2) {
+    try {
+      return gpu.allocate(Memory::managed, std::max(bytes, page_bytes));
+    } catch (const GpuError&) {
+      if (bytes < 4 * page_bytes) throw;
+    }
+  }
+}
+
+class Stream {
+ public:
+  explicit Stream(Gpu& gpu) : gpu_(gpu), handle_(gpu.make_stream()) {}
+  ~Stream() { gpu_.free_stream(handle_); }
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+  operator StreamHandle() const noexcept { return handle_; }
+
+ private:
+  Gpu& gpu_;
+  StreamHandle handle_;
+};
+
+class ManagedVm final : public Vm {
+ public:
+  ManagedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct)
+      : gpu_(std::move(gpu)),
+        page_bytes_(page_bytes),
+        direct_(direct),
+        reserved_(reserve_bytes),
+        range_(reserve_managed(*gpu_, reserved_, page_bytes)),
+        base_(aligned(range_, std::min(page_bytes, kHugePageBytes))),
+        page_count_((std::max(reserved_, page_bytes) - static_cast<std::size_t>(base_ - range_)) / page_bytes),
+        in_(*gpu_),
+        out_(*gpu_),
+        side_(*gpu_),
+        arrivals_(*gpu_),
+        departures_(*gpu_),
+        uses_(*gpu_),
+        arrival_(page_count_),
+        use_(page_count_),
+        has_content_(page_count_) {}
+
+  ~ManagedVm() override {
+    try {
+      gpu_->synchronize();
+    } catch (const GpuError&) {  // the context is gone; so is what would be waited for
+    }
+    gpu_->free(Memory::managed, range_);
+  }
+
+  std::byte* base() const noexcept override { return base_; }
+  std::size_t page_bytes() const noexcept override { return page_bytes_; }
+  std::size_t page_count() const noexcept override { return page_count_; }
+  bool keeps_copy() const noexcept override { return false; }
+  std::size_t lower_bytes() const noexcept override { return 0; }        // of a file: there is none
+  Measured measure(const std::vector<Tier>&) const override { return {}; }  // nothing tells where a page really is
+  void drop_cache(PageIndex) noexcept override {}
+
+  void commit(PageIndex first, PageIndex last) override {
+    if (direct_) gpu_->map_for_device(at(first), (last - first) * page_bytes_);
+  }
+
+  void populate(PageIndex page) override {
+    gpu_->prefetch(at(page), page_bytes_, Place::device, in_);
+    if (!has_content_[page].exchange(true)) gpu_->clear(at(page), page_bytes_, in_);
+    arrival_[page] = arrivals_.put_up(in_);
+  }
+
+  void prefetch(PageIndex page) override {
+    gpu_->prefetch(at(page), page_bytes_, Place::device, in_);
+    arrival_[page] = arrivals_.put_up(in_);
+  }
+
+  // The driver copies when it moves the page, so there is nothing to write ahead: only the work on it is waited for.
+  std::size_t write_back(PageIndex page) override {
+    finish_work_on(page);
+    return 0;
+  }
+
+  // The driver blocks in a move to the host [PLATFORM.md]: this is the writer thread's to wait for.
+  std::size_t demote(PageIndex page) override {
+    finish_work_on(page);
+    gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
+    departures_.synchronize(departures_.put_up(out_));
+    return page_bytes_;
+  }
+
+  void place_lower(PageIndex page) override {
+    if (!has_content_[page].exchange(true)) {
+      gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
+      departures_.synchronize(departures_.put_up(out_));
+      std::memset(at(page), 0, page_bytes_);  // touched first by the host, it is there
+    }
+  }
+
+  void settle(PageIndex page) override {
+    populate(page);
+    arrivals_.synchronize(arrival_[page]);
+  }
+
+  void quiesce() override { gpu_->synchronize(); }
+
+  // There is no giving back of one page: it leaves the device, and is cleared before it is used again.
+  void discard(PageIndex page) override {
+    if (!has_content_[page].exchange(false)) return;
+    finish_work_on(page);
+    gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
+    departures_.synchronize(departures_.put_up(out_));
+  }
+
+  void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
+    use_aside(page, [&] { gpu_->copy(to, from, bytes, side_); });
+  }
+
+  void clear(PageIndex page, std::byte* from, std::size_t bytes) override {
+    use_aside(page, [&] { gpu_->clear(from, bytes, side_); });
+  }
+
+  void enter(PageIndex page, StreamHandle stream) override {
+    if (!has_content_[page].exchange(true)) gpu_->clear(at(page), page_bytes_, stream);
+    arrivals_.wait(arrival_[page], stream);
+  }
+
+  void leave(const PageIndex* pages, std::size_t count, StreamHandle stream) override {
+    if (count == 0) return;
+    const std::uint64_t fence = uses_.put_up(stream);
+    for (std::size_t i = 0; i < count; ++i) use_[pages[i]] = fence;
+  }
+
+  bool is_arriving(PageIndex page) override { return !arrivals_.is_passed(arrival_[page]); }
+
+ private:
+  std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
+
+  void finish_work_on(PageIndex page) {
+    arrivals_.synchronize(arrival_[page]);
+    uses_.synchronize(use_[page]);
+  }
+
+  // Work between the steps, complete at return.
+  template <class Work>
+  void use_aside(PageIndex page, Work&& work) {
+    uses_.wait(use_[page], side_);
+    enter(page, side_);
+    work();
+    leave(&page, 1, side_);
+    uses_.synchronize(use_[page]);
+  }
+
+  std::shared_ptr<Gpu> gpu_;
+  std::size_t page_bytes_;
+  bool direct_;
+  std::size_t reserved_;
+  std::byte* range_;
+  std::byte* base_;
+  std::size_t page_count_;
+  Stream in_, out_, side_;  // moves up, moves down, what is done aside
+  Fences arrivals_, departures_, uses_;
+  std::vector<std::atomic<std::uint64_t>> arrival_, use_;  // the page's last fence of each kind; 0: none
+  std::vector<std::atomic<bool>> has_content_;             // was zeroed, or used, since it was fresh
+};
+
+// Locked host memory that the device uses over the link. There is one tier: nothing is ever asked to move.
+class LockedVm final : public Vm {
+ public:
+  LockedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes)
+      : gpu_(std::move(gpu)),
+        page_bytes_(page_bytes),
+        reserved_(round_up(std::max<std::size_t>(reserve_bytes, 1), page_bytes)),
+        range_(reserve(reserved_)),
+        uses_(*gpu_),
+        use_(reserved_ / page_bytes) {}
+
+  ~LockedVm() override {
+    try {
+      gpu_->synchronize();
+    } catch (const GpuError&) {
+    }
+    for (std::byte* piece : locked_) gpu_->unregister_host(piece);
+    ::munmap(range_, reserved_);
+  }
+
+  std::byte* base() const noexcept override { return range_; }
+  std::size_t page_bytes() const noexcept override { return page_bytes_; }
+  std::size_t page_count() const noexcept override { return reserved_ / page_bytes_; }
+  bool keeps_copy() const noexcept override { return false; }
+  bool can_move() const noexcept override { return false; }
+  std::size_t lower_bytes() const noexcept override { return 0; }
+  Measured measure(const std::vector<Tier>&) const override { return {}; }
+
+  void commit(PageIndex first, PageIndex last) override {
+    const std::size_t bytes = (last - first) * page_bytes_;
+    if (::mprotect(at(first), bytes, PROT_READ | PROT_WRITE) != 0)
+      PAGEDOPT_THROW_VM("mprotect", bytes, "no memory can be promised for more optimizer state");
+    (void)::madvise(at(first), bytes, MADV_DONTFORK);
+    gpu_->register_host(at(first), bytes);
+    locked_.push_back(at(first));
+  }
+
+  void quiesce() override { gpu_->synchronize(); }
+  void discard(PageIndex page) override { clear(page, at(page), page_bytes_); }
+
+  void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
+    uses_.synchronize(use_[page]);
+    std::memcpy(to, from, bytes);
+  }
+
+  void clear(PageIndex page, std::byte* from, std::size_t bytes) override {
+    uses_.synchronize(use_[page]);
+    std::memset(from, 0, bytes);
+  }
+
+  void leave(const PageIndex* pages, std::size_t count, StreamHandle stream) override {
+    if (count == 0) return;
+    const std::uint64_t fence = uses_.put_up(stream);
+    for (std::size_t i = 0; i < count; ++i) use_[pages[i]] = fence;
+  }
+
+  void populate(PageIndex) override { refuse(); }
+  void prefetch(PageIndex) override { refuse(); }
+  std::size_t write_back(PageIndex) override { refuse(); }
+  std::size_t demote(PageIndex) override { refuse(); }
+  void place_lower(PageIndex) override { refuse(); }
+  void drop_cache(PageIndex) noexcept override {}
+
+ private:
+  [[noreturn]] static void refuse() { throw std::logic_error("this GPU cannot migrate memory: pages do not move"); }
+
+  static std::byte* reserve(std::size_t bytes) {
+    void* range = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (range == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", bytes, "no address space for the optimizer state (ulimit -v?)");
+    return static_cast<std::byte*>(range);
+  }
+
+  std::byte* at(PageIndex page) const noexcept { return range_ + std::size_t{page} * page_bytes_; }
+
+  std::shared_ptr<Gpu> gpu_;
+  std::size_t page_bytes_;
+  std::size_t reserved_;
+  std::byte* range_;
+  std::vector<std::byte*> locked_;
+  Fences uses_;
+  std::vector<std::atomic<std::uint64_t>> use_;
+};
+
+}  // namespace
+
+std::unique_ptr<Vm> make_device_vm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes,
+                                   bool direct) {
+  if (page_bytes < kOsPageBytes || (page_bytes & (page_bytes - 1)) != 0)
+    throw std::invalid_argument("page_bytes must be a power of two of at least 4096, got " +
+                                std::to_string(page_bytes));
+  if (gpu->info().can_migrate) return std::make_unique<ManagedVm>(std::move(gpu), page_bytes, reserve_bytes, direct);
+  if (gpu->info().shares_host_address) return std::make_unique<LockedVm>(std::move(gpu), page_bytes, reserve_bytes);
+  throw GpuError(gpu->info().name + " can neither migrate memory nor use host memory at the host's addresses: paged "
+                 "state is not possible there. Take the classes without Paged in their name", 801);  // NotSupported
+}
+
+}  // namespace pagedopt

@@ -1,0 +1,129 @@
+"""The upper tier of an arena: how much of it there is for pages. The host's memory, or a GPU's."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from pagedopt._core import Gpu
+from pagedopt.config import Size
+from pagedopt.pager.pressure import HostMemory, read_host_memory, read_stall_percent, share_of_host
+
+__all__ = ["HOST", "Device", "DeviceUpper", "HostUpper", "Upper", "device_memory"]
+
+ITERATIONS: Final = 8
+"""The peak of what others need is the largest of so many iterations."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where parameters are, and with them the upper tier of their state.
+
+    Attributes:
+        name: as torch writes it: `cpu`, `cuda:0`.
+        gpu: the GPU; None for the host.
+        held_bytes: what torch's allocator holds of the GPU's memory, used or not.
+    """
+
+    name: str
+    gpu: Gpu | None = None
+    held_bytes: Callable[[], int] = lambda: 0
+
+
+HOST: Final = Device("cpu")
+
+
+class Upper(Protocol):
+    """What the pager asks of the tier that it fills."""
+
+    @property
+    def share(self) -> int:
+        """Processes that divide it among them."""
+
+    def read(self, resident_bytes: int, steps: int) -> HostMemory:
+        """What is free, while `resident_bytes` of pages are there, after so many steps."""
+
+    def stall_percent(self) -> float | None:
+        """Share of the time lost to its being short; None where nothing tells."""
+
+
+class HostUpper:
+    """The memory of this host."""
+
+    @property
+    def share(self) -> int:
+        """See `Upper`."""
+        return share_of_host()
+
+    def read(self, resident_bytes: int, steps: int) -> HostMemory:
+        """See `Upper`."""
+        return read_host_memory()
+
+    def stall_percent(self) -> float | None:
+        """See `Upper`."""
+        return read_stall_percent()
+
+
+def device_memory(
+    total_bytes: int, free_bytes: int, resident_bytes: int, held_bytes: int, peak_bytes: int, limit_bytes: int | None
+) -> HostMemory:
+    """What of a GPU's memory is free for pages, so that everything else finds room at its peak.
+
+    Pages do not get what torch's allocator holds, used or not: the driver would have to take it away.
+
+    Args:
+        total_bytes: the card's memory.
+        free_bytes: what the driver says is free; resident pages count as used.
+        resident_bytes: pages on the device.
+        held_bytes: what torch's allocator holds now.
+        peak_bytes: the most it held lately.
+        limit_bytes: what this process is to make do with, as if the card had no more; None for all of it.
+    """
+    needed_bytes = max(held_bytes, peak_bytes)
+    free = free_bytes - (needed_bytes - held_bytes)
+    if limit_bytes is None or limit_bytes >= total_bytes:
+        return HostMemory(total_bytes, max(0, free), "card")
+    return HostMemory(limit_bytes, max(0, min(free, limit_bytes - needed_bytes - resident_bytes)), "device_limit")
+
+
+@dataclass
+class DeviceUpper:
+    """The memory of a GPU. It learns what the rest of an iteration needs beside the pages.
+
+    Attributes:
+        device: the GPU.
+        limit: the setting `device_limit`.
+    """
+
+    device: Device
+    limit: Size
+    _peaks: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=ITERATIONS))
+
+    @property
+    def share(self) -> int:
+        """See `Upper`; each rank has a card, or a limit, of its own."""
+        return 1
+
+    def read(self, resident_bytes: int, steps: int) -> HostMemory:
+        """See `Upper`."""
+        assert self.device.gpu is not None
+        held_bytes = self.device.held_bytes()
+        if self._peaks and self._peaks[-1][0] == steps:
+            self._peaks[-1] = (steps, max(self._peaks[-1][1], held_bytes))
+        else:
+            self._peaks.append((steps, held_bytes))
+        total_bytes = self.device.gpu.info["total_bytes"]
+        return device_memory(
+            total_bytes,
+            self.device.gpu.free_bytes,
+            resident_bytes,
+            held_bytes,
+            max(peak for _, peak in self._peaks),
+            self.limit.resolve(total_bytes),
+        )
+
+    def stall_percent(self) -> float | None:
+        """See `Upper`."""
+        return None
