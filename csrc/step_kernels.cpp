@@ -138,21 +138,25 @@ bool all_zero(const float* x) {
   return any == 0;
 }
 
-// Asks for parameters and gradients some blocks ahead: decoding and encoding leave the memory idle, and hardware does
-// not look past the end of an OS page.
+void fetch(const void* base, std::int64_t start, std::int64_t bytes) {
+  constexpr std::int64_t kLineBytes = 64;
+  const auto* const from = static_cast<const char*>(base) + start;
+  for (std::int64_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(from + at);
+}
+
+// Asks for the numbers of a block further on: while one is decoded and encoded, the hardware sees no stream to follow.
 void fetch_ahead(const Piece& piece, std::int64_t first) {
-  constexpr std::int64_t kLineBytes = 64, kBlocksAhead = 4;
-  const std::int64_t item = piece.dtype == Dtype::f32 ? 4 : 2, start = (first + kBlocksAhead * kBlockElements) * item;
-  for (std::int64_t at = start; at < start + kBlockElements * item; at += kLineBytes) {
-    __builtin_prefetch(static_cast<const char*>(piece.grad) + at);
-    __builtin_prefetch(static_cast<const char*>(piece.param) + at, 1);
-  }
+  constexpr std::int64_t kBlocksAhead = 4;
+  const std::int64_t item = piece.dtype == Dtype::f32 ? 4 : 2, start = first + kBlocksAhead * kBlockElements;
+  fetch(piece.grad, start * item, kBlockElements * item);
+  fetch(piece.param, start * item, kBlockElements * item);
+  for (int slot = 0; slot < slots_of(piece); ++slot) fetch(piece.slot[slot], start, kBlockElements);
 }
 
 void update_blocks(const Piece& piece, AdamBlock adam_block) {
   Block block;
   for_blocks(piece.numel, [&](std::int64_t first, int n) {
-    fetch_ahead(piece, first);
+    if (piece.codec != Codec::f32) fetch_ahead(piece, first);
     Place at = place_of(block);
     const bool whole = n == kBlockElements, params_in_place = whole && piece.dtype == Dtype::f32;
     const bool slots_in_place = whole && piece.codec == Codec::f32;
