@@ -8,6 +8,7 @@
 
 #include "codec.h"
 #include "lookup.h"
+#include "lookup_avx2.h"
 #include "step.h"
 
 namespace pagedopt {
@@ -134,7 +135,7 @@ __attribute__((noinline)) void settle_block(Encoder encoder, const float* __rest
 
 template <bool is_signed>
 PAGEDOPT_HD void encode_whole(const float* x, float absmax, std::uint8_t* codes) {
-#if defined(PAGEDOPT_LOOKUP)
+#if defined(PAGEDOPT_ENCODE_SEGMENTS)
   if (absmax <= kLargeAbsmax) {
     if (encode_segments<is_signed>(x, absmax, codes))
       settle_block<is_signed>(encoder_for<is_signed>(absmax), x, absmax, codes);

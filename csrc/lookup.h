@@ -5,6 +5,7 @@
 
 #if defined(__AVX512F__) && !defined(__clang__)
 #define PAGEDOPT_LOOKUP
+#define PAGEDOPT_ENCODE_SEGMENTS
 
 #include <cstdint>
 #include <cstring>

@@ -25,11 +25,26 @@ struct Block {
 
 // ---- the rule over a run of elements ----
 
-// skip: elements with a zero gradient stay as they are. guard: an element whose v' is not finite keeps its parameter
-// and its moments become zero (a non-finite gradient makes v' so).
+// The largest magnitude of each moment, as bits: those of finite numbers compare like integers.
+struct Largest {
+  std::int32_t m = 0, v = 0, vmax = 0;
+
+  PAGEDOPT_HD float of(int slot) const {
+    return float_of(static_cast<std::uint32_t>(slot == 0 ? m : slot == 1 ? v : vmax));
+  }
+};
+
+PAGEDOPT_HD std::int32_t larger_magnitude(std::int32_t most, float x) {
+  const auto size = static_cast<std::int32_t>(bits_of(x) & 0x7fffffffu);
+  return size > most ? size : most;
+}
+
+// skip: elements with a zero gradient stay as they are. guard, for 8-bit slots: an element whose v' is not finite keeps
+// its parameter and its moments become zero (a non-finite gradient makes v' so); returns the largest new moments.
 template <bool decay, bool amsgrad, bool skip, bool guard>
-PAGEDOPT_HD void adam_run(const AdamScalars& s, std::int64_t n, float* __restrict p, const float* __restrict g,
-                          float* __restrict m, float* __restrict v, float* __restrict vmax) {
+PAGEDOPT_HD Largest adam_run(const AdamScalars& s, std::int64_t n, float* __restrict p, const float* __restrict g,
+                             float* __restrict m, float* __restrict v, float* __restrict vmax) {
+  Largest most;
   for (std::int64_t i = 0; i < n; ++i) {
     const AdamElement before{p[i], m[i], v[i], amsgrad ? vmax[i] : 0.0f};
     AdamElement e = before;
@@ -46,7 +61,12 @@ PAGEDOPT_HD void adam_run(const AdamScalars& s, std::int64_t n, float* __restric
     m[i] = keep ? before.m : e.m;
     v[i] = keep ? before.v : e.v;
     if (amsgrad) vmax[i] = keep ? before.vmax : e.vmax;
+    if (!guard) continue;
+    most.m = larger_magnitude(most.m, m[i]);
+    most.v = larger_magnitude(most.v, v[i]);
+    if (amsgrad) most.vmax = larger_magnitude(most.vmax, vmax[i]);
   }
+  return most;
 }
 
 // exp_avg is signed, the others are not.
@@ -56,10 +76,11 @@ void decode_slot(const Piece& piece, int slot, std::int64_t first, int n, float*
   slot == 0 ? decode_block<true>(codes, n, absmax, to) : decode_block<false>(codes, n, absmax, to);
 }
 
-void encode_slot(const Piece& piece, int slot, std::int64_t first, int n, float* from) {
+// `most`: the largest magnitude in `from`.
+void encode_slot(const Piece& piece, int slot, std::int64_t first, int n, float* from, float most) {
   auto* codes = static_cast<std::uint8_t*>(piece.slot[slot]) + first;
   float absmax = piece.new_absmax[slot];
-  if (piece.codec == Codec::blockwise8) piece.absmax[slot][first / kBlockElements] = absmax = largest(from);
+  if (piece.codec == Codec::blockwise8) piece.absmax[slot][first / kBlockElements] = absmax = most;
   slot == 0 ? encode_block<true>(from, n, absmax, codes) : encode_block<false>(from, n, absmax, codes);
 }
 
@@ -87,11 +108,11 @@ PAGEDOPT_HD Place place_of(Block& block) { return {block.p, block.g, {block.slot
 
 // New parameter and slots of one block.
 template <bool decay, bool amsgrad, bool skip, bool guard>
-void adam_block(const AdamScalars& s, const Place& at) {
-  adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, at.p, at.g, at.slot[0], at.slot[1], at.slot[2]);
+Largest adam_block(const AdamScalars& s, const Place& at) {
+  return adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, at.p, at.g, at.slot[0], at.slot[1], at.slot[2]);
 }
 
-using AdamBlock = void (*)(const AdamScalars&, const Place&);
+using AdamBlock = Largest (*)(const AdamScalars&, const Place&);
 
 void load_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
   for (int slot = 0; slot < slots_of(piece); ++slot) {
@@ -102,12 +123,12 @@ void load_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
   }
 }
 
-void store_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
+void store_slots(const Piece& piece, std::int64_t first, int n, Block& block, const Largest& most) {
   for (int slot = 0; slot < slots_of(piece); ++slot) {
     if (piece.codec == Codec::f32)
       store(block.slot[slot], first, n, Dtype::f32, piece.slot[slot]);
     else
-      encode_slot(piece, slot, first, n, block.slot[slot]);
+      encode_slot(piece, slot, first, n, block.slot[slot], most.of(slot));
   }
 }
 
@@ -117,9 +138,25 @@ bool all_zero(const float* x) {
   return any == 0;
 }
 
+void fetch(const void* base, std::int64_t start, std::int64_t bytes) {
+  constexpr std::int64_t kLineBytes = 64;
+  const auto* const from = static_cast<const char*>(base) + start;
+  for (std::int64_t at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(from + at);
+}
+
+// Asks for the numbers of a block further on: while one is decoded and encoded, the hardware sees no stream to follow.
+void fetch_ahead(const Piece& piece, std::int64_t first) {
+  constexpr std::int64_t kBlocksAhead = 4;
+  const std::int64_t item = piece.dtype == Dtype::f32 ? 4 : 2, start = first + kBlocksAhead * kBlockElements;
+  fetch(piece.grad, start * item, kBlockElements * item);
+  fetch(piece.param, start * item, kBlockElements * item);
+  for (int slot = 0; slot < slots_of(piece); ++slot) fetch(piece.slot[slot], start, kBlockElements);
+}
+
 void update_blocks(const Piece& piece, AdamBlock adam_block) {
   Block block;
   for_blocks(piece.numel, [&](std::int64_t first, int n) {
+    if (piece.codec != Codec::f32) fetch_ahead(piece, first);
     Place at = place_of(block);
     const bool whole = n == kBlockElements, params_in_place = whole && piece.dtype == Dtype::f32;
     const bool slots_in_place = whole && piece.codec == Codec::f32;
@@ -132,9 +169,9 @@ void update_blocks(const Piece& piece, AdamBlock adam_block) {
     for (int slot = 0; slots_in_place && slot < slots_of(piece); ++slot)
       at.slot[slot] = static_cast<float*>(piece.slot[slot]) + first;
     if (!slots_in_place) load_slots(piece, first, n, block);
-    adam_block(piece.scalars, at);
+    const Largest most = adam_block(piece.scalars, at);
     if (!params_in_place) store(block.p, first, n, piece.dtype, piece.param);
-    if (!slots_in_place) store_slots(piece, first, n, block);
+    if (!slots_in_place) store_slots(piece, first, n, block, most);
   });
 }
 

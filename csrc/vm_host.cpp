@@ -12,11 +12,8 @@
 #include <vector>
 
 #include "error.h"
+#include "staging.h"
 #include "vm.h"
-
-#ifndef MADV_POPULATE_WRITE
-#define MADV_POPULATE_WRITE 23
-#endif
 
 namespace pagedopt {
 namespace {
@@ -161,6 +158,7 @@ class HostVm final : public Vm {
   HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct)
       : page_bytes_(page_bytes),
         alignment_(std::max(page_bytes, kHugePageBytes)),
+        staging_(page_bytes, alignment_),
         spill_(std::move(directory), direct) {
     reserved_ = round_up(reserve_bytes, alignment_) + alignment_;
     range_ = reserve_range(reserved_);
@@ -185,14 +183,14 @@ class HostVm final : public Vm {
   void populate(PageIndex page) override { (void)::madvise(at(page), page_bytes_, MADV_POPULATE_WRITE); }
 
   void prefetch(PageIndex page) override {
-    std::byte* staging = new_pages();
+    std::byte* staging = staging_.take();
     try {
       spill_.read(staging, page_bytes_, offset(page));
       if (::mremap(staging, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED)
         PAGEDOPT_THROW_VM("mremap", page_bytes_,
                           "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
     } catch (...) {
-      ::munmap(staging, page_bytes_);
+      staging_.drop(staging);
       throw;
     }
   }
@@ -243,28 +241,6 @@ class HostVm final : public Vm {
   std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
   off_t offset(PageIndex page) const noexcept { return static_cast<off_t>(std::size_t{page} * page_bytes_); }
 
-  // Huge pages where they can be, and never in a forked child: a copy on write there would slow every later step here.
-  static void advise(void* address, std::size_t bytes) noexcept {
-    (void)::madvise(address, bytes, MADV_HUGEPAGE);
-    (void)::madvise(address, bytes, MADV_DONTFORK);
-  }
-
-  // Fresh anonymous memory of one page, aligned so that it can be moved into place by page-table entries alone.
-  std::byte* new_pages() {
-    const std::size_t slack = page_bytes_ + alignment_;
-    void* range = ::mmap(nullptr, slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (range == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", slack, "no memory to read a page into");
-    const auto address = reinterpret_cast<std::uintptr_t>(range);
-    const std::uintptr_t aligned = round_up(address, alignment_);
-    if (aligned > address) ::munmap(range, aligned - address);
-    auto* staging = reinterpret_cast<std::byte*>(aligned);
-    const std::size_t tail = address + slack - aligned - page_bytes_;
-    if (tail > 0) ::munmap(staging + page_bytes_, tail);
-    advise(staging, page_bytes_);
-    (void)::madvise(staging, page_bytes_, MADV_POPULATE_WRITE);
-    return staging;
-  }
-
   void map_file(PageIndex page) {
     if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, spill_.mapping(), offset(page)) ==
         MAP_FAILED)
@@ -285,6 +261,7 @@ class HostVm final : public Vm {
   std::byte* range_ = nullptr;
   std::byte* base_ = nullptr;
   std::size_t page_count_ = 0;
+  Staging staging_;
   SpillFile spill_;
   std::vector<std::atomic<bool>> spilled_;  // page has space in the spill file
 };

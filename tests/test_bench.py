@@ -16,7 +16,7 @@ sys.path.insert(0, str(TOOLS))
 
 import bench_samples as samples  # noqa: E402
 
-TINY_SECTIONS = ("one_tensor", "nothing_to_move", "streaming", "moves")
+TINY_SECTIONS = ("one_tensor", "nothing_to_move", "streaming", "moves", "cost")
 
 
 def contender(name: str, calls: list[str], seconds: float, rounds: int | None = None) -> samples.Contender:
@@ -112,3 +112,10 @@ def test_moves_of_a_tiny_run_are_counted_bytes_over_the_floor(tiny: dict[str, An
         floor = 2 * (section["state_bytes"] - row["budget_bytes"])
         assert counted > 0
         assert shown["reached"] == pytest.approx(counted / section["steps"][row["policy"]] / floor)
+
+
+def test_cost_of_a_tiny_run_is_the_step_over_the_resident_one(tiny: dict[str, Any]) -> None:
+    section = tiny["sections"]["cost"]
+    resident_s = next(r["median_s"] for r in section["rows"] if (r["contender"], r["percent"]) == ("next_use", 100))
+    for row, shown in zip(section["rows"], section["comparisons"], strict=True):
+        assert shown["reached"] == pytest.approx(statistics.median(row["samples_s"]) / resident_s)

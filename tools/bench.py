@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import bench_cost
 import bench_machine
 import bench_moves
 import bench_steps
@@ -55,6 +56,9 @@ class Sizes:
     moves_state_bytes: int = 256 * MIB
     moves_steps: dict[str, int] = field(default_factory=lambda: {"next_use": 24, "lru": 4})
     percents: tuple[int, ...] = (10, 25, 50, 75, 90, 95)
+    cost_state_bytes: int = 1024 * MIB
+    cost_percents: tuple[int, ...] = (10, 25, 50, 75, 90, 100)
+    cost_steps: int = 3
 
 
 TINY = Sizes(
@@ -73,6 +77,9 @@ TINY = Sizes(
     moves_state_bytes=64 * MIB,
     moves_steps={"next_use": 2, "lru": 2},
     percents=(50,),
+    cost_state_bytes=32 * MIB,
+    cost_percents=(50, 100),
+    cost_steps=1,
 )
 
 Section = Callable[[Sizes, Path], dict[str, Any]]
@@ -96,6 +103,11 @@ def run_moves(sizes: Sizes, directory: Path) -> dict[str, Any]:
     return bench_moves.moves(bench_moves.Moves(16, numel, sizes.percents, sizes.moves_steps, directory))
 
 
+def run_cost(sizes: Sizes, directory: Path) -> dict[str, Any]:
+    numel = sizes.cost_state_bytes // 8 // 16
+    return bench_cost.cost(bench_cost.Cost(16, numel, sizes.cost_percents, sizes.cost_steps, directory, sizes.limited))
+
+
 SECTIONS: dict[str, Section] = {
     "one_tensor": lambda s, _: bench_steps.one_tensor(s.numel, s.rounds, s.slow_rounds),
     "one_tensor_bf16": lambda s, _: bench_steps.one_tensor_bf16(s.numel, s.rounds, s.slow_rounds),
@@ -104,6 +116,7 @@ SECTIONS: dict[str, Section] = {
     "nothing_to_move_many": lambda s, _: bench_steps.nothing_to_move(s.count, s.small_numel, s.idle_rounds),
     "streaming": run_streaming,
     "moves": run_moves,
+    "cost": run_cost,
 }
 
 

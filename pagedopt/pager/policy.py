@@ -139,7 +139,7 @@ class NextUse:
         slack: Moves above the floor 2 (N - K) that reading ahead may cost, as a fraction. The depth is cut to keep it.
     """
 
-    slack: float = 0.05
+    slack: float = 0.04
     name: str = "next_use"
 
     def plan(self, view: View) -> Plan:
