@@ -113,45 +113,34 @@ PAGEDOPT_HD void store_one(std::uint32_t from, std::byte* to) {
 #endif
 }
 
-// Where a lane finds its numbers: those of a block of n, `base` being the block's first. Runs are whole accesses where
-// the block is whole and its memory aligned for them; else numbers go one by one, and those past n are `fill`.
-struct Place {
-  int lane, n;
-  bool whole;
-};
-
 template <int size, int run>
 PAGEDOPT_HD bool aligned(const void* base) {
   return reinterpret_cast<std::uintptr_t>(base) % (size * run) == 0;
 }
 
-template <int size, int run>
-PAGEDOPT_HD Stored<size> load_lane(const void* base, const Place& at, std::uint32_t fill) {
+// A lane's numbers of a block of n, `base` being the block's first. `whole`: the block is whole and its memory aligned
+// for whole runs; else numbers go one by one, and those past n are `fill`.
+template <int size, int run, bool whole>
+PAGEDOPT_HD Stored<size> load_lane(const void* base, int lane, int n, std::uint32_t fill) {
   const auto* const bytes = static_cast<const std::byte*>(base);
   Stored<size> stored = {};
-  if (at.whole) {
-    for (int i = 0; i < kLaneElements; i += run)
-      load_words<run * size / 4>(bytes + element_of<run>(at.lane, i) * size, stored.word + i * size / 4);
-  } else {
-    for (int i = 0; i < kLaneElements; ++i) {
-      const int element = element_of<run>(at.lane, i);
-      stored.put(i, element < at.n ? load_one<size>(bytes + element * size) : fill);
-    }
+  for (int i = 0; whole && i < kLaneElements; i += run)
+    load_words<run * size / 4>(bytes + element_of<run>(lane, i) * size, stored.word + i * size / 4);
+  for (int i = 0; !whole && i < kLaneElements; ++i) {
+    const int element = element_of<run>(lane, i);
+    stored.put(i, element < n ? load_one<size>(bytes + element * size) : fill);
   }
   return stored;
 }
 
-template <int size, int run>
-PAGEDOPT_HD void store_lane(const Stored<size>& stored, const Place& at, void* base) {
+template <int size, int run, bool whole>
+PAGEDOPT_HD void store_lane(const Stored<size>& stored, void* base, int lane, int n) {
   auto* const bytes = static_cast<std::byte*>(base);
-  if (at.whole) {
-    for (int i = 0; i < kLaneElements; i += run)
-      store_words<run * size / 4>(stored.word + i * size / 4, bytes + element_of<run>(at.lane, i) * size);
-  } else {
-    for (int i = 0; i < kLaneElements; ++i) {
-      const int element = element_of<run>(at.lane, i);
-      if (element < at.n) store_one<size>(stored.get(i), bytes + element * size);
-    }
+  for (int i = 0; whole && i < kLaneElements; i += run)
+    store_words<run * size / 4>(stored.word + i * size / 4, bytes + element_of<run>(lane, i) * size);
+  for (int i = 0; !whole && i < kLaneElements; ++i) {
+    const int element = element_of<run>(lane, i);
+    if (element < n) store_one<size>(stored.get(i), bytes + element * size);
   }
 }
 
@@ -174,20 +163,16 @@ PAGEDOPT_HD std::uint32_t narrowed(float x) {
   if constexpr (dtype == Dtype::f16) return to_f16(x);
 }
 
-// Past the block's end: zeros.
-template <Dtype dtype, int run>
-PAGEDOPT_HD void load_numbers(const void* base, Place at, float (&to)[kLaneElements]) {
-  at.whole = at.whole && aligned<kDtypeBytes<dtype>, run>(base);
-  const auto stored = load_lane<kDtypeBytes<dtype>, run>(base, at, 0u);
+template <Dtype dtype>
+PAGEDOPT_HD void widen(const Stored<kDtypeBytes<dtype>>& stored, float (&to)[kLaneElements]) {
   for (int i = 0; i < kLaneElements; ++i) to[i] = widened<dtype>(stored.get(i));
 }
 
-template <Dtype dtype, int run>
-PAGEDOPT_HD void store_numbers(const float (&from)[kLaneElements], Place at, void* base) {
-  at.whole = at.whole && aligned<kDtypeBytes<dtype>, run>(base);
+template <Dtype dtype>
+PAGEDOPT_HD Stored<kDtypeBytes<dtype>> narrow(const float (&from)[kLaneElements]) {
   Stored<kDtypeBytes<dtype>> stored = {};
   for (int i = 0; i < kLaneElements; ++i) stored.put(i, narrowed<dtype>(from[i]));
-  store_lane<kDtypeBytes<dtype>, run>(stored, at, base);
+  return stored;
 }
 
 // Largest magnitude of finite numbers, as bits, which compare like integers.
@@ -202,11 +187,7 @@ PAGEDOPT_HD std::uint32_t largest_bits(const float (&x)[kLaneElements]) {
 
 // ---- 8-bit slots ----
 
-template <bool is_signed, int run>
-PAGEDOPT_HD void load_codes(const void* base, const Place& at, const CodeMaps& maps, float absmax,
-                            float (&to)[kLaneElements]) {
-  const auto codes = load_lane<1, run>(base, at, static_cast<std::uint32_t>(kZeroCode<is_signed>));
-  const CodeMap& map = maps.of<is_signed>();
+PAGEDOPT_HD void decode_lane(const Stored<1>& codes, const CodeMap& map, float absmax, float (&to)[kLaneElements]) {
   for (int i = 0; i < kLaneElements; ++i) to[i] = map.value[codes.get(i)] * absmax;
 }
 
