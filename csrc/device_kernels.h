@@ -151,11 +151,10 @@ template <class K>
 PAGEDOPT_HD void adam_lane(const AdamScalars& s, bool skip_zeros, Registers& r) {
   const bool decay = s.coupled_decay != 0.0f;
   for (int i = 0; i < kLaneElements; ++i) {
-    const AdamElement before{r.p[i], r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
-    AdamElement e = before;
+    if (skip_zeros && r.g[i] == 0.0f) continue;
+    AdamElement e{r.p[i], r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
     adam<K::amsgrad>(s, decay, r.g[i], e);
-    if (K::is_8bit && !(e.v <= FLT_MAX)) e = {before.p, 0.0f, 0.0f, 0.0f};
-    if (skip_zeros && r.g[i] == 0.0f) e = before;
+    if (K::is_8bit && !(e.v <= FLT_MAX)) e = {r.p[i], 0.0f, 0.0f, 0.0f};
     r.p[i] = e.p, r.m[i] = e.m, r.v[i] = e.v;
     if (K::amsgrad) r.vmax[i] = e.vmax;
   }
