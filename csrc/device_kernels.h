@@ -27,7 +27,7 @@ inline constexpr int kWarps = 8;
 template <bool is_8bit_, bool amsgrad_, int run_>
 struct State {
   static constexpr bool is_8bit = is_8bit_, amsgrad = amsgrad_;
-  static constexpr int run = run_;
+  static constexpr int run = run_, bytes = is_8bit ? 1 : 4;
 };
 
 template <Dtype dtype_, bool is_8bit, bool amsgrad>
@@ -38,9 +38,12 @@ struct Kind : State<is_8bit, amsgrad, dtype_ == Dtype::f32 || !is_8bit ? 4 : 8> 
 // Calls visit(Dtype as a type).
 template <class Visit>
 PAGEDOPT_HD void with_dtype(Dtype dtype, Visit visit) {
-  if (dtype == Dtype::f32) visit(std::integral_constant<Dtype, Dtype::f32>{});
-  if (dtype == Dtype::bf16) visit(std::integral_constant<Dtype, Dtype::bf16>{});
-  if (dtype == Dtype::f16) visit(std::integral_constant<Dtype, Dtype::f16>{});
+  if (dtype == Dtype::f32)
+    visit(std::integral_constant<Dtype, Dtype::f32>{});
+  else if (dtype == Dtype::bf16)
+    visit(std::integral_constant<Dtype, Dtype::bf16>{});
+  else
+    visit(std::integral_constant<Dtype, Dtype::f16>{});
 }
 
 // ---- one block ----
@@ -54,45 +57,92 @@ struct Registers {
 // The block from element `first` of a piece, which is of one part: 32 bits do.
 struct BlockAt {
   int first, n;
+  bool whole;  // all accesses may be of whole runs; slots are always aligned for it
 
-  PAGEDOPT_HD BlockAt(const Piece& piece, int first_element) : first(first_element) {
-    const int left = static_cast<int>(piece.numel) - first;
-    n = left < kBlockElements ? left : kBlockElements;
+  // Of an array of the piece with `bytes` an element.
+  PAGEDOPT_HD const std::byte* in(const void* base, int bytes) const {
+    return static_cast<const std::byte*>(base) + first * bytes;
   }
-  PAGEDOPT_HD Place place(int lane) const { return {lane, n, n == kBlockElements}; }
-  // Of one array of the piece with `bytes` an element.
-  template <class Base>
-  PAGEDOPT_HD auto in(Base* base, int bytes) const {
-    using Bytes = std::conditional_t<std::is_const_v<Base>, const std::byte, std::byte>;
-    return static_cast<Bytes*>(base) + first * bytes;
-  }
+  PAGEDOPT_HD std::byte* in(void* base, int bytes) const { return static_cast<std::byte*>(base) + first * bytes; }
   PAGEDOPT_HD int absmax_index(const Piece& piece) const {
     return piece.codec == Codec::blockwise8 ? first / kBlockElements : 0;
   }
 };
 
+template <class K>
+PAGEDOPT_HD BlockAt block_at(const Piece& piece, int first) {
+  const int left = static_cast<int>(piece.numel) - first, n = left < kBlockElements ? left : kBlockElements;
+  const bool param_aligned = piece.dtype == Dtype::f32
+                                 ? aligned<4, K::run>(piece.param) && aligned<4, K::run>(piece.grad)
+                                 : aligned<2, K::run>(piece.param) && aligned<2, K::run>(piece.grad);
+  return {first, n, n == kBlockElements && param_aligned};
+}
+
+// The slots as they are stored.
+template <class K>
+struct StoredSlots {
+  Stored<K::bytes> slot[kSlots];
+  float absmax[kSlots];
+};
+
+template <class K, bool whole, int slot>
+PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, int lane, StoredSlots<K>& to) {
+  constexpr std::uint32_t fill = K::is_8bit ? kZeroCode < slot == 0 > : 0;
+  to.slot[slot] = load_lane<K::bytes, K::run, whole>(block.in(piece.slot[slot], K::bytes), lane, block.n, fill);
+  if (K::is_8bit) to.absmax[slot] = in_global(piece.absmax[slot])[block.absmax_index(piece)];
+}
+
+template <class K, bool whole>
+PAGEDOPT_HD void load_slots(const Piece& piece, const BlockAt& block, int lane, StoredSlots<K>& to) {
+  load_slot<K, whole, 0>(piece, block, lane, to);
+  load_slot<K, whole, 1>(piece, block, lane, to);
+  if constexpr (K::amsgrad) load_slot<K, whole, 2>(piece, block, lane, to);
+}
+
 template <class K, int slot>
-PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
-                           float (&to)[kLaneElements]) {
-  if constexpr (K::is_8bit) {
-    const float absmax = in_global(piece.absmax[slot])[block.absmax_index(piece)];
-    load_codes<slot == 0, K::run>(block.in(piece.slot[slot], 1), block.place(lane), maps, absmax, to);
-  } else {
-    load_numbers<Dtype::f32, K::run>(block.in(piece.slot[slot], 4), block.place(lane), to);
-  }
+PAGEDOPT_HD void decode_slot(const StoredSlots<K>& from, const CodeMaps& maps, float (&to)[kLaneElements]) {
+  if constexpr (K::is_8bit)
+    decode_lane(from.slot[slot], maps.of<slot == 0>(), from.absmax[slot], to);
+  else
+    widen<Dtype::f32>(from.slot[slot], to);
 }
 
 template <class K>
-PAGEDOPT_HD void load_slots(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane, Registers& r) {
-  load_slot<K, 0>(piece, block, maps, lane, r.m);
-  load_slot<K, 1>(piece, block, maps, lane, r.v);
-  if constexpr (K::amsgrad) load_slot<K, 2>(piece, block, maps, lane, r.vmax);
+PAGEDOPT_HD void decode_slots(const StoredSlots<K>& from, const CodeMaps& maps, Registers& r) {
+  decode_slot<K, 0>(from, maps, r.m);
+  decode_slot<K, 1>(from, maps, r.v);
+  if constexpr (K::amsgrad) decode_slot<K, 2>(from, maps, r.vmax);
 }
 
-// Of an array of the parameter's type.
-template <Dtype dtype, int run>
-PAGEDOPT_HD void load_params(const void* base, const BlockAt& block, int lane, float (&to)[kLaneElements]) {
-  load_numbers<dtype, run>(block.in(base, kDtypeBytes<dtype>), block.place(lane), to);
+// From an array of the parameter's type.
+template <Dtype dtype, int run, bool whole>
+PAGEDOPT_HD Stored<kDtypeBytes<dtype>> load_params(const void* base, const BlockAt& block, int lane) {
+  constexpr int bytes = kDtypeBytes<dtype>;
+  return load_lane<bytes, run, whole>(block.in(base, bytes), lane, block.n, 0u);
+}
+
+// Calls visit(whether the block is whole, as a type).
+template <class Visit>
+PAGEDOPT_HD void with_whole(const BlockAt& block, Visit visit) {
+  if (block.whole)
+    visit(std::true_type{});
+  else
+    visit(std::false_type{});
+}
+
+// Everything is under way before anything is waited for: the bytes in flight are what the bandwidth hangs on.
+template <class K>
+PAGEDOPT_HD void load_all(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane, Registers& r) {
+  Stored<kDtypeBytes<K::dtype>> p, g;
+  StoredSlots<K> slots;
+  with_whole(block, [&](auto whole) {
+    g = load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane);
+    p = load_params<K::dtype, K::run, decltype(whole)::value>(piece.param, block, lane);
+    load_slots<K, decltype(whole)::value>(piece, block, lane, slots);
+  });
+  widen<K::dtype>(g, r.g);
+  widen<K::dtype>(p, r.p);
+  decode_slots(slots, maps, r);
 }
 
 // New parameter and moments. 8-bit state: an element whose v' is not finite keeps its parameter and its moments become
@@ -101,11 +151,10 @@ template <class K>
 PAGEDOPT_HD void adam_lane(const AdamScalars& s, bool skip_zeros, Registers& r) {
   const bool decay = s.coupled_decay != 0.0f;
   for (int i = 0; i < kLaneElements; ++i) {
-    const AdamElement before{r.p[i], r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
-    AdamElement e = before;
+    if (skip_zeros && r.g[i] == 0.0f) continue;
+    AdamElement e{r.p[i], r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
     adam<K::amsgrad>(s, decay, r.g[i], e);
-    if (K::is_8bit && !(e.v <= FLT_MAX)) e = {before.p, 0.0f, 0.0f, 0.0f};
-    if (skip_zeros && r.g[i] == 0.0f) e = before;
+    if (K::is_8bit && !(e.v <= FLT_MAX)) e = {r.p[i], 0.0f, 0.0f, 0.0f};
     r.p[i] = e.p, r.m[i] = e.m, r.v[i] = e.v;
     if (K::amsgrad) r.vmax[i] = e.vmax;
   }
@@ -113,45 +162,65 @@ PAGEDOPT_HD void adam_lane(const AdamScalars& s, bool skip_zeros, Registers& r) 
 
 // ---- update ----
 
+template <class K, int slot>
+PAGEDOPT_HD void store_slot(const Stored<K::bytes>& stored, const Piece& piece, const BlockAt& block, int lane) {
+  with_whole(block, [&](auto whole) {
+    store_lane<K::bytes, K::run, decltype(whole)::value>(stored, block.in(piece.slot[slot], K::bytes), lane, block.n);
+  });
+}
+
 // Stores one slot, x being its array in Registers; an 8-bit one with the absmax of the block, or of the tensor.
 template <class K, int slot, class Warp, class Lanes>
-PAGEDOPT_HD void store_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const CodeMaps& maps,
-                            float (Registers::*x)[kLaneElements], Lanes& lanes) {
+PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const CodeMaps& maps,
+                             float (Registers::*x)[kLaneElements], Lanes& lanes) {
   constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
-  if constexpr (!K::is_8bit) {
-    warp.each(lanes, [&](int lane, Registers& r) {
-      store_numbers<Dtype::f32, K::run>(r.*x, block.place(lane), block.in(piece.slot[slot], 4));
-    });
-  } else {
-    float absmax = piece.new_absmax[slot];
-    if (piece.codec == Codec::blockwise8) {
-      absmax = float_of(warp.max(lanes, [&](Registers& r) { return largest_bits(r.*x); }));
-      warp.first([&] { in_global(piece.absmax[slot])[block.absmax_index(piece)] = absmax; });
-    }
-    warp.each(lanes, [&](int lane, Registers& r) {
-      const auto codes = encode_lane<is_signed>(maps.of<is_signed>(), absmax, r.*x);
-      store_lane<1, K::run>(codes, block.place(lane), block.in(piece.slot[slot], 1));
-    });
+  float absmax = piece.new_absmax[slot];
+  if (K::is_8bit && piece.codec == Codec::blockwise8) {
+    absmax = float_of(warp.max(lanes, [&](Registers& r) { return largest_bits(r.*x); }));
+    warp.first([&] { in_global(piece.absmax[slot])[block.absmax_index(piece)] = absmax; });
   }
+  warp.each(lanes, [&](int lane, Registers& r) {
+    if constexpr (K::is_8bit)
+      store_slot<K, slot>(encode_lane<is_signed>(maps.of<is_signed>(), absmax, r.*x), piece, block, lane);
+    else
+      store_slot<K, slot>(narrow<Dtype::f32>(r.*x), piece, block, lane);
+  });
+}
+
+template <class K>
+PAGEDOPT_HD void store_param(const Piece& piece, const BlockAt& block, int lane, const Registers& r) {
+  constexpr int bytes = kDtypeBytes<K::dtype>;
+  with_whole(block, [&](auto whole) {
+    store_lane<bytes, K::run, decltype(whole)::value>(narrow<K::dtype>(r.p), block.in(piece.param, bytes), lane,
+                                                      block.n);
+  });
+}
+
+// Encoding anew could change the codes of a block whose gradients are all zero.
+template <class K, class Warp, class Lanes>
+PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const BlockAt& block, Lanes& lanes) {
+  if (!piece.skip_zeros || piece.codec == Codec::tensorwise8) return false;
+  warp.each(lanes, [&](int lane, Registers& r) {
+    with_whole(block, [&](auto whole) {
+      widen<K::dtype>(load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane), r.g);
+    });
+  });
+  return warp.max(lanes, [](Registers& r) { return largest_bits(r.g); }) == 0u;
 }
 
 template <class K, class Warp>
 PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const CodeMaps& maps, int first) {
   typename Warp::template Lanes<Registers> lanes;
-  const BlockAt block(piece, first);
-  warp.each(lanes, [&](int lane, Registers& r) { load_params<K::dtype, K::run>(piece.grad, block, lane, r.g); });
-  // Encoding anew could change the codes of a block whose gradients are all zero.
-  if (piece.skip_zeros && piece.codec != Codec::tensorwise8)
-    if (warp.max(lanes, [](Registers& r) { return largest_bits(r.g); }) == 0u) return;
+  const BlockAt block = block_at<K>(piece, first);
+  if (is_left_alone<K>(warp, piece, block, lanes)) return;
   warp.each(lanes, [&](int lane, Registers& r) {
-    load_params<K::dtype, K::run>(piece.param, block, lane, r.p);
-    load_slots<K>(piece, block, maps, lane, r);
+    load_all<K>(piece, block, maps, lane, r);
     adam_lane<K>(piece.scalars, piece.skip_zeros, r);
-    store_numbers<K::dtype, K::run>(r.p, block.place(lane), block.in(piece.param, kDtypeBytes<K::dtype>));
+    store_param<K>(piece, block, lane, r);
   });
-  store_slot<K, 0>(warp, piece, block, maps, &Registers::m, lanes);
-  store_slot<K, 1>(warp, piece, block, maps, &Registers::v, lanes);
-  if constexpr (K::amsgrad) store_slot<K, 2>(warp, piece, block, maps, &Registers::vmax, lanes);
+  encode_slot<K, 0>(warp, piece, block, maps, &Registers::m, lanes);
+  encode_slot<K, 1>(warp, piece, block, maps, &Registers::v, lanes);
+  if constexpr (K::amsgrad) encode_slot<K, 2>(warp, piece, block, maps, &Registers::vmax, lanes);
 }
 
 // ---- what passes before the update find out ----
@@ -175,10 +244,12 @@ PAGEDOPT_HD Partial sum_lanes(const Warp& warp, Lanes& lanes) {
   return sum;
 }
 
-template <Dtype dtype>
+template <class K>
 PAGEDOPT_HD void norm_lane(const Piece& piece, const BlockAt& block, int lane, LaneSums& sums) {
   float g[kLaneElements];
-  load_numbers<dtype, dtype == Dtype::f32 ? 4 : 8>(block.in(piece.grad, kDtypeBytes<dtype>), block.place(lane), g);
+  with_whole(block, [&](auto whole) {
+    widen<K::dtype>(load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane), g);
+  });
   for (int i = 0; i < kLaneElements; ++i) sums.grad_square += square(g[i]);
 }
 
@@ -188,11 +259,16 @@ template <class K>
 PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
                               LaneSums& sums) {
   Registers r;
-  with_dtype(piece.dtype, [&](auto dtype) {  // not part of K: this pass need not be as quick as it is to compile
-    load_params<decltype(dtype)::value, K::run>(piece.grad, block, lane, r.g);
-    load_params<decltype(dtype)::value, K::run>(piece.param, block, lane, r.p);
+  StoredSlots<K> slots;
+  with_whole(block, [&](auto whole) {
+    load_slots<K, decltype(whole)::value>(piece, block, lane, slots);
+    with_dtype(piece.dtype, [&](auto dtype) {  // not part of K: this pass need not be as quick as it is to compile
+      constexpr Dtype d = decltype(dtype)::value;
+      widen<d>(load_params<d, K::run, decltype(whole)::value>(piece.grad, block, lane), r.g);
+      widen<d>(load_params<d, K::run, decltype(whole)::value>(piece.param, block, lane), r.p);
+    });
   });
-  load_slots<K>(piece, block, maps, lane, r);
+  decode_slots(slots, maps, r);
   for (int i = 0; i < kLaneElements; ++i) sums.param_square += square(r.p[i]);
   adam_lane<K>(piece.scalars, piece.skip_zeros, r);
   for (int i = 0; i < kLaneElements; ++i) {
@@ -232,8 +308,9 @@ PAGEDOPT_HD Partial norm_part(const Warp& warp, int index, const Piece& piece) {
   typename Warp::template Lanes<LaneSums> sums = {};
   with_dtype(piece.dtype, [&](auto dtype) {
     for_blocks_of(index, piece, [&](int first) {
-      const BlockAt block(piece, first);
-      warp.each(sums, [&](int lane, LaneSums& s) { norm_lane<decltype(dtype)::value>(piece, block, lane, s); });
+      using K = Kind<decltype(dtype)::value, true, false>;
+      const BlockAt block = block_at<K>(piece, first);
+      warp.each(sums, [&](int lane, LaneSums& s) { norm_lane<K>(piece, block, lane, s); });
     });
   });
   return sum_lanes(warp, sums);
@@ -244,7 +321,7 @@ PAGEDOPT_HD Partial measure_part(const Warp& warp, int index, const Piece& piece
   typename Warp::template Lanes<LaneSums> sums = {};
   const auto all = [&](auto state) {
     for_blocks_of(index, piece, [&](int first) {
-      const BlockAt block(piece, first);
+      const BlockAt block = block_at<decltype(state)>(piece, first);
       warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<decltype(state)>(piece, block, maps, lane, s); });
     });
   };

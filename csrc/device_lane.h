@@ -43,6 +43,14 @@ struct Stored {
     const std::uint32_t shifted = word[i * size / 4] >> (8 * (i * size % 4));
     return size == 4 ? shifted : shifted & ((1u << (8 * size % 32)) - 1u);
   }
+  // Takes the first number out, moves the others down and puts `bits` last.
+  PAGEDOPT_HD void turn(std::uint32_t bits) {
+    constexpr int words = kLaneElements * size / 4;
+    for (int i = 0; i < words; ++i) {
+      const std::uint32_t next = i + 1 < words ? word[i + 1] : bits;
+      word[i] = size == 4 ? next : (word[i] >> (8 * size % 32)) | (next << (32 - 8 * size));
+    }
+  }
   // pre: words are zero at first
   PAGEDOPT_HD void put(int i, std::uint32_t bits) { word[i * size / 4] |= bits << (8 * (i * size % 4)); }
 };
@@ -113,45 +121,34 @@ PAGEDOPT_HD void store_one(std::uint32_t from, std::byte* to) {
 #endif
 }
 
-// Where a lane finds its numbers: those of a block of n, `base` being the block's first. Runs are whole accesses where
-// the block is whole and its memory aligned for them; else numbers go one by one, and those past n are `fill`.
-struct Place {
-  int lane, n;
-  bool whole;
-};
-
 template <int size, int run>
 PAGEDOPT_HD bool aligned(const void* base) {
   return reinterpret_cast<std::uintptr_t>(base) % (size * run) == 0;
 }
 
-template <int size, int run>
-PAGEDOPT_HD Stored<size> load_lane(const void* base, const Place& at, std::uint32_t fill) {
+// A lane's numbers of a block of n, `base` being the block's first. `whole`: the block is whole and its memory aligned
+// for whole runs; else numbers go one by one, and those past n are `fill`.
+template <int size, int run, bool whole>
+PAGEDOPT_HD Stored<size> load_lane(const void* base, int lane, int n, std::uint32_t fill) {
   const auto* const bytes = static_cast<const std::byte*>(base);
   Stored<size> stored = {};
-  if (at.whole) {
-    for (int i = 0; i < kLaneElements; i += run)
-      load_words<run * size / 4>(bytes + element_of<run>(at.lane, i) * size, stored.word + i * size / 4);
-  } else {
-    for (int i = 0; i < kLaneElements; ++i) {
-      const int element = element_of<run>(at.lane, i);
-      stored.put(i, element < at.n ? load_one<size>(bytes + element * size) : fill);
-    }
+  for (int i = 0; whole && i < kLaneElements; i += run)
+    load_words<run * size / 4>(bytes + element_of<run>(lane, i) * size, stored.word + i * size / 4);
+  for (int i = 0; !whole && i < kLaneElements; ++i) {
+    const int element = element_of<run>(lane, i);
+    stored.put(i, element < n ? load_one<size>(bytes + element * size) : fill);
   }
   return stored;
 }
 
-template <int size, int run>
-PAGEDOPT_HD void store_lane(const Stored<size>& stored, const Place& at, void* base) {
+template <int size, int run, bool whole>
+PAGEDOPT_HD void store_lane(const Stored<size>& stored, void* base, int lane, int n) {
   auto* const bytes = static_cast<std::byte*>(base);
-  if (at.whole) {
-    for (int i = 0; i < kLaneElements; i += run)
-      store_words<run * size / 4>(stored.word + i * size / 4, bytes + element_of<run>(at.lane, i) * size);
-  } else {
-    for (int i = 0; i < kLaneElements; ++i) {
-      const int element = element_of<run>(at.lane, i);
-      if (element < at.n) store_one<size>(stored.get(i), bytes + element * size);
-    }
+  for (int i = 0; whole && i < kLaneElements; i += run)
+    store_words<run * size / 4>(stored.word + i * size / 4, bytes + element_of<run>(lane, i) * size);
+  for (int i = 0; !whole && i < kLaneElements; ++i) {
+    const int element = element_of<run>(lane, i);
+    if (element < n) store_one<size>(stored.get(i), bytes + element * size);
   }
 }
 
@@ -174,20 +171,16 @@ PAGEDOPT_HD std::uint32_t narrowed(float x) {
   if constexpr (dtype == Dtype::f16) return to_f16(x);
 }
 
-// Past the block's end: zeros.
-template <Dtype dtype, int run>
-PAGEDOPT_HD void load_numbers(const void* base, Place at, float (&to)[kLaneElements]) {
-  at.whole = at.whole && aligned<kDtypeBytes<dtype>, run>(base);
-  const auto stored = load_lane<kDtypeBytes<dtype>, run>(base, at, 0u);
+template <Dtype dtype>
+PAGEDOPT_HD void widen(const Stored<kDtypeBytes<dtype>>& stored, float (&to)[kLaneElements]) {
   for (int i = 0; i < kLaneElements; ++i) to[i] = widened<dtype>(stored.get(i));
 }
 
-template <Dtype dtype, int run>
-PAGEDOPT_HD void store_numbers(const float (&from)[kLaneElements], Place at, void* base) {
-  at.whole = at.whole && aligned<kDtypeBytes<dtype>, run>(base);
+template <Dtype dtype>
+PAGEDOPT_HD Stored<kDtypeBytes<dtype>> narrow(const float (&from)[kLaneElements]) {
   Stored<kDtypeBytes<dtype>> stored = {};
   for (int i = 0; i < kLaneElements; ++i) stored.put(i, narrowed<dtype>(from[i]));
-  store_lane<kDtypeBytes<dtype>, run>(stored, at, base);
+  return stored;
 }
 
 // Largest magnitude of finite numbers, as bits, which compare like integers.
@@ -202,27 +195,24 @@ PAGEDOPT_HD std::uint32_t largest_bits(const float (&x)[kLaneElements]) {
 
 // ---- 8-bit slots ----
 
-template <bool is_signed, int run>
-PAGEDOPT_HD void load_codes(const void* base, const Place& at, const CodeMaps& maps, float absmax,
-                            float (&to)[kLaneElements]) {
-  const auto codes = load_lane<1, run>(base, at, static_cast<std::uint32_t>(kZeroCode<is_signed>));
-  const CodeMap& map = maps.of<is_signed>();
+PAGEDOPT_HD void decode_lane(const Stored<1>& codes, const CodeMap& map, float absmax, float (&to)[kLaneElements]) {
   for (int i = 0; i < kLaneElements; ++i) to[i] = map.value[codes.get(i)] * absmax;
 }
 
-// Settles the codes whose bit is set in `doubtful`; one lane in hundreds has any. The arrays turn once around, so that
-// the loop is not unrolled and yet no index is computed.
+// Settles the codes whose bit is set in `doubtful`; one lane in hundreds has any. Numbers and codes turn once around,
+// so that the loop is not unrolled and yet no index is computed.
 template <bool is_signed>
 PAGEDOPT_HD void settle_lane(const CodeMap& map, float absmax, std::uint32_t doubtful, float (&x)[kLaneElements],
-                             int (&code)[kLaneElements]) {
+                             Stored<1>& codes) {
 #if defined(__CUDA_ARCH__)
 #pragma unroll 1
 #endif
   for (int turn = 0; turn < kLaneElements; ++turn, doubtful >>= 1) {
     const float x0 = x[0];
-    const int code0 = doubtful & 1u ? settle<is_signed>(map, x0, absmax, code[0]) : code[0];
-    for (int i = 0; i + 1 < kLaneElements; ++i) x[i] = x[i + 1], code[i] = code[i + 1];
-    x[kLaneElements - 1] = x0, code[kLaneElements - 1] = code0;
+    const auto code = static_cast<int>(codes.get(0));
+    codes.turn(static_cast<std::uint32_t>(doubtful & 1u ? settle<is_signed>(map, x0, absmax, code) : code));
+    for (int i = 0; i + 1 < kLaneElements; ++i) x[i] = x[i + 1];
+    x[kLaneElements - 1] = x0;
   }
 }
 
@@ -230,7 +220,6 @@ PAGEDOPT_HD void settle_lane(const CodeMap& map, float absmax, std::uint32_t dou
 // step_host: levels are rounded in another way here.
 template <bool is_signed>
 PAGEDOPT_HD Stored<1> encode_lane(const CodeMap& map, float absmax, float (&x)[kLaneElements]) {
-  int code[kLaneElements];
   Stored<1> stored = {};
   if (absmax == 0.0f) {
     for (int i = 0; i < kLaneElements; ++i) stored.put(i, kZeroCode<is_signed>);
@@ -244,12 +233,11 @@ PAGEDOPT_HD Stored<1> encode_lane(const CodeMap& map, float absmax, float (&x)[k
   std::uint32_t doubtful = 0;
   for (int i = 0; i < kLaneElements; ++i) {
     const Encoded encoded = encode<is_signed>(encoder, x[i]);
-    code[i] = encoded.code;
+    stored.put(i, static_cast<std::uint32_t>(encoded.code));
     const bool doubt = encoded.edge_distance <= 2.0f * kDoubt || encoded.joint_distance <= kJointDoubt;
     doubtful |= doubt ? 1u << i : 0u;
   }
-  if (doubtful != 0) settle_lane<is_signed>(map, absmax, doubtful, x, code);
-  for (int i = 0; i < kLaneElements; ++i) stored.put(i, static_cast<std::uint32_t>(code[i]));
+  if (doubtful != 0) settle_lane<is_signed>(map, absmax, doubtful, x, stored);
   return stored;
 }
 

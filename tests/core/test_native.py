@@ -28,7 +28,7 @@ def must_run(*command: str) -> None:
 def build(directory: Path, sanitize: str, *programs: str) -> list[Path]:
     must_run(
         "cmake", "-S", str(ROOT / "csrc"), "-B", str(directory), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-        "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON", f"-DPAGEDOPT_SANITIZE={sanitize}",
+        "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON", "-DPAGEDOPT_CUDA=OFF", f"-DPAGEDOPT_SANITIZE={sanitize}",
     )  # fmt: skip
     must_run("cmake", "--build", str(directory), "--target", *programs)
     return [directory / program for program in programs]
@@ -62,3 +62,9 @@ def test_core_under_sanitizers(tmp_path: Path, sanitize: str) -> None:
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
     (stress,) = build(tmp_path / "build", sanitize, "paging_stress")
     run(stress, str(spill_directory(None).path), "4")
+
+
+@pytest.mark.timeout(600)
+def test_device_kernels_emulated(tmp_path: Path) -> None:
+    (program,) = build(tmp_path / "build", "", "step_device_test")
+    run(program)

@@ -1,0 +1,127 @@
+"""The CUDA sources, compiled for the GPUs they are meant for: no warning, no spilled register, wide accesses."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "csrc").glob("*.cu"))
+GPUS = ("sm_80", "sm_90", "sm_100")
+# What every element goes through.
+HOT = ("update_kernel", "measure_kernel", "norm_kernel")
+# Kernels that store, and what their loads and stores may be at the widest: 16 bytes.
+WIDE = {"update_kernel": ("LDG", "STG"), "measure_kernel": ("LDG",), "norm_kernel": ("LDG",)}
+
+NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc")
+pytestmark = [
+    pytest.mark.skipif(NVCC is None, reason="needs nvcc (CUDA toolkit 12.8 or newer)"),
+    pytest.mark.skipif(not SOURCES, reason="needs csrc"),
+    pytest.mark.timeout(600),
+]
+
+
+def gpus() -> tuple[str, ...]:
+    """Those of GPUS that this nvcc knows."""
+    listed = subprocess.run([str(NVCC), "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
+    return tuple(gpu for gpu in GPUS if gpu in listed)
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+    """Objects, and what ptxas said of each."""
+    directory = tmp_path_factory.mktemp("cuda")
+    known = gpus()
+    if not known:
+        pytest.skip(f"{NVCC} compiles for none of {', '.join(GPUS)}")
+    newest = known[-1].replace("sm_", "compute_")
+    codes = [f"-gencode=arch={gpu.replace('sm_', 'compute_')},code={gpu}" for gpu in known]
+    said = {}
+    for source in SOURCES:
+        target = directory / f"{source.stem}.o"
+        done = subprocess.run(
+            [
+                str(NVCC), "-std=c++17", "-O3", "-fmad=false", "--threads=0", *codes,
+                f"-gencode=arch={newest},code={newest}", "--Werror=all-warnings", "-Xptxas=-v",
+                "-Xcompiler=-Wall,-Wextra,-Werror", "-DPAGEDOPT_CUDA", "-c", str(source), "-o", str(target),
+            ],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+        said[target] = done.stdout + done.stderr
+    return said
+
+
+def resources(said: str) -> dict[tuple[str, str], str]:
+    """(kernel's mangled name, GPU) -> the lines ptxas has on it."""
+    found = {}
+    for part in said.split("Compiling entry function ")[1:]:
+        name, gpu = re.findall(r"'([^']+)'", part.splitlines()[0])[:2]
+        found[name, gpu] = part
+    return found
+
+
+def test_no_kernel_spills(compiled: dict[Path, str]) -> None:
+    kernels = [(name, gpu, text) for said in compiled.values() for (name, gpu), text in resources(said).items()]
+    for hot in HOT:
+        assert {gpu for name, gpu, _ in kernels if hot in name} == set(gpus()), f"{hot} is missing"
+    for name, gpu, text in kernels:
+        stack, stores, loads = map(int, re.findall(r"(\d+) bytes (?:stack frame|spill)", text)[:3])
+        assert stores == loads == 0, f"{name} for {gpu} spills {stores} bytes"
+        if any(hot in name for hot in HOT):
+            assert stack == 0, f"{name} for {gpu} has {stack} bytes of local memory"
+
+
+def cuda_tool(name: str) -> str | None:
+    """A program on PATH, or beside nvcc, or of the PyPI package nvidia-cuda-<name>."""
+    packages = importlib.util.find_spec("nvidia")
+    places = [Path(place) for place in (packages.submodule_search_locations or ())] if packages else []
+    beside = [path.parent for path in (Path(str(NVCC)).resolve(), Path("/usr/local/cuda/bin/nvcc"))]
+    found = [str(tool) for place in places for tool in sorted(place.glob(f"*/bin/{name}"))]
+    return shutil.which(name) or next(iter(found), None) or shutil.which(name, path=os.pathsep.join(map(str, beside)))
+
+
+@pytest.fixture(scope="module")
+def machine_code(compiled: dict[Path, str]) -> dict[tuple[str, str], str]:
+    """(kernel, GPU) -> its instructions."""
+    cuobjdump, nvdisasm = cuda_tool("cuobjdump"), cuda_tool("nvdisasm")
+    for name, tool in (("cuobjdump", cuobjdump), ("nvdisasm", nvdisasm)):
+        if tool is None:
+            pytest.skip(f"needs {name}: on PATH, or pip install nvidia-cuda-{name}")
+    path = os.pathsep.join([str(Path(str(nvdisasm)).parent), os.environ.get("PATH", "")])
+    found = {}
+    for target in compiled:
+        for gpu in gpus():
+            done = subprocess.run(
+                [str(cuobjdump), "-sass", "-arch", gpu, str(target)],
+                capture_output=True, text=True, check=False, env={**os.environ, "PATH": path},
+            )  # fmt: skip
+            assert done.returncode == 0, done.stderr[-2000:]
+            for function in done.stdout.split("Function : ")[1:]:
+                for kernel in WIDE:
+                    if kernel in function.splitlines()[0]:
+                        found[kernel, gpu] = function
+    return found
+
+
+@pytest.mark.parametrize("kernel", WIDE)
+def test_accesses_are_wide(machine_code: dict[tuple[str, str], str], kernel: str) -> None:
+    for gpu in gpus():
+        text = machine_code[kernel, gpu]
+        for access in WIDE[kernel]:
+            assert re.search(rf"\b{access}\.E[.A-Z]*\.128\b", text), f"{kernel} for {gpu}: no {access} of 16 bytes"
+        assert not re.search(r"\b(LDL|STL)\b", text), f"{kernel} for {gpu} uses local memory"
+
+
+def test_every_kind_of_row_is_updated_by_wide_accesses(machine_code: dict[tuple[str, str], str]) -> None:
+    # Stores of 16 bytes a lane and block: p, m, v, with and without vmax. float32 state: 6 + 8 with float32 parameters,
+    # 4 + 6 with each of the 16-bit types; 8-bit state: the parameter's 2 + 2 float32, 1 + 1 of each 16-bit type.
+    for gpu in gpus():
+        stores = len(re.findall(r"\bSTG\.E[.A-Z]*\.128\b", machine_code["update_kernel", gpu]))
+        assert stores >= 14 + 2 * 10 + 4 + 2 * 2, f"update_kernel for {gpu}: {stores} stores of 16 bytes"
