@@ -72,7 +72,7 @@ DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t 
   device_ = gpu_->allocate(Memory::device, bytes_);
   for (Staging& staging : stagings_) {
     staging.memory = gpu_->allocate(Memory::pinned, sent_bytes);
-    staging.sent = gpu_->make_event();
+    staging.sent = gpu_->make_event(false);
   }
   tables_.rows = reinterpret_cast<const Row*>(device_ + row_part_.begin);
   tables_.hypers = reinterpret_cast<const DeviceHyper*>(device_ + hyper_part_.begin);

@@ -15,8 +15,9 @@ namespace pagedopt {
 
 class Fences {
  public:
-  explicit Fences(Gpu& gpu) : gpu_(gpu), events_(kEvents) {
-    for (EventHandle& event : events_) event = gpu_.make_event();
+  // `spins`: threads wait for moments only, and are to be back at once.
+  Fences(Gpu& gpu, bool spins) : gpu_(gpu), events_(kEvents) {
+    for (EventHandle& event : events_) event = gpu_.make_event(spins);
   }
   ~Fences() {
     for (EventHandle event : events_) gpu_.free_event(event);

@@ -56,7 +56,8 @@ class Gpu {
 
   virtual StreamHandle make_stream() = 0;
   virtual void free_stream(StreamHandle stream) noexcept = 0;
-  virtual EventHandle make_event() = 0;
+  // `spins`: a thread that waits for it does not sleep, which is soonest back and takes a core.
+  virtual EventHandle make_event(bool spins) = 0;
   virtual void free_event(EventHandle event) noexcept = 0;
   virtual void record(EventHandle event, StreamHandle stream) = 0;
   virtual void wait(EventHandle event, StreamHandle stream) = 0;  // an event never recorded counts as done
@@ -70,6 +71,8 @@ class Gpu {
   virtual void prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) = 0;
   // The device keeps a mapping of managed memory wherever it is: it reads and writes over the link what is on the host.
   virtual void map_for_device(std::byte* memory, std::size_t bytes) = 0;
+  // Managed memory that is to stay on the device: the driver prefers to take other memory away.
+  virtual void prefer_device(std::byte* memory, std::size_t bytes) = 0;
 
   // The kernels of a step; see step_device.h.
   virtual void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

@@ -60,11 +60,11 @@ cudaError_t prefetch_async(const void* memory, std::size_t bytes, Place place, i
 #endif
 }
 
-cudaError_t advise_accessed_by(const void* memory, std::size_t bytes, int device) {
+cudaError_t advise(const void* memory, std::size_t bytes, cudaMemoryAdvise advice, int device) {
 #if CUDART_VERSION >= 13000
-  return cudaMemAdvise(memory, bytes, cudaMemAdviseSetAccessedBy, {cudaMemLocationTypeDevice, device});
+  return cudaMemAdvise(memory, bytes, advice, {cudaMemLocationTypeDevice, device});
 #else
-  return cudaMemAdvise(memory, bytes, cudaMemAdviseSetAccessedBy, device);
+  return cudaMemAdvise(memory, bytes, advice, device);
 #endif
 }
 
@@ -144,10 +144,10 @@ class CudaGpu final : public Gpu {
     if (!is_foreign()) (void)cudaStreamDestroy(stream_of(stream));
   }
 
-  EventHandle make_event() override {
+  EventHandle make_event(bool spins) override {
     const OnDevice here(info_.device);
     cudaEvent_t event = nullptr;
-    PAGEDOPT_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync));
+    PAGEDOPT_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | (spins ? 0U : cudaEventBlockingSync)));
     return event;
   }
 
@@ -203,7 +203,12 @@ class CudaGpu final : public Gpu {
 
   void map_for_device(std::byte* memory, std::size_t bytes) override {
     const OnDevice here(info_.device);
-    PAGEDOPT_TRY_BYTES(advise_accessed_by(memory, bytes, info_.device), bytes);
+    PAGEDOPT_TRY_BYTES(advise(memory, bytes, cudaMemAdviseSetAccessedBy, info_.device), bytes);
+  }
+
+  void prefer_device(std::byte* memory, std::size_t bytes) override {
+    const OnDevice here(info_.device);
+    PAGEDOPT_TRY_BYTES(advise(memory, bytes, cudaMemAdviseSetPreferredLocation, info_.device), bytes);
   }
 
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

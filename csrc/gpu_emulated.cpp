@@ -100,6 +100,7 @@ void EmulatedGpu::free(Memory kind, void* memory) noexcept {
 void EmulatedGpu::register_host(void*, std::size_t) {}
 void EmulatedGpu::unregister_host(void*) noexcept {}
 void EmulatedGpu::map_for_device(std::byte*, std::size_t) {}
+void EmulatedGpu::prefer_device(std::byte*, std::size_t) {}
 
 EmulatedGpu::Range* EmulatedGpu::range_of(const std::byte* memory) {
   auto it = managed_.upper_bound(const_cast<std::byte*>(memory));
@@ -149,7 +150,7 @@ void EmulatedGpu::free_stream(StreamHandle stream) noexcept {
   streams_.erase(number(stream));
 }
 
-EventHandle EmulatedGpu::make_event() { return new Event; }
+EventHandle EmulatedGpu::make_event(bool) { return new Event; }
 void EmulatedGpu::free_event(EventHandle event) noexcept {
   synchronize(event);
   delete static_cast<Event*>(event);

@@ -40,7 +40,7 @@ class EmulatedGpu final : public Gpu {
   void unregister_host(void* memory) noexcept override;
   StreamHandle make_stream() override;
   void free_stream(StreamHandle stream) noexcept override;
-  EventHandle make_event() override;
+  EventHandle make_event(bool spins) override;
   void free_event(EventHandle event) noexcept override;
   void record(EventHandle event, StreamHandle stream) override;
   void wait(EventHandle event, StreamHandle stream) override;
@@ -51,6 +51,7 @@ class EmulatedGpu final : public Gpu {
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
   void prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) override;
   void map_for_device(std::byte* memory, std::size_t bytes) override;
+  void prefer_device(std::byte* memory, std::size_t bytes) override;
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                   StreamHandle stream) override;
   void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

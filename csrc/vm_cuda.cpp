@@ -55,9 +55,9 @@ class ManagedVm final : public Vm {
         in_(*gpu_),
         out_(*gpu_),
         side_(*gpu_),
-        arrivals_(*gpu_),
-        departures_(*gpu_),
-        uses_(*gpu_),
+        arrivals_(*gpu_, true),
+        departures_(*gpu_, true),
+        uses_(*gpu_, false),
         arrival_(page_count_),
         use_(page_count_),
         has_content_(page_count_) {}
@@ -116,6 +116,7 @@ class ManagedVm final : public Vm {
   }
 
   void settle(PageIndex page) override {
+    gpu_->prefer_device(at(page), page_bytes_);
     populate(page);
     arrivals_.synchronize(arrival_[page]);
   }
@@ -190,7 +191,7 @@ class LockedVm final : public Vm {
         page_bytes_(page_bytes),
         reserved_(round_up(std::max<std::size_t>(reserve_bytes, 1), page_bytes)),
         range_(reserve(reserved_)),
-        uses_(*gpu_),
+        uses_(*gpu_, false),
         use_(reserved_ / page_bytes) {}
 
   ~LockedVm() override {

@@ -30,7 +30,7 @@ from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot, Ti
 __all__ = ["HOST", "Device", "arena", "check", "configure", "register", "restart_pager", "shutdown", "snapshot", "stats"]
 
 # Settings an arena is built with; they cannot change while it exists.
-_FIXED = ("page_bytes", "spill_dir", "direct_io", "placement", "max_managed_fraction")
+_FIXED = ("page_bytes", "device_page_bytes", "spill_dir", "direct_io", "placement", "max_managed_fraction")
 
 
 @dataclass
@@ -225,7 +225,7 @@ def _make_home(process: _Process, settings: config.Settings, device: Device) -> 
     most_bytes = int(settings.max_managed_fraction * device.gpu.free_bytes)
     arena = _core.Arena.on_gpu(
         device.gpu,
-        page_bytes=settings.page_bytes,
+        page_bytes=settings.device_page_bytes,
         reserve_bytes=min(most_bytes, host_bytes + device.gpu.info["total_bytes"]),
         direct=settings.policy != "none",
     )

@@ -119,7 +119,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     page_bytes: Annotated[
         int,
         Meaning(
-            "bytes of a page, the unit of residency",
+            "bytes of a page, the unit of residency, on the host",
             Bytes(min_bytes=4096, max_bytes=1 << 30, power_of_two=True),
         ),
     ] = 2 << 20
@@ -146,6 +146,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             SizeOf("the card"),
         ),
     ] = Size()
+    device_page_bytes: Annotated[
+        int,
+        Meaning(
+            "on a GPU: bytes of a page; larger than on the host, because each move costs a call of the driver",
+            Bytes(min_bytes=65536, max_bytes=1 << 30, power_of_two=True),
+        ),
+    ] = 8 << 20
     placement: Annotated[
         Placement,
         Meaning(

@@ -32,7 +32,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         runtime.shutdown()
         config.unconfigure()
         monkeypatch.setattr(runtime, "_process", runtime._Process())
-        runtime.configure(**{"placement": "stream", "page_bytes": PAGE_BYTES, "min_paged_bytes": 0, **settings})
+        runtime.configure(**{"placement": "stream", "page_bytes": PAGE_BYTES, "device_page_bytes": PAGE_BYTES, "min_paged_bytes": 0, **settings})
         return gpu
 
     yield start

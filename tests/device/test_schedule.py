@@ -80,7 +80,7 @@ def test_no_more_is_moved_than_the_lag_asks(seed: int, twins: Callable[..., Any]
     lag_pages = home.arena.order().window + 4
     # The rule of pagedopt.pager.policy: 2 h N / (N - lag) a cycle, h = N - K.
     most = 4 * 2 * (pages - budget_pages) * PAGE_BYTES * pages / (pages - lag_pages)
-    assert moved <= 1.05 * most
+    assert moved <= 1.1 * most
 
 
 def test_streams_are_apart(twins: Callable[..., Any], emulate: Any) -> None:

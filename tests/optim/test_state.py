@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from pagedopt import optim
+from pagedopt.optim import sweep
 
 OPTIONS = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": True, "percentile_clipping": 60}
 NAMES = ["AdamW", "AdamW8bit", "PagedAdamW", "PagedAdamW8bit"]
@@ -328,3 +329,16 @@ def test_loading_holds_no_second_copy(run_python: Callable[..., Any], tmp_path: 
     done = run_python(script, str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 24
+
+
+def test_rows_keep_their_memory_alive(arena: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "WATCHED", 0)  # as with more parameters than are looked at closely
+    optimizer = make("PagedAdamW", (40_000,))
+    train(optimizer, 1)
+    (entry,) = optimizer.state.values()
+    for name in ("exp_avg", "exp_avg_sq", "max_exp_avg_sq"):
+        entry[name].data = torch.zeros(40_000)
+    gc.collect()
+    assert arena.ledger()["extents"] == 1
+    train(optimizer, 1)
+    assert all(torch.isfinite(param).all() for param in params_of(optimizer))

@@ -162,3 +162,21 @@ def test_evict_and_prefetch_at_will_between_steps(paging: Any) -> None:
     assert_same(train(optim.PagedAdamW, meddle), train(optim.AdamW))
     assert arena.counters()["evicted_explicit_pages"] > 0
     assert arena.is_valid()
+
+
+def test_page_used_in_place_can_be_moved_afterwards(paging: Callable[..., Any]) -> None:
+    arena = paging(policy="none")
+    parameters = make_parameters()
+    optimizer = optim.PagedAdamW(parameters)
+    for parameter in parameters:
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    slots = [entry[name] for entry in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    for slot in slots:
+        arena.evict(slot.data_ptr(), slot.nbytes)
+    assert arena.ledger()["upper_pages"] == 0
+    optimizer.step()
+    assert arena.counters()["direct_pages"] > 0, "nothing was used in place"
+    for slot in slots:
+        arena.prefetch(slot.data_ptr(), slot.nbytes)
+    assert arena.ledger()["lower_pages"] == 0, "a page is pinned for ever"
