@@ -1,4 +1,4 @@
-# Whether the CUDA kernels are built: sets PAGEDOPT_WITH_CUDA, and with it the CUDA language, CMAKE_CUDA_ARCHITECTURES and
+# Whether the CUDA kernels are built: sets PAGEDOPT_WITH_CUDA, and with it the language, CMAKE_CUDA_ARCHITECTURES and
 # the target CUDA::cudart_static. A GPU is not needed for that, nor a driver.
 #
 # AUTO builds them wherever a CUDA compiler works, GPU or not (machines that build often have none), but not for
