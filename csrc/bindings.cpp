@@ -263,7 +263,8 @@ void bind_arena(py::module_& m) {
             return std::make_shared<Arena>(make_device_vm(std::move(gpu), page_bytes, reserve_bytes, direct));
           },
           "gpu"_a, py::kw_only(), "page_bytes"_a, "reserve_bytes"_a, "direct"_a = true, unlocked(),
-          "An arena of a GPU's managed memory. `direct`: the device maps what is on the host, instead of faulting it in.")
+          "An arena of a GPU's managed memory. `direct`: the device maps what is on the host, instead of faulting it "
+          "in.")
       .def_property_readonly("can_move", [](Arena& arena) { return arena.vm().can_move(); })
       .def_property_readonly("base", [](const Arena& arena) { return reinterpret_cast<std::uintptr_t>(arena.base()); })
       .def_property_readonly("page_bytes", &Arena::page_bytes)

@@ -52,7 +52,7 @@ class Window {
   const StepTables& tables_;
   Pass pass_;
   StreamHandle stream_;
-  std::uint64_t first_, last_;  // in the window
+  std::uint64_t first_, last_;      // in the window
   std::size_t arriving_pages_ = 0;  // a page of several tasks counts with each
 };
 

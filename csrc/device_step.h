@@ -13,10 +13,10 @@ class Sweep;
 
 // What differs from step to step.
 struct DeviceArguments {
-  double grad_scale = 1.0;            // multiplies every gradient
-  const float* found_inf = nullptr;   // on the device; not zero: nothing changes
-  const float* scale = nullptr;       // on the device: divides every gradient
-  std::vector<const float*> lr;       // on the device, by group; null: the group's number
+  double grad_scale = 1.0;           // multiplies every gradient
+  const float* found_inf = nullptr;  // on the device; not zero: nothing changes
+  const float* scale = nullptr;      // on the device: divides every gradient
+  std::vector<const float*> lr;      // on the device, by group; null: the group's number
 };
 
 class DeviceStep {
@@ -35,8 +35,8 @@ class DeviceStep {
 
   const std::vector<Task>& tasks() const noexcept { return tasks_.tasks; }
 
-  // Pages that a launch waits for together: 32 MiB of them are long beside a launch (0.6 ms of a 55 GB/s link) and short
-  // beside a step, so that work begins soon after the first have arrived.
+  // Pages that a launch waits for together: 32 MiB of them are long beside a launch (0.6 ms of a 55 GB/s link) and
+  // short beside a step, so that work begins soon after the first have arrived.
   static constexpr std::size_t kWindowPages = 4;
 
  private:

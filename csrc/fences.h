@@ -1,6 +1,6 @@
 // Points in the work of streams that other streams and threads can wait for. Fences are numbered from 1 in the order in
-// which they were put up; each is behind those before it, also across streams. A few events serve them all: one that was
-// used again stands for a later fence, so that waiting may take longer and is never too short.
+// which they were put up; each is behind those before it, also across streams. A few events serve them all: one that
+// was used again stands for a later fence, so that waiting may take longer and is never too short.
 #pragma once
 
 #include <algorithm>

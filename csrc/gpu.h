@@ -1,5 +1,5 @@
-// A GPU, as the core uses it: memory, streams, events, moves of managed memory and the kernels of a step. Everything that
-// takes a stream only puts work on it; what blocks the calling thread says so. Every failure is a GpuError.
+// A GPU, as the core uses it: memory, streams, events, moves of managed memory and the kernels of a step. Everything
+// that takes a stream only puts work on it; what blocks the calling thread says so. Every failure is a GpuError.
 //
 // gpu_cuda.cpp is the real one. gpu_emulated.cpp runs the same kernels on the CPU behind simulated streams, so that the
 // order in which things may happen is tested where there is no GPU.
@@ -35,9 +35,9 @@ struct GpuInfo {
   std::string name;
   int device = 0;  // number, as the runtime counts
   std::size_t total_bytes = 0;
-  bool can_migrate = false;         // concurrentManagedAccess
+  bool can_migrate = false;          // concurrentManagedAccess
   bool shares_host_address = false;  // registered host memory has one address for both
-  int major = 0, minor = 0;         // compute capability
+  int major = 0, minor = 0;          // compute capability
 };
 
 class Gpu {

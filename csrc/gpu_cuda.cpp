@@ -124,7 +124,7 @@ class CudaGpu final : public Gpu {
   void register_host(void* memory, std::size_t bytes) override {
     const OnDevice here(info_.device);
     PAGEDOPT_TRY_BYTES(cudaHostRegister(memory, bytes, cudaHostRegisterMapped | cudaHostRegisterPortable), bytes,
-                 "; the system limits locked memory (ulimit -l), or there is not enough of it");
+                       "; the system limits locked memory (ulimit -l), or there is not enough of it");
   }
 
   void unregister_host(void* memory) noexcept override {

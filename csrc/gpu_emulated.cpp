@@ -12,7 +12,7 @@
 namespace pagedopt {
 namespace {
 
-constexpr std::size_t kGrain = 64 << 10;  // what the driver keeps track of, at best
+constexpr std::size_t kGrain = 64 << 10;    // what the driver keeps track of, at best
 constexpr std::size_t kMostWorkAtOnce = 4;  // done after a call, at random, unless eager
 
 constexpr int kInvalidValue = 1, kOutOfMemory = 2;  // cudaError_t

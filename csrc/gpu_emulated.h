@@ -23,8 +23,8 @@ class EmulatedGpu final : public Gpu {
   struct Done {
     std::string what;
     std::uint64_t stream;
-    std::uint64_t begin;  // address, or the first task of a kernel
-    std::uint64_t bytes;  // or the number of tasks
+    std::uint64_t begin;      // address, or the first task of a kernel
+    std::uint64_t bytes;      // or the number of tasks
     std::uint64_t far_bytes;  // of state a kernel used that was on the host
   };
   std::vector<Done> take_log();

@@ -21,7 +21,8 @@ Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& h
              std::shared_ptr<Gpu> gpu)
     : rows_(std::move(rows)), arena_(std::move(arena)) {
   if (gpu) {
-    device_ = std::make_unique<DeviceStep>(std::move(gpu), make_device_tasks(*rows_, hypers), rows_->size(), hypers.size());
+    device_ =
+        std::make_unique<DeviceStep>(std::move(gpu), make_device_tasks(*rows_, hypers), rows_->size(), hypers.size());
     tasks_ = device_->tasks();
   } else {
     tasks_ = make_tasks(*rows_, hypers);

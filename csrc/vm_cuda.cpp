@@ -74,7 +74,7 @@ class ManagedVm final : public Vm {
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return page_count_; }
   bool keeps_copy() const noexcept override { return false; }
-  std::size_t lower_bytes() const noexcept override { return 0; }        // of a file: there is none
+  std::size_t lower_bytes() const noexcept override { return 0; }           // of a file: there is none
   Measured measure(const std::vector<Tier>&) const override { return {}; }  // nothing tells where a page really is
   void drop_cache(PageIndex) noexcept override {}
 
@@ -275,8 +275,10 @@ std::unique_ptr<Vm> make_device_vm(std::shared_ptr<Gpu> gpu, std::size_t page_by
                                 std::to_string(page_bytes));
   if (gpu->info().can_migrate) return std::make_unique<ManagedVm>(std::move(gpu), page_bytes, reserve_bytes, direct);
   if (gpu->info().shares_host_address) return std::make_unique<LockedVm>(std::move(gpu), page_bytes, reserve_bytes);
-  throw GpuError(gpu->info().name + " can neither migrate memory nor use host memory at the host's addresses: paged "
-                 "state is not possible there. Take the classes without Paged in their name", 801);  // NotSupported
+  throw GpuError(gpu->info().name +
+                     " can neither migrate memory nor use host memory at the host's addresses: paged "
+                     "state is not possible there. Take the classes without Paged in their name",
+                 801);  // NotSupported
 }
 
 }  // namespace pagedopt

@@ -81,9 +81,7 @@ class Rows:
 
 @final
 class Sweep:
-    def __init__(
-        self, rows: Rows, hypers: list[Hyper], arena: Arena | None = None, gpu: Gpu | None = None
-    ) -> None: ...
+    def __init__(self, rows: Rows, hypers: list[Hyper], arena: Arena | None = None, gpu: Gpu | None = None) -> None: ...
     def step(self, hypers: list[Hyper], grad_scale: float, threads: int) -> None: ...
     def step_on(
         self, hypers: list[Hyper], *, stream: int, grad_scale: float, found_inf: int, scale: int, lr: list[int]

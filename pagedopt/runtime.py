@@ -27,7 +27,18 @@ from pagedopt.pager.tiers import device_tier, tier_snapshots
 from pagedopt.pager.upper import HOST, Device
 from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot, TierSnapshot
 
-__all__ = ["HOST", "Device", "arena", "check", "configure", "register", "restart_pager", "shutdown", "snapshot", "stats"]
+__all__ = [
+    "HOST",
+    "Device",
+    "arena",
+    "check",
+    "configure",
+    "register",
+    "restart_pager",
+    "shutdown",
+    "snapshot",
+    "stats",
+]
 
 # Settings an arena is built with; they cannot change while it exists.
 _FIXED = ("page_bytes", "device_page_bytes", "spill_dir", "direct_io", "placement", "max_managed_fraction")
@@ -231,8 +242,8 @@ def _make_home(process: _Process, settings: config.Settings, device: Device) -> 
     )
     if not arena.can_move:
         warnings.warn(
-            f"{device.gpu.info['name']} cannot migrate memory here (concurrentManagedAccess is 0): paged state stays in "
-            "host memory, and the GPU uses it over the link",
+            f"{device.gpu.info['name']} cannot migrate memory here (concurrentManagedAccess is 0): "
+            "paged state stays in host memory, and the GPU uses it over the link",
             RuntimeWarning,
             stacklevel=6,
         )

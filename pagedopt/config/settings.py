@@ -156,16 +156,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     placement: Annotated[
         Placement,
         Meaning(
-            "on a GPU: how state that does not fit is used: `stream` moves it in and out, `direct` leaves it on the host "
-            "and reads and writes it over the link, `auto` measures once and takes the faster",
+            "on a GPU: how state that does not fit is used: `stream` moves it in and out, `direct` leaves it on the "
+            "host and reads and writes it over the link, `auto` measures once and takes the faster",
             Choice(typing.get_args(Placement)),
         ),
     ] = "auto"
     max_managed_fraction: Annotated[
         float,
         Meaning(
-            "on a GPU: the most managed memory to ask for, as a multiple of what the card has free; more than 1 is what "
-            "paging is for",
+            "on a GPU: the most managed memory to ask for, as a multiple of what the card has free; more than 1 is "
+            "what paging is for",
             Multiple(64.0),
         ),
     ] = 16.0

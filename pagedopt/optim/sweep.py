@@ -289,9 +289,7 @@ class _Part:
         if grad_scale is not None:
             self._sweep.step(hypers, grad_scale, torch.get_num_threads())
 
-    def _run_on_gpu(
-        self, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling
-    ) -> None:
+    def _run_on_gpu(self, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling) -> None:
         # Numbers that are on the GPU are read there, by kernels of this stream: they live until those were put on it.
         found_inf, scale = number_on(self.device, scaling.found_inf), number_on(self.device, scaling.scale)
         rates = [number_on(self.device, group["lr"]) if _is_far(group["lr"]) else None for group in groups]

@@ -33,9 +33,7 @@ class Pager:
         pressure: how short the upper tier was at the last look, or None.
     """
 
-    def __init__(
-        self, arena: Arena, settings: Settings, policy: Policy | None = None, device: Device = HOST
-    ) -> None:
+    def __init__(self, arena: Arena, settings: Settings, policy: Policy | None = None, device: Device = HOST) -> None:
         self.failure: BaseException | None = None
         self.plans = 0
         self.planning_ns = 0

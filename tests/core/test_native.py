@@ -46,7 +46,7 @@ def run(program: Path, *args: str) -> None:
     prefix = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
     env = {
         **os.environ,
-        "TSAN_OPTIONS": f"halt_on_error=1:suppressions={NATIVE / 'tsan.supp'}",
+        "TSAN_OPTIONS": f"halt_on_error=1:die_after_fork=0:suppressions={NATIVE / 'tsan.supp'}",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }
     done = subprocess.run(
@@ -60,11 +60,13 @@ def run(program: Path, *args: str) -> None:
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str) -> None:
     if not can_link(sanitize, tmp_path):
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
-    (stress,) = build(tmp_path / "build", sanitize, "paging_stress")
+    mover, stress, steps = build(tmp_path / "build", sanitize, "mover_test", "paging_stress", "step_test")
+    run(mover)
     run(stress, str(spill_directory(None).path), "4")
+    run(steps)
 
 
 @pytest.mark.timeout(600)
-def test_device_kernels_emulated(tmp_path: Path) -> None:
-    (program,) = build(tmp_path / "build", "", "step_device_test")
-    run(program)
+def test_native_programs(tmp_path: Path) -> None:
+    for program in build(tmp_path / "build", "", "mover_test", "step_device_test", "step_test"):
+        run(program)

@@ -1,4 +1,4 @@
-"""Optimizers of CPU tensors whose kernels run on an emulated GPU: all of the GPU's path but torch's CUDA and the driver."""
+"""Optimizers of CPU tensors on an emulated GPU: all of a GPU's path but torch's CUDA and the driver."""
 
 from __future__ import annotations
 
@@ -32,7 +32,15 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         runtime.shutdown()
         config.unconfigure()
         monkeypatch.setattr(runtime, "_process", runtime._Process())
-        runtime.configure(**{"placement": "stream", "page_bytes": PAGE_BYTES, "device_page_bytes": PAGE_BYTES, "min_paged_bytes": 0, **settings})
+        runtime.configure(
+            **{
+                "placement": "stream",
+                "page_bytes": PAGE_BYTES,
+                "device_page_bytes": PAGE_BYTES,
+                "min_paged_bytes": 0,
+                **settings,
+            }
+        )
         return gpu
 
     yield start

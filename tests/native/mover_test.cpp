@@ -97,9 +97,10 @@ void a_worker_that_waits_is_not_forgotten_by_a_new_plan() {
   arena->attach();
   vm.shut(true);
   const Order order = arena->order();
-  require(arena->submit(order.generation, order.cycle,
-                        {{MoveKind::evict, Reason::budget, first, -1}, {MoveKind::prefetch, Reason::budget, second, -1}}),
-          "the first plan is taken");
+  require(
+      arena->submit(order.generation, order.cycle,
+                    {{MoveKind::evict, Reason::budget, first, -1}, {MoveKind::prefetch, Reason::budget, second, -1}}),
+      "the first plan is taken");
   vm.wait_for_writer();
 
   std::mutex mutex;
