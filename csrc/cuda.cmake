@@ -46,11 +46,16 @@ if(PAGEDOPT_CUDA STREQUAL "ON" OR (PAGEDOPT_CUDA STREQUAL "AUTO" AND PAGEDOPT_PY
   # Machine code for A100 (and, same generation, 86 and 89), H100/H200 and B200, and what newer ones can compile.
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES AND NOT DEFINED ENV{CUDAARCHS})
     set(CMAKE_CUDA_ARCHITECTURES 80-real 90-real 100)
+    set(PAGEDOPT_OLDER_ARCHITECTURES 80-real 90)  # for a compiler before 12.8, which does not know B200
   endif()
   include(CheckLanguage)
   check_language(CUDA)
   if(CMAKE_CUDA_COMPILER)
     pagedopt_try_cuda(PAGEDOPT_CUDA_FAILS)
+    if(NOT PAGEDOPT_CUDA_FAILS EQUAL 0 AND PAGEDOPT_OLDER_ARCHITECTURES)
+      set(CMAKE_CUDA_ARCHITECTURES ${PAGEDOPT_OLDER_ARCHITECTURES})
+      pagedopt_try_cuda(PAGEDOPT_CUDA_FAILS)
+    endif()
     if(PAGEDOPT_CUDA_FAILS EQUAL 0)
       set(PAGEDOPT_WITH_CUDA ON)
     else()

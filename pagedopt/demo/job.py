@@ -52,7 +52,7 @@ FULL = Scale(
     validation_batches=16,
     page_bytes=512 << 10,
 )
-# 5.2 million: 39 MiB of 32-bit state on 158 pages.
+# 5.2 million: 39 MiB of 32-bit state on 316 pages.
 QUICK = Scale(
     Shape(64, 128, 2, 2, 12289), steps=30, warmup_steps=5, batch=8, lr=2e-3, validation_batches=4, page_bytes=128 << 10
 )

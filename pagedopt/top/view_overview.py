@@ -113,7 +113,8 @@ def tier_bars(watched: Watched, arena: ArenaSnapshot, look: Look) -> list[Text]:
     """The machine's memory behind each tier: this state, what others use, what is free, and the watermarks."""
     lines = []
     marks = ""
-    for name, state_bytes in ((arena.upper_tier, arena.upper_bytes), (arena.lower_tier, arena.lower_file_bytes)):
+    lower_bytes = arena.lower_file_bytes if arena.lower_tier == "disk" else arena.lower_bytes
+    for name, state_bytes in ((arena.upper_tier, arena.upper_bytes), (arena.lower_tier, lower_bytes)):
         tier = watched.tier(name)
         if tier is None or tier.total_bytes is None or tier.free_bytes is None:
             lines.append(_bar_line(name, Text(fit(MISSING, _bar_width(look))), (MISSING, MISSING), look))

@@ -56,14 +56,15 @@ def run(program: Path, *args: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("sanitize", ["address,undefined", "thread"])
-def test_core_under_sanitizers(tmp_path: Path, sanitize: str) -> None:
+@pytest.mark.parametrize(("sanitize", "more"), [("address,undefined", ("step_test",)), ("thread", ())])
+def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
-    mover, stress, steps = build(tmp_path / "build", sanitize, "mover_test", "paging_stress", "step_test")
+    mover, stress, *others = build(tmp_path / "build", sanitize, "mover_test", "paging_stress", *more)
     run(mover)
     run(stress, str(spill_directory(None).path), "4")
-    run(steps)
+    for program in others:
+        run(program)
 
 
 @pytest.mark.timeout(600)

@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import socket
 import stat
 import threading
 import time
@@ -170,6 +171,36 @@ def test_hostile_bytes_do_not_stop_a_watcher(publish: Publish, raw: Any, tmp_pat
                 feed.poll(0.1)
         assert feed.malformed >= 100
     context.destroy(linger=LINGER_MS)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_another_user_cannot_look(publish: Publish, place: Path) -> None:
+    publisher = publish()
+    (discovery,) = place.glob("*.json")
+    paths = [address.removeprefix("ipc://") for address in (publisher.process.telemetry, publisher.process.control)]
+    allowed = [as_nobody(lambda: discovery.read_text()), as_nobody(lambda: list(place.iterdir()))]
+    allowed += [as_nobody(lambda path=path: socket.socket(socket.AF_UNIX).connect(path)) for path in paths]
+    assert allowed == [False] * 4
+    assert as_nobody(lambda: list(place.parent.iterdir())), "nobody can do nothing at all, which shows nothing"
+
+
+def as_nobody(call: Callable[[], object]) -> bool:
+    """Whether another user is let do something."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            call()
+        except PermissionError:
+            os._exit(1)
+        except BaseException:
+            os._exit(2)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status in (0, 1)
+    return status == 0
 
 
 def test_message_over_the_limit_closes_its_connection_only(publish: Publish, raw: Any) -> None:
