@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_card import IS_EMULATED, Allowance, Card
+from tested_card import IS_EMULATED, Allowance, Card
 
 import pagedopt
 from pagedopt import _core, config, runtime

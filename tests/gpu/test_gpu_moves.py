@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu_card import IS_EMULATED, Card
 from gpu_cases import BIG_SIZES, assert_same, make, parameters, train, values
+from tested_card import IS_EMULATED, Card
 
 import pagedopt
 from pagedopt import runtime
@@ -99,7 +99,7 @@ class Scatter:
         self._draw = np.random.default_rng(11)
 
     def plan(self, view: Any) -> Plan:
-        pages = self._draw.permutation(view.order)
+        pages = view.order[self._draw.permutation(view.order.size)]
         kind = self._draw.integers(2, size=pages.size).astype(np.uint8)
         return Plan(kind, pages, np.full(pages.size, -1), np.zeros(pages.size, np.uint8))
 
