@@ -11,7 +11,7 @@ from gpu_bench_resident import optimizer, params_of
 from gpu_card import managed_allowance
 from gpu_run import Run, goal
 
-from pagedopt import _core
+from pagedopt import _core, runtime
 
 PERCENTS_OUT = (100, 50, 25, 75, 0)
 OF_LINK, OF_FLOOR = 0.85, 1.05
@@ -100,9 +100,12 @@ def row(
 ) -> dict[str, Any]:
     """One cell: `S - B` is what cannot stay."""
     moved = counters["prefetched_bytes"] + counters["evicted_bytes"]
-    direct = 2 * counters["direct_pages"] * paged.arena.page_bytes  # read and written where they are
+    lower = paged.arena.ledger()["lower_pages"] * paged.arena.page_bytes
+    used = 0 if moved else 2 * lower  # nothing moves: what is out is read and written where it is
+    if runtime.settings().policy == "none":  # what was evicted came back by faults, once; the eviction was not timed
+        moved, used = 0.0, int(counters["evicted_bytes"])
     floor = 2 * max(0, paged.state_bytes - budget)
-    series, link = Series(int(moved + direct), samples).as_json(), paged.run.rate("both_ways")
+    series, link = Series(int(moved + used), samples).as_json(), paged.run.rate("both_ways")
     rate = series["gb_per_s"]
     return {
         **series,
@@ -110,7 +113,7 @@ def row(
         "state_bytes": paged.state_bytes,
         "budget_bytes": budget,
         "moved_bytes": moved,
-        "direct_bytes": direct,
+        "used_in_place_bytes": used,
         "floor_bytes": floor,
         "of_floor": moved / floor if floor and moved else None,
         "of_link": rate * 1e9 / link if rate and link else None,
@@ -126,16 +129,9 @@ def over_budgets(run: Run, bits: int, percents: tuple[int, ...], **settings: Any
             cells[f"{percent}_out"] = {**Series(reason="the time budget was spent").as_json(), "percent_out": percent}
             continue
         budget = paged.budget_bytes(percent) if percent else paged.state_bytes + LEAST_PAGES * paged.arena.page_bytes
-        paged.arena.budget_pages = budget // paged.arena.page_bytes
-        configure_budget(budget)
+        runtime.configure(budget=f"{budget}B")
         cells[f"{percent}_out"] = row(paged, percent, *sample(paged), budget)
     return cells
-
-
-def configure_budget(budget: int) -> None:
-    from pagedopt import runtime
-
-    runtime.configure(budget=f"{budget}B")
 
 
 def goals_of(cells: dict[str, dict[str, Any]], *, moves: bool) -> list[dict[str, Any]]:

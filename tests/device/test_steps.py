@@ -15,12 +15,7 @@ from pagedopt import optim
 
 SIZES = [1, 255, 256, 257, 4099, 70_001, 131_073, 0, 33]
 
-NAMES = [
-    f"{prefix}{stem}{suffix}"
-    for prefix in ("", "Paged")
-    for stem in ("Adam", "AdamW")
-    for suffix in ("", "8bit", "32bit")
-]
+NAMES = [f"{prefix}{stem}{suffix}" for prefix in ("", "Paged") for stem in ("Adam", "AdamW") for suffix in ("", "8bit", "32bit")]
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
