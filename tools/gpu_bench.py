@@ -116,7 +116,6 @@ def table(results: dict[str, Any]) -> str:
 
 def save(results: dict[str, Any], path: Path) -> None:
     """Whole, or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.write_text(json.dumps(results, indent=1) + "\n")
     draft.replace(path)
@@ -155,6 +154,7 @@ def header(card: Card, options: argparse.Namespace) -> dict[str, Any]:
 
 def main(arguments: list[str]) -> None:
     options = parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
     seconds = options.minutes * 60
     faulthandler.dump_traceback_later(seconds + GRACE_S + 60 * options.emulate, exit=True)
     card = EmulatedCard() if options.emulate else Card()

@@ -38,18 +38,18 @@ def test_a_hundred_optimizers_leave_nothing(start: Callable[..., Card]) -> None:
 def test_arena_gives_its_memory_back(start: Callable[..., Card]) -> None:
     card = start(managed_bytes=256 * MIB, pager=False)
     before = card.free_bytes
-    (param,) = parameters([torch.zeros(8 * MIB)], card.device)
+    (param,) = parameters([torch.zeros(16 * MIB)], card.device)
     param.grad = torch.ones_like(param)
     optimizer = make("PagedAdamW", [param])
     optimizer.step()
     card.synchronize()
-    assert before - card.free_bytes >= 64 * MIB
+    assert before - card.free_bytes >= 128 * MIB
     param.grad = None
     del optimizer, param
     if not IS_EMULATED:
         torch.cuda.empty_cache()
     start(managed_bytes=64 * MIB)
-    assert before - card.free_bytes <= 16 * MIB
+    assert before - card.free_bytes <= 48 * MIB
 
 
 def test_asking_for_too_much_raises_and_leaves_a_usable_card(start: Callable[..., Card]) -> None:
