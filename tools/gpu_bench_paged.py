@@ -80,11 +80,12 @@ def counted(arena: _core.Arena) -> dict[str, int]:
 def sample(paged: Paged, before_each: Any = None) -> tuple[list[float], dict[str, float]]:
     """Seconds of steps in a steady state, each with all of its kernels done, and the counters of a step."""
     run, samples = paged.run, []
+    most = run.card.scaled(STEPS, 4)
     for _ in range(WARM_STEPS):
         paged.optimizer.step()
     run.card.synchronize()
     before, end = counted(paged.arena), time.monotonic() + SECONDS
-    while len(samples) < STEPS and (len(samples) < 3 or (time.monotonic() < end and run.left_s > 0)):
+    while len(samples) < most and (len(samples) < 3 or (time.monotonic() < end and run.left_s > 0)):
         if before_each is not None:
             before_each()
         begin = time.perf_counter()

@@ -54,18 +54,18 @@ class Job:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        return loss
+        return loss.detach()
 
 
 def train(run: Run, job: Job, upper_bytes: Callable[[], int]) -> dict[str, Any]:
     """Steps, each with the card idle at its end, and the most memory that torch and the pages took together."""
-    samples, peak = [], 0
-    for _ in range(WARM_STEPS):
+    samples, peak, most = [], 0, run.card.scaled(STEPS, 3)
+    for _ in range(run.card.scaled(WARM_STEPS, 1)):
         job.step()
     run.card.synchronize()
     run.card.reset_peak()
     end = time.monotonic() + SECONDS
-    while len(samples) < STEPS and (len(samples) < 3 or (time.monotonic() < end and run.left_s > 0)):
+    while len(samples) < most and (len(samples) < 3 or (time.monotonic() < end and run.left_s > 0)):
         begin = time.perf_counter()
         loss = job.step()
         run.card.synchronize()

@@ -91,7 +91,7 @@ def side_by_side(run: Run, contenders: list[Timed], rounds: int, seconds: float)
     series: dict[str, Series] = {}
     calls = _prepare(run, contenders, series)
     end = time.monotonic() + seconds
-    for number in range(rounds):
+    for number in range(run.card.scaled(rounds, 3)):
         if number >= 3 and (time.monotonic() > end or run.left_s <= 0):
             break
         for contender in contenders if number % 2 == 0 else reversed(contenders):
