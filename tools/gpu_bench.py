@@ -36,6 +36,7 @@ Section = Callable[[Run], dict[str, Any]]
 
 SECTIONS: dict[str, Section] = {
     "link": link,
+    "residency": gpu_bench_paged.residency,
     "resident_one_tensor": gpu_bench_resident.one_tensor,
     "paged_stream": gpu_bench_paged.stream,
     "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,

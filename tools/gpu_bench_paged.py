@@ -46,7 +46,7 @@ class Paged:
 
     def __init__(self, run: Run, bits: int, **settings: Any) -> None:
         self.run = run
-        wanted = state_bytes(run) if bits == 32 else state_bytes(run) // 2
+        wanted = state_bytes(run) // (1 if bits == 32 else 4)
         numel = int(wanted / (8 if bits == 32 else 2 + 8 / 256) / TENSORS) // 256 * 256
         room = wanted + wanted // 8 + 64 * (2 << 20)
         self.arena = run.managed.open(room, **{**arena_settings(run), "budget": f"{room}B", **settings})
@@ -60,15 +60,16 @@ class Paged:
         pages = self.state_bytes * (100 - percent_out) // 100 // self.arena.page_bytes
         return max(pages, LEAST_PAGES) * self.arena.page_bytes
 
-    def evict(self, percent_out: int) -> None:
-        """As much of the state as that, from its end."""
+    def put_out(self, percent_out: int) -> None:
+        """Bring everything in, then as much of the state out as that, from its end."""
         left = self.state_bytes * percent_out // 100
-        for param in reversed(self.params):
-            for name in ("exp_avg_sq", "exp_avg"):
-                value = self.optimizer.state[param][name]
-                if left > 0:
-                    self.arena.evict(value.data_ptr(), value.nbytes)
-                    left -= value.nbytes
+        slots = [self.optimizer.state[param][name] for param in self.params for name in ("exp_avg", "exp_avg_sq")]
+        for slot in slots:
+            self.arena.prefetch(slot.data_ptr(), slot.nbytes)
+        for slot in reversed(slots):
+            if left > 0:
+                self.arena.evict(slot.data_ptr(), slot.nbytes)
+                left -= slot.nbytes
         self.run.card.synchronize()
 
 
@@ -173,9 +174,27 @@ def none(run: Run) -> dict[str, Any]:
     """32-bit, no hints: a part is evicted before each step, and comes back by page faults."""
     paged, cells = Paged(run, 32, policy="none"), {}
     for percent in (100, 50, 0):
-        samples, counters = sample(paged, lambda percent=percent: paged.evict(percent))
+        samples, counters = sample(paged, lambda percent=percent: paged.put_out(percent))
         cells[f"{percent}_out"] = row(paged, percent, samples, counters, paged.state_bytes)
     return {"contenders": cells, "goals": goals_of(cells, moves=False)}
+
+
+def residency(run: Run) -> dict[str, Any]:
+    """Where pages are, as far as it shows: what the driver says is free, and how fast the card reads the state."""
+    paged = Paged(run, 8)
+    found: dict[str, dict[str, Any]] = {}
+    for number, (name, percent) in enumerate((("resident", 0), ("evicted", 100), ("resident_again", 0))):
+        paged.put_out(percent)
+        slots = [entry["exp_avg"] for entry in paged.optimizer.state.values()]
+        nbytes = sum(slot.nbytes for slot in slots)
+        samples = [run.card.seconds(lambda slots=slots: [slot.amax() for slot in slots]) for _ in range(3)]
+        upper = paged.arena.ledger()["upper_pages"] * paged.arena.page_bytes
+        series = Series(nbytes, samples).as_json()
+        found[name] = {**series, "free_bytes": run.card.free_bytes, "upper_bytes": upper, "number": number}
+    risen = found["evicted"]["free_bytes"] - found["resident"]["free_bytes"]
+    fallen = found["resident"]["upper_bytes"] - found["evicted"]["upper_bytes"]
+    goals = [goal("free memory that eviction gave, over bytes evicted", risen / fallen if fallen else None)]
+    return {"contenders": found, "goals": goals}
 
 
 def auto(run: Run) -> dict[str, Any]:

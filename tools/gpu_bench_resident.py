@@ -47,14 +47,18 @@ def check_first_step(made: Any, params: list[Tensor]) -> None:
         MissingError: the optimizer is wrong, so that its speed means nothing.
     """
     worst = 0.0
-    samples = [sample_of(param) for param in params[:4] + params[-1:]]
-    before = [(param.flatten()[at].double(), param.grad.flatten()[at].double()) for param, at in samples]
+    samples = [sample_of(param.detach()) for param in params[:4] + params[-1:]]
+    grads = [param.grad for param in params[:4] + params[-1:]]
+    before = [
+        (param.flatten()[at].double(), grad.flatten()[at].double())
+        for (param, at), grad in zip(samples, grads, strict=True)
+    ]
     made.step()
     for (param, at), (value, grad) in zip(samples, before, strict=True):
         expected = value * (1 - LR * DECAY) - LR * grad / (grad.abs() + 1e-8)
-        error = (param.detach().flatten()[at].double() - expected).norm() / expected.norm()
+        error = (param.flatten()[at].double() - expected).norm() / expected.norm()
         worst = max(worst, float(error))
-        if not float((param.detach().flatten()[at].double() != value).double().mean()) > 0.5:
+        if not float((param.flatten()[at].double() != value).double().mean()) > 0.5:
             raise MissingError("its first step left most of the parameters as they were")
     limit = 3e-3 if params[0].dtype == torch.bfloat16 else 1e-6
     if not worst <= limit:

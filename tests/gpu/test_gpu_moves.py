@@ -55,6 +55,40 @@ def test_evict_and_prefetch_move_the_cards_memory(page: str, start: Callable[...
     assert pagedopt.stats().arenas[0].upper_bytes >= MOVED_BYTES
 
 
+def read_seconds(optimizer: Any) -> float:
+    """Seconds in which the card reads the state, wherever that is; the best of three."""
+    slots = [entry[name] for entry in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
+    best = float("inf")
+    for _ in range(3):
+        begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        begin.record()
+        for slot in slots:
+            slot.amax()
+        end.record()
+        end.synchronize()
+        best = min(best, begin.elapsed_time(end) / 1e3)
+    return best
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("page", ["2MiB", "256KiB"])
+def test_the_card_reads_evicted_pages_over_the_link(page: str, start: Callable[..., Card]) -> None:
+    """Where pages are shows in how fast they are read: nothing else tells, and a driver may keep what was left free."""
+    card = start(page_bytes=page, pager=False, managed_bytes=MOVED_BYTES + 32 * MIB)
+    optimizer, _ = big_optimizer(card, MOVED_BYTES)
+    card.prefetch(optimizer)
+    card.synchronize()
+    resident_s = read_seconds(optimizer)
+    card.evict(optimizer)
+    card.synchronize()
+    evicted_s = read_seconds(optimizer)
+    card.prefetch(optimizer)
+    card.synchronize()
+    again_s = read_seconds(optimizer)
+    text = f"read in {resident_s:.5f} s before, {evicted_s:.5f} s evicted, {again_s:.5f} s after"
+    assert evicted_s > 3 * max(resident_s, again_s), text
+
+
 def test_state_that_takes_the_place_of_freed_state_is_on_the_card(start: Callable[..., Card]) -> None:
     card = start(page_bytes="2MiB", managed_bytes=MOVED_BYTES + 64 * MIB)
     optimizer, params = big_optimizer(card, MOVED_BYTES)
