@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from bench_machine import first_line
 from bench_samples import MissingError
 
 from pagedopt import _core, config, runtime
@@ -101,7 +102,13 @@ class Card:
     def describe(self) -> dict[str, Any]:
         info = dict(self.gpu.info)
         properties = torch.cuda.get_device_properties(self.device)
-        return {**info, "multiprocessors": properties.multi_processor_count, "cuda": torch.version.cuda}
+        driver = first_line("/proc/driver/nvidia/version")
+        return {
+            **info,
+            "multiprocessors": properties.multi_processor_count,
+            "cuda": torch.version.cuda,
+            "driver": driver and driver.splitlines()[0],
+        }
 
     def slug(self) -> str:
         return str(self.gpu.info["name"]).lower().replace(" ", "-")
