@@ -1,0 +1,100 @@
+"""Tests that want a GPU, a CUDA build of torch and one of the core; elsewhere they skip and say why.
+
+They never ask for more managed memory than `CEILING_BYTES`, nor for more than a quarter of what the card has free, all
+arenas together: an over-ask can hang a GPU. With EMULATE_GPU=1 the bodies run against the emulated GPU,
+but for what needs torch's CUDA.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tested_card import IS_EMULATED, Allowance, Card
+
+import pagedopt
+from pagedopt import _core, config, runtime
+from pagedopt.optim import devices, sweep
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "optim"))
+
+
+def absence() -> str | None:
+    """Why there is nothing to test on; None if there is."""
+    if IS_EMULATED:
+        return None
+    if torch.version.cuda is None:
+        return f"torch {torch.__version__} is built without CUDA"
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA device"
+    if not _core.cuda_device_count():
+        return f"the core finds no CUDA device: {_core.cuda_absence()}"
+    return None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here, why = Path(__file__).resolve().parent, absence()
+    for item in items:
+        if here not in Path(item.path).parents:
+            continue
+        if why is not None:
+            item.add_marker(pytest.mark.skip(reason=why))
+        elif IS_EMULATED and item.get_closest_marker("cuda") is not None:
+            item.add_marker(pytest.mark.skip(reason="needs torch's CUDA"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "cuda: wants torch's CUDA, not only the kernels")
+
+
+@pytest.fixture(scope="session")
+def allowance() -> Allowance:
+    return Allowance()
+
+
+def _card(monkeypatch: pytest.MonkeyPatch, index: int) -> Card:
+    if not IS_EMULATED:
+        device = torch.device("cuda", index)
+        return Card(device, devices.gpu_of(device))
+    gpu = _core.EmulatedGpu(total_bytes=4 << 30, seed=index, eager=True)
+    monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
+    monkeypatch.setattr(sweep, "gpu_of", lambda device: gpu)
+    return Card(torch.device("cpu"), gpu)
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Callable[..., Card]]:
+    """A fresh runtime of the test's own: `card = start(budget="16MiB", managed_bytes=128 << 20)`."""
+    cards: list[Card] = []
+
+    def begin(*, managed_bytes: int = 192 << 20, index: int = 0, **settings: Any) -> Card:
+        runtime.shutdown()
+        allowance.close(runtime._process.homes)
+        config.unconfigure()
+        card = _card(monkeypatch, index)
+        cards.append(card)
+        monkeypatch.setattr(runtime, "_process", runtime._Process())
+        fraction = allowance.fraction(card.gpu, managed_bytes)
+        monkeypatch.setenv("PAGEDOPT_MAX_MANAGED_FRACTION", repr(fraction))
+        defaults = {"placement": "stream", "page_bytes": "256KiB", "min_paged_bytes": 0, "monitor": {"enabled": False}}
+        runtime.configure(**{**defaults, **settings})
+        assert runtime.settings().max_managed_fraction <= fraction
+        return card
+
+    yield begin
+    process = runtime._process
+    for card in cards:
+        card.synchronize()
+    reserved = [home.arena.reserved_bytes for home in process.homes.values() if home.device.gpu is not None]
+    failed = [arena.device for arena in pagedopt.stats().arenas if arena.counters["failed_moves"]]
+    invalid = [name for name, home in process.homes.items() if not home.arena.is_valid()]
+    runtime.shutdown()
+    allowance.close(process.homes)
+    config.unconfigure()
+    assert sum(reserved) <= (allowance.most_bytes or 0), "more managed memory was asked for than allowed"
+    assert not failed, f"moves failed on {failed}"
+    assert not invalid, f"page table invalid on {invalid}"

@@ -1,0 +1,85 @@
+"""The card of a test, and how much of its memory may be asked for."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+
+from pagedopt import _core, runtime
+
+CEILING_BYTES = 2 << 30
+IS_EMULATED = os.environ.get("EMULATE_GPU") == "1"
+
+
+class Allowance:
+    """How much managed memory may still be asked for. What a failed test may still hold stays counted."""
+
+    def __init__(self) -> None:
+        self.most_bytes: int | None = None
+        self.held_bytes = 0
+
+    def fraction(self, gpu: _core.Gpu, nbytes: int) -> float:
+        """`max_managed_fraction` for an arena of so many bytes."""
+        free_bytes = gpu.free_bytes
+        quarter = min(CEILING_BYTES, free_bytes // 4)
+        self.most_bytes = quarter if self.most_bytes is None else min(self.most_bytes, quarter)
+        left_bytes = self.most_bytes - self.held_bytes
+        if nbytes > left_bytes:
+            pytest.fail(f"{nbytes} bytes of managed memory are more than the {left_bytes} that may be asked for")
+        return nbytes / free_bytes
+
+    def close(self, homes: dict[str, Any]) -> None:
+        """Let go of arenas; one that is still used counts as held for good."""
+        gc.collect()
+        for home in homes.values():
+            if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.order().pages):
+                self.held_bytes += home.arena.reserved_bytes
+        homes.clear()
+        gc.collect()
+
+
+@dataclass
+class Card:
+    """The GPU of a test.
+
+    Attributes:
+        device: where its tensors are.
+        gpu: the core's view of it.
+    """
+
+    device: torch.device
+    gpu: _core.Gpu
+
+    @property
+    def free_bytes(self) -> int:
+        return self.gpu.free_bytes
+
+    @property
+    def arena(self) -> _core.Arena:
+        return runtime._process.homes[str(self.device)].arena
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return dict(self.arena.counters())
+
+    def synchronize(self) -> None:
+        self.gpu.synchronize()
+
+    def state_arrays(self, optimizer: Any) -> Iterator[tuple[int, int]]:
+        """Address and bytes of the extents behind the state, slot by slot."""
+        for entry in optimizer.state.values():
+            for name, value in entry.items():
+                if name != "step" and self.arena.owns(value.data_ptr(), value.nbytes):
+                    yield value.data_ptr(), value.nbytes
+
+    def evict(self, optimizer: Any) -> int:
+        return sum(self.arena.evict(*array) for array in self.state_arrays(optimizer)) * self.arena.page_bytes
+
+    def prefetch(self, optimizer: Any) -> int:
+        return sum(self.arena.prefetch(*array) for array in self.state_arrays(optimizer)) * self.arena.page_bytes

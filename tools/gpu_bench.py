@@ -1,0 +1,175 @@
+"""Measure the optimizers on a GPU, section by section within a time budget, and compare with the goals.
+
+    python tools/gpu_bench.py                 # everything, six minutes, into tools/results
+    python tools/gpu_bench.py --emulate --minutes 0.3 --out /tmp/x    # that the script works, where there is no GPU
+
+It writes <date>-<gpu>.json after every section and a table beside it. Never more managed memory than a quarter of what
+the card has free, nor than 16 GiB: see gpu_card.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import faulthandler
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import bench_machine
+import gpu_bench_paged
+import gpu_bench_resident
+import gpu_bench_training
+from bench_samples import MissingError, say
+from gpu_bench_link import link
+from gpu_card import Card, EmulatedCard, Managed, managed_allowance
+from gpu_run import Run
+
+SCHEMA = 1
+GRACE_S = 45.0
+Section = Callable[[Run], dict[str, Any]]
+
+SECTIONS: dict[str, Section] = {
+    "link": link,
+    "residency": gpu_bench_paged.residency,
+    "resident_one_tensor": gpu_bench_resident.one_tensor,
+    "paged_stream": gpu_bench_paged.stream,
+    "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,
+    "resident_llama": gpu_bench_resident.llama,
+    "paged_direct": gpu_bench_paged.direct,
+    "paged_stream_8bit": gpu_bench_paged.stream_8bit,
+    "placement_auto": gpu_bench_paged.auto,
+    "training": gpu_bench_training.training,
+    "paged_none": gpu_bench_paged.none,
+    "bitsandbytes_paged": gpu_bench_resident.bitsandbytes_paged,
+    "torchao": gpu_bench_resident.torchao,
+}
+"""In order of importance: what the time does not suffice for is at the end."""
+
+NEEDED_S = {"training": 30.0, "paged_none": 20.0, "torchao": 60.0}
+"""Seconds that have to be left for a section to begin."""
+
+
+def run_section(name: str, run: Run) -> dict[str, Any]:
+    """A section, or why there is none. Whatever it raises is recorded; the next one runs."""
+    if run.left_s <= (0 if run.card.is_emulated else NEEDED_S.get(name, 0)):
+        return {"reason": "the time budget was spent"}
+    say(f"{name} ... ({run.left_s:.0f} s left)")
+    begin = time.monotonic()
+    try:
+        result = SECTIONS[name](run)
+    except MissingError as missing:
+        result = {"reason": str(missing)}
+    except Exception as error:
+        traceback.print_exc()
+        trace = traceback.format_exc().splitlines()[-12:]
+        result = {"reason": f"{type(error).__name__}: {error}", "traceback": trace}
+        traceback.clear_frames(error.__traceback__)
+    try:
+        run.managed.close()
+    except RuntimeError as error:
+        result["not_closed"] = str(error)
+    return {"seconds": time.monotonic() - begin, **result}
+
+
+def goal_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every goal of the sections, reached or not, or why not measured."""
+    rows = []
+    for name, section in results["sections"].items():
+        rows += [{"section": name, **row} for row in section.get("goals", [])]
+        if "reason" in section:
+            rows.append({"section": name, "name": "not measured", "reason": section["reason"]})
+    return rows
+
+
+def number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    at_least, at_most = row.get("at_least"), row.get("at_most")
+    goal = f">= {at_least:.2f}" if at_least is not None else f"<= {at_most:.2f}" if at_most is not None else ""
+    met = {True: "met", False: "SHORT", None: ""}[row.get("met")]
+    return [row["section"], row["name"], goal, number(row.get("reached")), met or row.get("reason") or ""]
+
+
+def table(results: dict[str, Any]) -> str:
+    """Goal against reached, then what was measured, in markdown."""
+    gpu, commit = results["gpu"]["name"], (results["commit"]["id"] or "unknown")[:12]
+    lines = [f"# {gpu}, {results['date'][:10]}, commit {commit}", ""]
+    if results["emulated"]:
+        lines += ["Emulated: only that the script works; no figure means anything.", ""]
+    lines += ["| section | what | goal | reached | |", "|---|---|---|---|---|"]
+    lines += ["| " + " | ".join(cell.replace("|", "/") for cell in cells(row)) + " |" for row in goal_rows(results)]
+    lines += ["", "| section | measured | ms a step | GB/s |", "|---|---|---|---|"]
+    for name, section in results["sections"].items():
+        for key, series in section.get("contenders", {}).items():
+            ms = "n/a" if series["median_s"] is None else f"{series['median_s'] * 1e3:.2f}"
+            rate = "" if series["gb_per_s"] is None else f"{series['gb_per_s']:.1f}"
+            lines.append(f"| {name} | {key} | {ms} | {rate or (series['reason'] or '').replace('|', '/')} |")
+    return "\n".join(lines) + "\n"
+
+
+def save(results: dict[str, Any], path: Path) -> None:
+    """Whole, or not at all."""
+    draft = path.with_suffix(".draft")
+    draft.write_text(json.dumps(results, indent=1) + "\n")
+    draft.replace(path)
+    path.with_suffix(".md").write_text(table(results))
+
+
+def commit() -> dict[str, Any]:
+    found = bench_machine.commit()
+    return {**found, "id": found["id"] or os.environ.get("COMMIT") or None}
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=6.0, help="no section begins after so many minutes")
+    parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--out", type=Path, default=bench_machine.ROOT / "tools" / "results")
+    parser.add_argument("--emulate", action="store_true", help="tiny sizes on the core's emulated GPU")
+    return parser.parse_args(arguments)
+
+
+def header(card: Card, options: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "emulated": card.is_emulated,
+        "minutes": options.minutes,
+        "gpu": card.describe(),
+        "free_bytes": card.free_bytes,
+        "managed_allowance_bytes": managed_allowance(card.free_bytes),
+        "machine": bench_machine.machine(options.out.parent),
+        "versions": bench_machine.versions(),
+        "commit": commit(),
+        "sections": {},
+    }
+
+
+def main(arguments: list[str]) -> None:
+    options = parse(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    seconds = options.minutes * 60
+    faulthandler.dump_traceback_later(seconds + GRACE_S + 60 * options.emulate, exit=True)
+    card = EmulatedCard() if options.emulate else Card()
+    run = Run(card, Managed(card), time.monotonic() + seconds)
+    results = header(card, options)
+    path = options.out / f"{results['date'][:10]}-{card.slug()}.json"
+    save(results, path)
+    for name in options.sections:
+        run.done[name] = results["sections"][name] = run_section(name, run)
+        save(results, path)
+    faulthandler.cancel_dump_traceback_later()
+    print(table(results))
+    print(f"written to {path}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

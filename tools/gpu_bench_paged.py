@@ -1,0 +1,210 @@
+"""Steps with a part of the state out: bytes moved against the floor, and time against what the link gives."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import torch
+from bench_samples import MissingError, Series
+from gpu_bench_resident import optimizer, params_of
+from gpu_card import managed_allowance
+from gpu_run import Run, goal
+
+from pagedopt import _core, runtime
+
+PERCENTS_OUT = (100, 50, 25, 75, 0)
+OF_LINK, OF_FLOOR = 0.85, 1.05
+TENSORS = 16
+WARM_STEPS, STEPS, SECONDS = 3, 12, 8.0
+LEAST_PAGES = 64
+"""Stay in at 100 % out, too: what a step holds at once, and some to read into."""
+
+COUNTERS = (
+    "prefetched_bytes",
+    "evicted_bytes",
+    "populated_bytes",
+    "direct_pages",
+    "stalled_pages",
+    "stall_ns",
+    "read_ns",
+)
+COUNTERS += ("write_ns", "refused_moves", "failed_moves", "used_pages")
+
+
+def state_bytes(run: Run) -> int:
+    """Of the 32-bit state: half of what may be asked for, so that the arena has room beside it."""
+    return min(run.card.scaled(8 << 30, 32 << 20), managed_allowance(run.card.free_bytes) // 2)
+
+
+def arena_settings(run: Run) -> dict[str, Any]:
+    return {"page_bytes": "64KiB", "depth": 4} if run.card.is_emulated else {}
+
+
+class Paged:
+    """An optimizer with paged state in an arena of its own."""
+
+    def __init__(self, run: Run, bits: int, **settings: Any) -> None:
+        self.run = run
+        wanted = state_bytes(run) // (1 if bits == 32 else 4)
+        numel = int(wanted / (8 if bits == 32 else 2 + 8 / 256) / TENSORS) // 256 * 256
+        room = wanted + wanted // 8 + 64 * (2 << 20)
+        self.arena = run.managed.open(room, **{**arena_settings(run), "budget": f"{room}B", **settings})
+        self.params = params_of(run, [(numel,)] * TENSORS, torch.bfloat16)
+        self.optimizer = optimizer("pagedopt.optim", "PagedAdamW" if bits == 32 else "PagedAdamW8bit", self.params)
+        self.optimizer.step()
+        run.card.synchronize()
+        self.state_bytes = self.arena.ledger()["allocated_pages"] * self.arena.page_bytes
+
+    def budget_bytes(self, percent_out: int) -> int:
+        pages = self.state_bytes * (100 - percent_out) // 100 // self.arena.page_bytes
+        return max(pages, LEAST_PAGES) * self.arena.page_bytes
+
+    def put_out(self, percent_out: int) -> None:
+        """Bring everything in, then as much of the state out as that, from its end."""
+        left = self.state_bytes * percent_out // 100
+        slots = [self.optimizer.state[param][name] for param in self.params for name in ("exp_avg", "exp_avg_sq")]
+        for slot in slots:
+            self.arena.prefetch(slot.data_ptr(), slot.nbytes)
+        for slot in reversed(slots):
+            if left > 0:
+                self.arena.evict(slot.data_ptr(), slot.nbytes)
+                left -= slot.nbytes
+        self.run.card.synchronize()
+
+
+def counted(arena: _core.Arena) -> dict[str, int]:
+    counters = arena.counters()
+    return {name: counters[name] for name in COUNTERS}
+
+
+def sample(paged: Paged, before_each: Any = None) -> tuple[list[float], dict[str, float]]:
+    """Seconds of steps in a steady state, each with all of its kernels done, and the counters of a step."""
+    run, samples = paged.run, []
+    most = run.card.scaled(STEPS, 4)
+    for _ in range(WARM_STEPS):
+        paged.optimizer.step()
+    run.card.synchronize()
+    before, end = counted(paged.arena), time.monotonic() + SECONDS
+    while len(samples) < most and (len(samples) < 3 or (time.monotonic() < end and run.left_s > 0)):
+        if before_each is not None:
+            before_each()
+        begin = time.perf_counter()
+        paged.optimizer.step()
+        run.card.synchronize()
+        samples.append(time.perf_counter() - begin)
+    after = counted(paged.arena)
+    return samples, {name: (after[name] - before[name]) / len(samples) for name in COUNTERS}
+
+
+def row(
+    paged: Paged, percent_out: int, samples: list[float], counters: dict[str, float], budget: int
+) -> dict[str, Any]:
+    """One cell: `S - B` is what cannot stay."""
+    moved = counters["prefetched_bytes"] + counters["evicted_bytes"]
+    lower = paged.arena.ledger()["lower_pages"] * paged.arena.page_bytes
+    used = 0 if moved else 2 * lower  # nothing moves: what is out is read and written where it is
+    if runtime.settings().policy == "none":  # what was evicted came back by faults, once; the eviction was not timed
+        moved, used = 0.0, int(counters["evicted_bytes"])
+    floor = 2 * max(0, paged.state_bytes - budget)
+    series, link = Series(int(moved + used), samples).as_json(), paged.run.rate("both_ways")
+    rate = series["gb_per_s"]
+    return {
+        **series,
+        "percent_out": percent_out,
+        "state_bytes": paged.state_bytes,
+        "budget_bytes": budget,
+        "moved_bytes": moved,
+        "used_in_place_bytes": used,
+        "floor_bytes": floor,
+        "of_floor": moved / floor if floor and moved else None,
+        "of_link": rate * 1e9 / link if rate and link else None,
+        "stall_s": counters["stall_ns"] / 1e9,
+        "counters": counters,
+    }
+
+
+def over_budgets(run: Run, bits: int, percents: tuple[int, ...], **settings: Any) -> dict[str, dict[str, Any]]:
+    paged, cells = Paged(run, bits, **settings), {}
+    for percent in percents:
+        if run.left_s <= 0:
+            cells[f"{percent}_out"] = {**Series(reason="the time budget was spent").as_json(), "percent_out": percent}
+            continue
+        budget = paged.budget_bytes(percent) if percent else paged.state_bytes + LEAST_PAGES * paged.arena.page_bytes
+        runtime.configure(budget=f"{budget}B")
+        cells[f"{percent}_out"] = row(paged, percent, *sample(paged), budget)
+    return cells
+
+
+def goals_of(cells: dict[str, dict[str, Any]], *, moves: bool) -> list[dict[str, Any]]:
+    goals = []
+    if "100_out" in cells:
+        reached = cells["100_out"].get("of_link")
+        goals.append(goal("all state out, of the link both ways", reached, at_least=OF_LINK if moves else None))
+    for name, cell in cells.items() if moves else ():
+        if cell["percent_out"] in (25, 50, 75, 100):
+            what = f"{name.replace('_', ' % ')}: bytes moved over 2(S-B)"
+            goals.append(goal(what, cell.get("of_floor"), at_most=OF_FLOOR))
+    resident = cells.get("0_out", {}).get("median_s")
+    for name, cell in cells.items():
+        if resident and cell["median_s"] and cell["percent_out"]:
+            goals.append(goal(f"{name.replace('_', ' % ')}: time over all resident", cell["median_s"] / resident))
+    return goals
+
+
+def stream(run: Run) -> dict[str, Any]:
+    """32-bit, moved in and out."""
+    cells = over_budgets(run, 32, PERCENTS_OUT, placement="stream")
+    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
+
+
+def stream_8bit(run: Run) -> dict[str, Any]:
+    """8-bit, moved in and out."""
+    cells = over_budgets(run, 8, (100, 50, 0), placement="stream")
+    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
+
+
+def direct(run: Run) -> dict[str, Any]:
+    """32-bit, what does not fit read and written over the link."""
+    cells = over_budgets(run, 32, PERCENTS_OUT, placement="direct")
+    return {"contenders": cells, "goals": goals_of(cells, moves=False)}
+
+
+def none(run: Run) -> dict[str, Any]:
+    """32-bit, no hints: a part is evicted before each step, and comes back by page faults."""
+    paged, cells = Paged(run, 32, policy="none"), {}
+    for percent in (100, 50, 0):
+        samples, counters = sample(paged, lambda percent=percent: paged.put_out(percent))
+        cells[f"{percent}_out"] = row(paged, percent, samples, counters, paged.state_bytes)
+    return {"contenders": cells, "goals": goals_of(cells, moves=False)}
+
+
+def residency(run: Run) -> dict[str, Any]:
+    """Where pages are, as far as it shows: what the driver says is free, and how fast the card reads the state."""
+    paged = Paged(run, 8)
+    found: dict[str, dict[str, Any]] = {}
+    for number, (name, percent) in enumerate((("resident", 0), ("evicted", 100), ("resident_again", 0))):
+        paged.put_out(percent)
+        slots = [entry["exp_avg"] for entry in paged.optimizer.state.values()]
+        nbytes = sum(slot.nbytes for slot in slots)
+        samples = [run.card.seconds(lambda slots=slots: [slot.amax() for slot in slots]) for _ in range(3)]
+        upper = paged.arena.ledger()["upper_pages"] * paged.arena.page_bytes
+        series = Series(nbytes, samples).as_json()
+        found[name] = {**series, "free_bytes": run.card.free_bytes, "upper_bytes": upper, "number": number}
+    risen = found["evicted"]["free_bytes"] - found["resident"]["free_bytes"]
+    fallen = found["resident"]["upper_bytes"] - found["evicted"]["upper_bytes"]
+    goals = [goal("free memory that eviction gave, over bytes evicted", risen / fallen if fallen else None)]
+    return {"contenders": found, "goals": goals}
+
+
+def auto(run: Run) -> dict[str, Any]:
+    """What `placement = auto` measures before it decides."""
+    arena = run.managed.open(256 << 20, **arena_settings(run))
+    if not arena.can_move:
+        raise MissingError("this card cannot migrate memory")
+    measured = [_core.measure_placement(run.card.gpu, arena) for _ in range(3)]
+    return {
+        "stream_s": [pair[0] for pair in measured],
+        "direct_s": [pair[1] for pair in measured],
+        "goals": [goal("direct over stream, seconds, as measured by auto", measured[-1][1] / measured[-1][0])],
+    }
