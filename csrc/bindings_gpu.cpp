@@ -40,7 +40,12 @@ void bind_gpu(py::module_& m) {
   py::class_<Gpu, std::shared_ptr<Gpu>>(m, "Gpu")
       .def(py::init(&make_cuda_gpu), "device"_a, "A CUDA device, by its number.")
       .def_property_readonly("info", [](const Gpu& gpu) { return info_dict(gpu.info()); })
-      .def_property_readonly("free_bytes", &Gpu::free_bytes)
+      .def_property_readonly("free_bytes",
+                             [](Gpu& gpu) {
+                               const py::gil_scoped_release release;
+                               return gpu.free_bytes();
+                             })
+      .def("begin_thread", &Gpu::begin_thread, "This thread works for this GPU alone from now on.")
       .def("synchronize", py::overload_cast<>(&Gpu::synchronize), unlocked());
   py::class_<EmulatedGpu, Gpu, std::shared_ptr<EmulatedGpu>>(m, "EmulatedGpu")
       .def(py::init<std::size_t, std::uint64_t, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a,

@@ -98,6 +98,8 @@ DeviceStep::Part DeviceStep::add_part(std::size_t bytes) {
 
 void DeviceStep::upload(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
                         const DeviceArguments& arguments, StreamHandle stream) {
+  if (gpu_->is_capturing(stream))
+    throw GpuError("a step cannot be captured into a CUDA graph: pages move and tables change from step to step", 900);
   if (rows.size() != rows_ || hypers.size() != groups_ || arguments.lr.size() > groups_)
     throw std::invalid_argument("rows and groups are not those the step was made for");
   Staging& staging = stagings_[next_staging_];

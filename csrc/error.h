@@ -25,6 +25,12 @@ class ForkError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
+// A path without its directories.
+inline const char* file_name(const char* path) {
+  const char* slash = std::strrchr(path, '/');
+  return slash == nullptr ? path : slash + 1;
+}
+
 [[noreturn]] inline void throw_vm_error(const char* call, const char* file, int line, std::size_t bytes, int code,
                                         const std::string& detail = {}) {
   std::string text = std::string(call) + " of " + std::to_string(bytes) + " bytes failed: " + std::strerror(code) +
@@ -37,4 +43,4 @@ class ForkError : public std::runtime_error {
 
 // Raises VmError with the errno of the moment.
 #define PAGEDOPT_THROW_VM(call, bytes, detail) \
-  ::pagedopt::throw_vm_error(call, __FILE_NAME__, __LINE__, bytes, errno, detail)
+  ::pagedopt::throw_vm_error(call, ::pagedopt::file_name(__FILE__), __LINE__, bytes, errno, detail)

@@ -54,11 +54,15 @@ class Gpu {
   virtual void register_host(void* memory, std::size_t bytes) = 0;
   virtual void unregister_host(void* memory) noexcept = 0;
 
+  // The calling thread works for this GPU alone from now on, whatever other threads do with theirs.
+  virtual void begin_thread() = 0;
+
   virtual StreamHandle make_stream() = 0;
   virtual void free_stream(StreamHandle stream) noexcept = 0;
   // `spins`: a thread that waits for it does not sleep, which is soonest back and takes a core.
   virtual EventHandle make_event(bool spins) = 0;
   virtual void free_event(EventHandle event) noexcept = 0;
+  virtual bool is_capturing(StreamHandle stream) = 0;  // into a graph
   virtual void record(EventHandle event, StreamHandle stream) = 0;
   virtual void wait(EventHandle event, StreamHandle stream) = 0;  // an event never recorded counts as done
   virtual bool is_done(EventHandle event) = 0;

@@ -4,6 +4,7 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "error.h"
 #include "gpu.h"
 
 namespace pagedopt {
@@ -14,8 +15,8 @@ void check(cudaError_t code, const char* call, int line, std::size_t bytes = 0, 
   if (code == cudaSuccess) return;
   (void)cudaGetLastError();
   std::string text = std::string(call) + (bytes ? " of " + std::to_string(bytes) + " bytes" : "") +
-                     " failed: " + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ", " + __FILE_NAME__ +
-                     ":" + std::to_string(line) + ")";
+                     " failed: " + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ", " +
+                     file_name(__FILE__) + ":" + std::to_string(line) + ")";
   if (code == cudaErrorMemoryAllocation) {
     std::size_t free = 0, total = 0;
     if (cudaMemGetInfo(&free, &total) == cudaSuccess)
@@ -131,6 +132,21 @@ class CudaGpu final : public Gpu {
     if (is_foreign()) return;
     (void)cudaHostUnregister(memory);
     (void)cudaGetLastError();
+  }
+
+  // Without this each call would set the device and set it back, which gives every process a context on device 0. And a
+  // graph that another thread records is not to end because this one waits for events.
+  void begin_thread() override {
+    PAGEDOPT_TRY(cudaSetDevice(info_.device));
+    cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+    PAGEDOPT_TRY(cudaThreadExchangeStreamCaptureMode(&mode));
+  }
+
+  bool is_capturing(StreamHandle stream) override {
+    const OnDevice here(info_.device);
+    cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
+    PAGEDOPT_TRY(cudaStreamIsCapturing(stream_of(stream), &status));
+    return status != cudaStreamCaptureStatusNone;
   }
 
   StreamHandle make_stream() override {

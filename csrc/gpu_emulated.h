@@ -38,6 +38,8 @@ class EmulatedGpu final : public Gpu {
   void free(Memory kind, void* memory) noexcept override;
   void register_host(void* memory, std::size_t bytes) override;
   void unregister_host(void* memory) noexcept override;
+  void begin_thread() override {}
+  bool is_capturing(StreamHandle) override { return false; }
   StreamHandle make_stream() override;
   void free_stream(StreamHandle stream) noexcept override;
   EventHandle make_event(bool spins) override;

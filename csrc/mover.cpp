@@ -104,6 +104,7 @@ std::optional<Move> Mover::next_down() {
 }
 
 void Mover::read_loop() {
+  vm_.begin_thread();
   std::unique_lock lock(sync_.mutex);
   while (!stopping_) {
     const std::optional<PageIndex> page = next_up();
@@ -128,6 +129,7 @@ void Mover::read_loop() {
 }
 
 void Mover::write_loop() {
+  vm_.begin_thread();
   std::unique_lock lock(sync_.mutex);
   while (!stopping_) {
     const std::optional<Move> move = next_down();

@@ -64,6 +64,9 @@ class Vm {
   // Gives a fresh page that is to stay in the upper tier its memory, zeroed. pre: committed, no content.
   virtual void settle(PageIndex) {}
 
+  // To be called once by each thread that does nothing but move pages.
+  virtual void begin_thread() {}
+
   // Waits for all work that may use any page.
   virtual void quiesce() {}
 

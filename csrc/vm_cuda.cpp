@@ -84,8 +84,9 @@ class ManagedVm final : public Vm {
 
   void populate(PageIndex page) override {
     gpu_->prefetch(at(page), page_bytes_, Place::device, in_);
-    if (!has_content_[page].exchange(true)) gpu_->clear(at(page), page_bytes_, in_);
+    gpu_->clear(at(page), page_bytes_, in_);
     arrival_[page] = arrivals_.put_up(in_);
+    has_content_[page] = true;
   }
 
   void prefetch(PageIndex page) override {
@@ -108,11 +109,10 @@ class ManagedVm final : public Vm {
   }
 
   void place_lower(PageIndex page) override {
-    if (!has_content_[page].exchange(true)) {
-      gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
-      departures_.synchronize(departures_.put_up(out_));
-      std::memset(at(page), 0, page_bytes_);  // touched first by the host, it is there
-    }
+    gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
+    departures_.synchronize(departures_.put_up(out_));
+    std::memset(at(page), 0, page_bytes_);
+    has_content_[page] = true;
   }
 
   void settle(PageIndex page) override {
@@ -122,6 +122,7 @@ class ManagedVm final : public Vm {
   }
 
   void quiesce() override { gpu_->synchronize(); }
+  void begin_thread() override { gpu_->begin_thread(); }
 
   // There is no giving back of one page: it leaves the device, and is cleared before it is used again.
   void discard(PageIndex page) override {
@@ -140,7 +141,7 @@ class ManagedVm final : public Vm {
   }
 
   void enter(PageIndex page, StreamHandle stream) override {
-    if (!has_content_[page].exchange(true)) gpu_->clear(at(page), page_bytes_, stream);
+    if (!has_content_[page].load()) populate(page);
     arrivals_.wait(arrival_[page], stream);
   }
 

@@ -253,7 +253,10 @@ def _make_home(process: _Process, settings: config.Settings, device: Device) -> 
 def _is_direct(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> bool:
     if settings.placement != "auto" or not arena.can_move:
         return settings.placement == "direct"
-    stream_s, direct_s = _core.measure_placement(gpu, arena)
+    try:
+        stream_s, direct_s = _core.measure_placement(gpu, arena)
+    except _core.VmError:  # an arena too small to measure in
+        return False
     return direct_s < stream_s
 
 

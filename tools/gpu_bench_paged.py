@@ -38,7 +38,7 @@ def state_bytes(run: Run) -> int:
 
 
 def arena_settings(run: Run) -> dict[str, Any]:
-    return {"page_bytes": "64KiB", "depth": 4} if run.card.is_emulated else {}
+    return {"page_bytes": "64KiB", "device_page_bytes": "64KiB", "depth": 4} if run.card.is_emulated else {}
 
 
 class Paged:

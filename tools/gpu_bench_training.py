@@ -88,7 +88,8 @@ def resident(run: Run, name: str) -> dict[str, Any]:
 
 
 def paged(run: Run, name: str, limit_bytes: int | None, state_bytes: int) -> dict[str, Any]:
-    settings: dict[str, Any] = {"page_bytes": "64KiB", "budget": "1MiB"} if run.card.is_emulated else {}
+    small = {"page_bytes": "64KiB", "device_page_bytes": "64KiB", "budget": "1MiB"}
+    settings: dict[str, Any] = small if run.card.is_emulated else {}
     if limit_bytes is not None:
         settings["device_limit"] = f"{limit_bytes}B"
     arena = run.managed.open(state_bytes + state_bytes // 8 + (128 << 20), **settings)

@@ -45,7 +45,7 @@ class Scale:
 # 12.7 million parameters: 97 MiB of 32-bit state on 195 pages; three runs in about three minutes on two cores.
 FULL = Scale(
     Shape(128, 256, 4, 4, 12289),
-    steps=250,
+    steps=120,
     warmup_steps=10,
     batch=8,
     lr=2e-3,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -254,6 +255,7 @@ class _Part:
     ) -> None:
         self.device = device
         self.gpu = gpu_of(device)
+        self._pid = os.getpid()
         self.chunks = [
             _Chunk(members[first : first + CHUNK], is_watched=first < WATCHED)
             for first in range(0, len(members), CHUNK)
@@ -290,6 +292,8 @@ class _Part:
             self._sweep.step(hypers, grad_scale, torch.get_num_threads())
 
     def _run_on_gpu(self, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling) -> None:
+        if os.getpid() != self._pid:  # before torch refuses to work in a child, in words of its own
+            raise _core.ForkError("a forked child cannot use the GPU of its parent: make the optimizer in the child")
         # Numbers that are on the GPU are read there, by kernels of this stream: they live until those were put on it.
         found_inf, scale = number_on(self.device, scaling.found_inf), number_on(self.device, scaling.scale)
         rates = [number_on(self.device, group["lr"]) if _is_far(group["lr"]) else None for group in groups]

@@ -79,18 +79,22 @@ class Pager:
 
     def _run(self) -> None:
         try:
-            seen = 0
+            if self._device.gpu is not None:
+                self._device.gpu.begin_thread()
+            seen, looked_s = 0, time.monotonic()
             while not self._stopping:
-                event = self._arena.wait(seen, self._settings.interval_s)
+                wait_s = max(0.0, looked_s + self._settings.interval_s - time.monotonic())
+                event = self._arena.wait(seen, wait_s)
                 if self._stopping:
                     return
                 if self._arena.failure:
                     raise SpillError(self._arena.failure)
-                if event == seen:
-                    self._set_budget()
-                else:
+                if event != seen:
                     seen = event
                     self._plan()
+                if time.monotonic() >= looked_s + self._settings.interval_s:
+                    looked_s = time.monotonic()
+                    self._set_budget()
         except BaseException as error:  # whatever it is, training goes on and hears of it
             self.failure = error
             self._arena.detach()

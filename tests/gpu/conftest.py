@@ -81,7 +81,8 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
         fraction = allowance.fraction(card.gpu, managed_bytes)
         monkeypatch.setenv("PAGEDOPT_MAX_MANAGED_FRACTION", repr(fraction))
         defaults = {"placement": "stream", "page_bytes": "256KiB", "min_paged_bytes": 0, "monitor": {"enabled": False}}
-        runtime.configure(**{**defaults, **settings})
+        given = {**defaults, **settings}
+        runtime.configure(**{"device_page_bytes": given["page_bytes"], **given})
         assert runtime.settings().max_managed_fraction <= fraction
         return card
 
