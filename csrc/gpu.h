@@ -21,6 +21,12 @@ using EventHandle = void*;
 enum class Memory : std::uint8_t { managed, device, pinned };
 enum class Place : std::uint8_t { device, host };  // ends of a move of managed memory
 
+// Managed memory that moves.
+struct Run {
+  std::byte* begin;
+  std::size_t bytes;
+};
+
 // A call to the GPU's runtime that failed. `code` is its cudaError_t.
 class GpuError : public std::runtime_error {
  public:
@@ -71,8 +77,8 @@ class Gpu {
 
   virtual void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) = 0;
   virtual void clear(void* memory, std::size_t bytes, StreamHandle stream) = 0;
-  // Moves managed memory. To the host it may block until the copy is done.
-  virtual void prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) = 0;
+  // Moves managed memory, in one call where the runtime can. To the host it may block until the copies are done.
+  virtual void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) = 0;
   // The device keeps a mapping of managed memory wherever it is: it reads and writes over the link what is on the host.
   virtual void map_for_device(std::byte* memory, std::size_t bytes) = 0;
   // Managed memory that is to stay on the device: the driver prefers to take other memory away.

@@ -51,14 +51,39 @@ class OnDevice {
 cudaStream_t stream_of(StreamHandle stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t event_of(EventHandle event) { return static_cast<cudaEvent_t>(event); }
 
-cudaError_t prefetch_async(const void* memory, std::size_t bytes, Place place, int device, cudaStream_t stream) {
 #if CUDART_VERSION >= 13000
-  const cudaMemLocation to = place == Place::host ? cudaMemLocation{cudaMemLocationTypeHost, 0}
-                                                  : cudaMemLocation{cudaMemLocationTypeDevice, device};
-  return cudaMemPrefetchAsync(memory, bytes, to, 0, stream);
-#else
-  return cudaMemPrefetchAsync(memory, bytes, place == Place::host ? cudaCpuDeviceId : device, stream);
+cudaMemLocation location(Place place, int device) {
+  return place == Place::host ? cudaMemLocation{cudaMemLocationTypeHost, 0}
+                              : cudaMemLocation{cudaMemLocationTypeDevice, device};
+}
 #endif
+
+cudaError_t prefetch_async(const Run& run, Place place, int device, cudaStream_t stream) {
+#if CUDART_VERSION >= 13000
+  return cudaMemPrefetchAsync(run.begin, run.bytes, location(place, device), 0, stream);
+#else
+  return cudaMemPrefetchAsync(run.begin, run.bytes, place == Place::host ? cudaCpuDeviceId : device, stream);
+#endif
+}
+
+// All runs in one call; false where that is not to be had: before CUDA 13, or with a device that cannot migrate.
+bool prefetch_batch(const std::vector<Run>& runs, Place place, int device, cudaStream_t stream) {
+#if CUDART_VERSION >= 13000
+  std::vector<void*> memory;
+  std::vector<std::size_t> bytes;
+  for (const Run& run : runs) {
+    memory.push_back(run.begin);
+    bytes.push_back(run.bytes);
+  }
+  cudaMemLocation to = location(place, device);
+  std::size_t first = 0;  // of the runs that go there: all of them
+  if (cudaMemPrefetchBatchAsync(memory.data(), bytes.data(), runs.size(), &to, &first, 1, 0, stream) == cudaSuccess)
+    return true;
+  (void)cudaGetLastError();
+#else
+  (void)runs, (void)place, (void)device, (void)stream;
+#endif
+  return false;
 }
 
 cudaError_t advise(const void* memory, std::size_t bytes, cudaMemoryAdvise advice, int device) {
@@ -212,9 +237,11 @@ class CudaGpu final : public Gpu {
     PAGEDOPT_TRY_BYTES(cudaMemsetAsync(memory, 0, bytes, stream_of(stream)), bytes);
   }
 
-  void prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) override {
+  void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override {
     const OnDevice here(info_.device);
-    PAGEDOPT_TRY_BYTES(prefetch_async(memory, bytes, place, info_.device, stream_of(stream)), bytes);
+    if (runs.size() > 1 && prefetch_batch(runs, place, info_.device, stream_of(stream))) return;
+    for (const Run& run : runs)
+      PAGEDOPT_TRY_BYTES(prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
   }
 
   void map_for_device(std::byte* memory, std::size_t bytes) override {

@@ -233,7 +233,7 @@ void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {
          }});
 }
 
-void EmulatedGpu::prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) {
+void EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) {
   std::lock_guard lock(mutex_);
   if (place == Place::host)
     for (const auto& [other, works] : streams_)
@@ -241,8 +241,10 @@ void EmulatedGpu::prefetch(std::byte* memory, std::size_t bytes, Place place, St
   Work work;
   work.is_upload = place == Place::device;
   work.run = [=] {
-    touch(memory, bytes, place, true);
-    log_.push_back({place == Place::device ? "prefetch" : "evict", number(stream), number(memory), bytes, 0});
+    for (const Run& run : runs) {
+      touch(run.begin, run.bytes, place, true);
+      log_.push_back({place == Place::device ? "prefetch" : "evict", number(stream), number(run.begin), run.bytes, 0});
+    }
   };
   submit(stream, std::move(work));
 }

@@ -51,7 +51,7 @@ class EmulatedGpu final : public Gpu {
   void synchronize() override;
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
-  void prefetch(std::byte* memory, std::size_t bytes, Place place, StreamHandle stream) override;
+  void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
   void map_for_device(std::byte* memory, std::size_t bytes) override;
   void prefer_device(std::byte* memory, std::size_t bytes) override;
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

@@ -103,12 +103,34 @@ std::optional<Move> Mover::next_down() {
   return std::nullopt;
 }
 
+std::vector<PageIndex> Mover::next_ups() {
+  std::vector<PageIndex> pages;
+  while (pages.size() < vm_.most_at_once()) {
+    const std::optional<PageIndex> page = next_up();
+    if (!page) break;
+    pages.push_back(*page);
+    ++taken_;
+  }
+  taken_ = 0;
+  return pages;
+}
+
+std::vector<Move> Mover::next_downs() {
+  std::vector<Move> moves;
+  while (moves.size() < vm_.most_at_once()) {
+    const std::optional<Move> move = next_down();
+    if (!move) break;
+    moves.push_back(*move);
+  }
+  return moves;
+}
+
 void Mover::read_loop() {
   vm_.begin_thread();
   std::unique_lock lock(sync_.mutex);
   while (!stopping_) {
-    const std::optional<PageIndex> page = next_up();
-    if (!page) {
+    const std::vector<PageIndex> pages = next_ups();
+    if (pages.empty()) {
       sync_.work.wait(lock);
       continue;
     }
@@ -116,13 +138,13 @@ void Mover::read_loop() {
     lock.unlock();
     std::string failure;
     try {
-      if (!move_up(*page)) ++counters_.refused_moves;
+      counters_.refused_moves += pages.size() - move_up(pages);
     } catch (const std::exception& error) {
       failure = error.what();
     }
     lock.lock();
     --running_;
-    pages_.set_wanted(*page, false);
+    for (const PageIndex page : pages) pages_.set_wanted(page, false);
     if (!failure.empty()) fail(failure);
     sync_.moved.notify_all();
   }
@@ -132,8 +154,8 @@ void Mover::write_loop() {
   vm_.begin_thread();
   std::unique_lock lock(sync_.mutex);
   while (!stopping_) {
-    const std::optional<Move> move = next_down();
-    if (!move) {
+    const std::vector<Move> moves = next_downs();
+    if (moves.empty()) {
       sync_.work.wait(lock);
       continue;
     }
@@ -142,7 +164,7 @@ void Mover::write_loop() {
     lock.unlock();
     std::string failure;
     try {
-      if (!move_down(move->page, move->reason)) ++counters_.refused_moves;
+      counters_.refused_moves += moves.size() - move_down(moves);
     } catch (const std::exception& error) {
       failure = error.what();
     }
@@ -183,6 +205,31 @@ bool Mover::move_up(PageIndex page) {
   return true;
 }
 
+std::size_t Mover::move_up(const std::vector<PageIndex>& pages) {
+  if (pages.size() == 1) return move_up(pages.front()) ? 1 : 0;
+  const Timed timed(counters_.read_ns);
+  Trace::Span span(trace_, TraceKind::refused, pages.front());
+  std::size_t moved = 0;
+  std::vector<PageIndex> coming;
+  for (const PageIndex page : pages) {
+    if (pages_.state(page) == PageState::evicted && pages_.begin_prefetch(page) == PageTable::Source::lower)
+      coming.push_back(page);
+    else
+      moved += move_up(page) ? 1 : 0;
+  }
+  if (coming.empty()) return moved;
+  try {
+    vm_.prefetch(coming);
+  } catch (...) {
+    for (const PageIndex page : coming) pages_.cancel_prefetch(page, PageTable::Source::lower);
+    throw;
+  }
+  for (const PageIndex page : coming) pages_.finish_prefetch(page, PageTable::Source::lower, vm_.keeps_copy());
+  span.is(TraceKind::prefetch, coming.size() * vm_.page_bytes());
+  counters_.prefetched_bytes += coming.size() * vm_.page_bytes();
+  return moved + coming.size();
+}
+
 std::size_t Mover::evict_content(PageIndex page, PageTable::Content content) {
   std::size_t copied = 0;
   try {
@@ -198,30 +245,58 @@ std::size_t Mover::evict_content(PageIndex page, PageTable::Content content) {
   return copied;
 }
 
+// Makes a page ready to leave; false if it was used meanwhile and stays.
+bool Mover::write_back(PageIndex page, PageTable::Content content) {
+  if (content != PageTable::Content::dirty) return true;
+  try {
+    counters_.evicted_bytes += vm_.write_back(page);
+  } catch (...) {
+    pages_.cancel_evict(page, content);
+    throw;
+  }
+  if (pages_.begin_remap(page)) return true;
+  ++counters_.abandoned_evictions;
+  return false;
+}
+
 bool Mover::move_down(PageIndex page, Reason reason) {
   const Timed timed(counters_.write_ns);
   Trace::Span span(trace_, TraceKind::refused, page);
   const PageTable::Content content = pages_.begin_evict(page);
   if (content == PageTable::Content::busy) return false;
-  if (content == PageTable::Content::dirty) {
-    try {
-      counters_.evicted_bytes += vm_.write_back(page);
-    } catch (...) {
-      pages_.cancel_evict(page, content);
-      throw;
-    }
-    span.is(TraceKind::evict, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
-    if (!pages_.begin_remap(page)) {
-      ++counters_.abandoned_evictions;
-      return true;
-    }
-  }
+  const TraceKind kind = content == PageTable::Content::dirty ? TraceKind::evict : TraceKind::drop;
+  span.is(kind, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
+  if (!write_back(page, content)) return true;
   counters_.evicted_bytes += evict_content(page, content);
-  if (content != PageTable::Content::dirty)
-    span.is(TraceKind::drop, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
   if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
   if (content != PageTable::Content::zeros) count_eviction(reason);
   return true;
+}
+
+std::size_t Mover::move_down(const std::vector<Move>& moves) {
+  if (moves.size() == 1) return move_down(moves.front().page, moves.front().reason) ? 1 : 0;
+  const Timed timed(counters_.write_ns);
+  Trace::Span span(trace_, TraceKind::refused, moves.front().page);
+  std::size_t moved = 0;
+  std::vector<PageIndex> going;
+  try {
+    for (const Move& move : moves) {
+      const PageTable::Content content = pages_.begin_evict(move.page);
+      moved += content != PageTable::Content::busy ? 1 : 0;
+      if (content == PageTable::Content::zeros) evict_content(move.page, content);
+      if (content != PageTable::Content::clean && content != PageTable::Content::dirty) continue;
+      if (!write_back(move.page, content)) continue;
+      going.push_back(move.page);
+      count_eviction(move.reason);
+    }
+    if (!going.empty()) counters_.evicted_bytes += vm_.demote(going);
+  } catch (...) {
+    for (const PageIndex page : going) pages_.cancel_evict(page, PageTable::Content::dirty);
+    throw;
+  }
+  for (const PageIndex page : going) pages_.finish_evict(page);
+  if (!going.empty()) span.is(TraceKind::evict, going.size() * vm_.page_bytes());
+  return moved;
 }
 
 void Mover::count_eviction(Reason reason) {

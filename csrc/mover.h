@@ -42,7 +42,9 @@ class Mover {
     sync_.work.notify_all();
   }
   std::optional<std::uint64_t> budget() const { return budget_pages_; }
-  bool has_room() const { return !budget_pages_ || pages_.upper() < static_cast<std::int64_t>(*budget_pages_); }
+  bool has_room() const {
+    return !budget_pages_ || pages_.upper() + taken_ < static_cast<std::int64_t>(*budget_pages_);
+  }
   bool is_idle() const { return running_ == 0; }
   std::size_t queued() const { return up_.size() + down_.size() + postponed_.size(); }
   const std::string& failure() const { return failure_; }
@@ -60,6 +62,12 @@ class Mover {
   void write_loop();
   std::optional<PageIndex> next_up();
   std::optional<Move> next_down();
+  std::vector<PageIndex> next_ups();
+  std::vector<Move> next_downs();
+  // What moves together; returns how many did.
+  std::size_t move_up(const std::vector<PageIndex>& pages);
+  std::size_t move_down(const std::vector<Move>& moves);
+  bool write_back(PageIndex page, PageTable::Content content);
   bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
   bool nothing_will_leave();
   std::optional<Move> next_postponed();
@@ -80,7 +88,8 @@ class Mover {
   std::deque<Move> postponed_;      // evictions that were due, of pages the step will use once more
   std::deque<PageIndex> demanded_;  // pages compute waits for
   std::optional<std::uint64_t> budget_pages_;
-  int running_ = 0;  // moves under way
+  std::int64_t taken_ = 0;  // pages of the batch being put together: their room is spoken for
+  int running_ = 0;         // moves under way
   bool writing_ = false;
   bool stopping_ = false;
   std::string failure_;

@@ -44,6 +44,9 @@ class Stream {
 
 class ManagedVm final : public Vm {
  public:
+  using Vm::demote;
+  using Vm::prefetch;
+
   ManagedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct)
       : gpu_(std::move(gpu)),
         page_bytes_(page_bytes),
@@ -83,15 +86,17 @@ class ManagedVm final : public Vm {
   }
 
   void populate(PageIndex page) override {
-    gpu_->prefetch(at(page), page_bytes_, Place::device, in_);
+    gpu_->prefetch({run(page)}, Place::device, in_);
     gpu_->clear(at(page), page_bytes_, in_);
     arrival_[page] = arrivals_.put_up(in_);
     has_content_[page] = true;
   }
 
-  void prefetch(PageIndex page) override {
-    gpu_->prefetch(at(page), page_bytes_, Place::device, in_);
-    arrival_[page] = arrivals_.put_up(in_);
+  void prefetch(PageIndex page) override { prefetch(std::vector<PageIndex>{page}); }
+  void prefetch(const std::vector<PageIndex>& pages) override {
+    gpu_->prefetch(runs(pages), Place::device, in_);
+    const std::uint64_t fence = arrivals_.put_up(in_);
+    for (const PageIndex page : pages) arrival_[page] = fence;
   }
 
   // The driver copies when it moves the page, so there is nothing to write ahead: only the work on it is waited for.
@@ -101,16 +106,18 @@ class ManagedVm final : public Vm {
   }
 
   // The driver blocks in a move to the host [PLATFORM.md]: this is the writer thread's to wait for.
-  std::size_t demote(PageIndex page) override {
-    finish_work_on(page);
-    gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
-    departures_.synchronize(departures_.put_up(out_));
-    return page_bytes_;
+  std::size_t demote(PageIndex page) override { return demote(std::vector<PageIndex>{page}); }
+  std::size_t demote(const std::vector<PageIndex>& pages) override {
+    for (const PageIndex page : pages) finish_work_on(page);
+    move_to_host(pages);
+    return pages.size() * page_bytes_;
   }
 
+  // A call of the driver, and its waking of a thread, cost a good part of the time that 8 MiB take.
+  std::size_t most_at_once() const noexcept override { return 4; }
+
   void place_lower(PageIndex page) override {
-    gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
-    departures_.synchronize(departures_.put_up(out_));
+    move_to_host({page});
     std::memset(at(page), 0, page_bytes_);
     has_content_[page] = true;
   }
@@ -128,8 +135,7 @@ class ManagedVm final : public Vm {
   void discard(PageIndex page) override {
     if (!has_content_[page].exchange(false)) return;
     finish_work_on(page);
-    gpu_->prefetch(at(page), page_bytes_, Place::host, out_);
-    departures_.synchronize(departures_.put_up(out_));
+    move_to_host({page});
   }
 
   void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
@@ -155,6 +161,26 @@ class ManagedVm final : public Vm {
 
  private:
   std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
+
+  Run run(PageIndex page) const { return {at(page), page_bytes_}; }
+
+  // Neighbours as one.
+  std::vector<Run> runs(std::vector<PageIndex> pages) const {
+    std::sort(pages.begin(), pages.end());
+    std::vector<Run> runs;
+    for (const PageIndex page : pages) {
+      if (!runs.empty() && runs.back().begin + runs.back().bytes == at(page))
+        runs.back().bytes += page_bytes_;
+      else
+        runs.push_back(run(page));
+    }
+    return runs;
+  }
+
+  void move_to_host(const std::vector<PageIndex>& pages) {
+    gpu_->prefetch(runs(pages), Place::host, out_);
+    departures_.synchronize(departures_.put_up(out_));
+  }
 
   void finish_work_on(PageIndex page) {
     arrivals_.synchronize(arrival_[page]);
@@ -187,6 +213,9 @@ class ManagedVm final : public Vm {
 // Locked host memory that the device uses over the link. There is one tier: nothing is ever asked to move.
 class LockedVm final : public Vm {
  public:
+  using Vm::demote;
+  using Vm::prefetch;
+
   LockedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes)
       : gpu_(std::move(gpu)),
         page_bytes_(page_bytes),

@@ -155,6 +155,9 @@ std::byte* reserve_range(std::size_t& bytes) {
 
 class HostVm final : public Vm {
  public:
+  using Vm::demote;
+  using Vm::prefetch;
+
   HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct)
       : page_bytes_(page_bytes),
         alignment_(std::max(page_bytes, kHugePageBytes)),
@@ -269,6 +272,16 @@ class HostVm final : public Vm {
 }  // namespace
 
 void Vm::write(PageIndex, std::byte* to, const std::byte* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+
+void Vm::prefetch(const std::vector<PageIndex>& pages) {
+  for (const PageIndex page : pages) prefetch(page);
+}
+
+std::size_t Vm::demote(const std::vector<PageIndex>& pages) {
+  std::size_t bytes = 0;
+  for (const PageIndex page : pages) bytes += demote(page);
+  return bytes;
+}
 
 void Vm::clear(PageIndex, std::byte* from, std::size_t bytes) { std::memset(from, 0, bytes); }
 

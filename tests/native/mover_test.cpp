@@ -26,6 +26,9 @@ void require(bool holds, const char* what) {
 // Pages of plain memory, all tiers the same; write_back waits while the door is shut.
 class HeldVm final : public Vm {
  public:
+  using Vm::demote;
+  using Vm::prefetch;
+
   HeldVm() : memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kPages * kPageBytes))) {
     std::fill_n(memory_, kPages * kPageBytes, std::byte{0});
   }
