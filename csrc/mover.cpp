@@ -29,13 +29,17 @@ Mover::~Mover() {
 }
 
 void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
-  cancel();
-  if (!failure_.empty()) return;
-  cycle_ = cycle;
+  if (!failure_.empty()) return cancel();
+  // What both plans bring stays wanted throughout: compute that comes by meanwhile would use it where it is.
+  std::unordered_set<PageIndex> coming;
   for (const Move& move : moves) {
-    (move.kind == MoveKind::prefetch ? up_ : down_).push_back(move);
-    if (move.kind == MoveKind::prefetch) pages_.set_wanted(move.page, true);
+    if (move.kind != MoveKind::prefetch) continue;
+    coming.insert(move.page);
+    pages_.set_wanted(move.page, true);
   }
+  forget(coming);
+  cycle_ = cycle;
+  for (const Move& move : moves) (move.kind == MoveKind::prefetch ? up_ : down_).push_back(move);
   if (!moves.empty() && !reader_) {
     stopping_ = false;
     reader_ = std::make_unique<std::thread>([this] { read_loop(); });
@@ -45,9 +49,14 @@ void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
   sync_.moved.notify_all();
 }
 
-void Mover::cancel() {
-  for (const Move& move : up_) pages_.set_wanted(move.page, false);
-  for (const PageIndex page : demanded_) pages_.set_wanted(page, false);
+void Mover::cancel() { forget({}); }
+
+void Mover::forget(const std::unordered_set<PageIndex>& but) {
+  const auto unwant = [&](PageIndex page) {
+    if (but.count(page) == 0) pages_.set_wanted(page, false);
+  };
+  for (const Move& move : up_) unwant(move.page);
+  for (const PageIndex page : demanded_) unwant(page);
   up_.clear();
   down_.clear();
   postponed_.clear();

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <unordered_set>
 #include <vector>
 
 #include "counters.h"
@@ -60,6 +61,7 @@ class Mover {
  private:
   void read_loop();
   void write_loop();
+  void forget(const std::unordered_set<PageIndex>& but);  // what is queued; pages of `but` stay wanted
   std::optional<PageIndex> next_up();
   std::optional<Move> next_down();
   std::vector<PageIndex> next_ups();
