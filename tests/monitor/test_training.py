@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,28 @@ def test_verbs_show_a_process(train: Train, watchable: Watchable, capsys: pytest
     assert main(["trace"]) == 4
     assert "allow_control" in capsys.readouterr().err
     assert main(["stats", "--pid", str(os.getpid())]) == 3
+
+
+def test_prometheus_is_answered_over_http(train: Train, watchable: Watchable) -> None:
+    train(ENDLESS)
+    (process,) = watchable(1)
+    command = [sys.executable, "-m", "pagedopt", "export", "prometheus", "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as exporter:
+        try:
+            assert exporter.stdout is not None
+            address = exporter.stdout.readline().strip()
+            assert address.startswith("http://127.0.0.1:")
+
+            def text() -> str:
+                with urllib.request.urlopen(address, timeout=10) as answer:
+                    return str(answer.read().decode())
+
+            lines = until(lambda: found if "pagedopt_budget_bytes{" in (found := text()) else None, 30)
+        finally:
+            exporter.terminate()
+    (budget,) = [line for line in lines.splitlines() if line.startswith("pagedopt_budget_bytes{")]
+    assert f'pid="{process.pid}"' in budget
+    assert float(budget.rpartition(" ")[2]) == 4 << 20
 
 
 PROFILED = """
