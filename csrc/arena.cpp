@@ -67,6 +67,7 @@ std::shared_ptr<Extent> Arena::allocate(std::size_t bytes, bool keep) {
   }
   try {
     commit_up_to(*offset + size);
+    if (keep) settle(*offset, size);
   } catch (...) {
     (keep ? kept_ : paged_).give(*offset, size);
     throw;
@@ -87,10 +88,14 @@ void Arena::commit_up_to(std::size_t bytes) {
 void Arena::count_live(std::size_t offset, std::size_t bytes, bool keep) {
   const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
   for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
-    if (live_[page]++ == 0) {
-      if (keep) vm_->settle(page);
-      pages_.set_live(page, keep);
-    }
+    if (live_[page]++ == 0) pages_.set_live(page, keep);
+}
+
+// Before the pages count as live, so that a failure leaves nothing behind.
+void Arena::settle(std::size_t offset, std::size_t bytes) {
+  const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
+  for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
+    if (live_[page] == 0) vm_->settle(page);
 }
 
 void Arena::release(std::byte* begin, std::size_t bytes, bool keep) noexcept {
@@ -113,8 +118,7 @@ void Arena::empty(std::byte* begin, std::size_t bytes) {
   const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
   for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
     if (--live_[page] == 0) discard(page);
-  // What stays of a shared page keeps its old bytes; an extent starts zeroed, so they are cleared when it is given
-  // back.
+  // An extent starts zeroed, so what it had of a page that stays is cleared when it is given back.
   for (const std::size_t edge : {offset / page_bytes(), std::size_t{last}}) {
     if (live_[edge] == 0) continue;
     const std::size_t from = std::max(offset, edge * page_bytes());

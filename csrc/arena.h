@@ -141,6 +141,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   bool has_something_to_move() const;
   void refuse_in_fork() const;
   void commit_up_to(std::size_t bytes);
+  void settle(std::size_t offset, std::size_t bytes);
   void count_live(std::size_t offset, std::size_t bytes, bool keep);
 
   std::unique_ptr<Vm> vm_;

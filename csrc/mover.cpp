@@ -134,9 +134,22 @@ std::vector<Move> Mover::next_downs() {
   return moves;
 }
 
+// An error here is told like one of a move; the thread could not go on as it should.
+void Mover::begin_thread(std::unique_lock<std::mutex>& lock) {
+  std::string failure;
+  lock.unlock();
+  try {
+    vm_.begin_thread();
+  } catch (const std::exception& error) {
+    failure = error.what();
+  }
+  lock.lock();
+  if (!failure.empty()) fail(failure);
+}
+
 void Mover::read_loop() {
-  vm_.begin_thread();
   std::unique_lock lock(sync_.mutex);
+  begin_thread(lock);
   while (!stopping_) {
     const std::vector<PageIndex> pages = next_ups();
     if (pages.empty()) {
@@ -160,8 +173,8 @@ void Mover::read_loop() {
 }
 
 void Mover::write_loop() {
-  vm_.begin_thread();
   std::unique_lock lock(sync_.mutex);
+  begin_thread(lock);
   while (!stopping_) {
     const std::vector<Move> moves = next_downs();
     if (moves.empty()) {
@@ -288,6 +301,7 @@ std::size_t Mover::move_down(const std::vector<Move>& moves) {
   Trace::Span span(trace_, TraceKind::refused, moves.front().page);
   std::size_t moved = 0;
   std::vector<PageIndex> going;
+  std::vector<Reason> reasons;
   try {
     for (const Move& move : moves) {
       const PageTable::Content content = pages_.begin_evict(move.page);
@@ -296,7 +310,7 @@ std::size_t Mover::move_down(const std::vector<Move>& moves) {
       if (content != PageTable::Content::clean && content != PageTable::Content::dirty) continue;
       if (!write_back(move.page, content)) continue;
       going.push_back(move.page);
-      count_eviction(move.reason);
+      reasons.push_back(move.reason);
     }
     if (!going.empty()) counters_.evicted_bytes += vm_.demote(going);
   } catch (...) {
@@ -304,7 +318,9 @@ std::size_t Mover::move_down(const std::vector<Move>& moves) {
     throw;
   }
   for (const PageIndex page : going) pages_.finish_evict(page);
-  if (!going.empty()) span.is(TraceKind::evict, going.size() * vm_.page_bytes());
+  for (const Reason reason : reasons) count_eviction(reason);
+  if (!going.empty())
+    span.is(TraceKind::evict, going.size() * vm_.page_bytes(), static_cast<std::uint8_t>(reasons.front()));
   return moved;
 }
 

@@ -59,6 +59,7 @@ class Mover {
   void abandon_threads() noexcept;                // in a forked child, where they do not exist
 
  private:
+  void begin_thread(std::unique_lock<std::mutex>& lock);
   void read_loop();
   void write_loop();
   void forget(const std::unordered_set<PageIndex>& but);  // what is queued; pages of `but` stay wanted
