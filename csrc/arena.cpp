@@ -86,15 +86,13 @@ void Arena::commit_up_to(std::size_t bytes) {
 }
 
 void Arena::count_live(std::size_t offset, std::size_t bytes, bool keep) {
-  const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
-  for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
+  for (PageIndex page = page_at(offset); page <= page_at(offset + bytes - 1); ++page)
     if (live_[page]++ == 0) pages_.set_live(page, keep);
 }
 
 // Before the pages count as live, so that a failure leaves nothing behind.
 void Arena::settle(std::size_t offset, std::size_t bytes) {
-  const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
-  for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
+  for (PageIndex page = page_at(offset); page <= page_at(offset + bytes - 1); ++page)
     if (live_[page] == 0) vm_->settle(page);
 }
 
@@ -114,18 +112,17 @@ void Arena::release(std::byte* begin, std::size_t bytes, bool keep) noexcept {
 }
 
 void Arena::empty(std::byte* begin, std::size_t bytes) {
-  const auto offset = static_cast<std::size_t>(begin - base());
-  const PageIndex last = static_cast<PageIndex>((offset + bytes - 1) / page_bytes());
-  for (auto page = static_cast<PageIndex>(offset / page_bytes()); page <= last; ++page)
+  const PageIndex first = page_of(begin), last = page_of(begin + bytes - 1);
+  for (PageIndex page = first; page <= last; ++page)
     if (--live_[page] == 0) discard(page);
   // An extent starts zeroed, so what it had of a page that stays is cleared when it is given back.
-  for (const std::size_t edge : {offset / page_bytes(), std::size_t{last}}) {
+  for (const PageIndex edge : {first, last}) {
     if (live_[edge] == 0) continue;
-    const std::size_t from = std::max(offset, edge * page_bytes());
-    const std::size_t to = std::min(offset + bytes, (edge + 1) * page_bytes());
-    pin(static_cast<PageIndex>(edge));
-    vm_->clear(static_cast<PageIndex>(edge), base() + from, to - from);
-    unpin(static_cast<PageIndex>(edge));
+    std::byte* const page_begin = base() + std::size_t{edge} * page_bytes();
+    std::byte* const from = std::max(begin, page_begin);
+    pin(edge);
+    vm_->clear(edge, from, static_cast<std::size_t>(std::min(begin + bytes, page_begin + page_bytes()) - from));
+    unpin(edge);
     if (edge == last) break;
   }
 }

@@ -70,7 +70,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::size_t page_count() const noexcept { return vm_->page_count(); }
   std::size_t reserved_bytes() const noexcept { return page_count() * page_bytes(); }
   PageIndex page_of(const std::byte* address) const noexcept {
-    return static_cast<PageIndex>(static_cast<std::size_t>(address - base()) / page_bytes());
+    return page_at(static_cast<std::size_t>(address - base()));
   }
   const PageTable& pages() const noexcept { return pages_; }
   const Counters& counters() const noexcept { return counters_; }
@@ -141,6 +141,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   bool has_something_to_move() const;
   void refuse_in_fork() const;
   void commit_up_to(std::size_t bytes);
+  PageIndex page_at(std::size_t offset) const noexcept { return static_cast<PageIndex>(offset / page_bytes()); }
   void settle(std::size_t offset, std::size_t bytes);
   void count_live(std::size_t offset, std::size_t bytes, bool keep);
 
