@@ -108,6 +108,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
   }
   void unpin(PageIndex page) noexcept { pages_.unpin(page); }
   Vm& vm() noexcept { return *vm_; }
+  void count_staged(std::size_t in_bytes, std::size_t out_bytes) noexcept {
+    counters_.staged_in_bytes += in_bytes;
+    counters_.staged_out_bytes += out_bytes;
+  }
   void progressed(std::uint64_t task) noexcept {
     if (schedule_.progressed(task)) nudge();
   }

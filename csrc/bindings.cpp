@@ -183,14 +183,21 @@ void bind_step(py::module_& m) {
       .def(
           "step_on",
           [](Sweep& sweep, const std::vector<Hyper>& hypers, std::uintptr_t stream, double grad_scale,
-             std::uintptr_t found_inf, std::uintptr_t scale, const Addresses& lr) {
+             std::uintptr_t found_inf, std::uintptr_t scale, const Addresses& lr, std::uintptr_t ring,
+             std::size_t ring_bytes) {
             DeviceArguments arguments{grad_scale, pointer<const float>(found_inf), pointer<const float>(scale), {}};
             for (const std::uintptr_t address : lr) arguments.lr.push_back(pointer<const float>(address));
             const py::gil_scoped_release release;
-            sweep.step_on(hypers, arguments, pointer<void>(stream));
+            sweep.step_on(hypers, arguments, {pointer<std::byte>(ring), ring_bytes}, pointer<void>(stream));
           },
-          "hypers"_a, py::kw_only(), "stream"_a, "grad_scale"_a, "found_inf"_a, "scale"_a, "lr"_a,
-          "Puts the step on a stream of the GPU. Addresses of device float32 numbers, 0 for none; `lr` by group.");
+          "hypers"_a, py::kw_only(), "stream"_a, "grad_scale"_a, "found_inf"_a, "scale"_a, "lr"_a, "ring"_a = 0,
+          "ring_bytes"_a = 0,
+          "Puts the step on a stream of the GPU. Addresses of device float32 numbers, 0 for none; `lr` by group. "
+          "`ring`: "
+          "memory of the device, in use until what is on the stream now is done, through which state on the host "
+          "passes; "
+          "0 to use it where it is.")
+      .def_property_readonly("ring_bytes", &Sweep::ring_bytes, "What `ring` is to have; 0 where it is of no use now.");
 }
 
 py::dict ledger_dict(Arena& arena) {

@@ -23,7 +23,9 @@ namespace pagedopt {
   X(steps,               "steps", "optimizer steps over this arena")                                      \
   X(used_pages,          "pages", "asked for by steps")                                                   \
   X(stalled_pages,       "pages", "that a step waited for")                                               \
-  X(direct_pages,        "pages", "worked on where they were, in the lower tier")                         \
+  X(direct_pages,        "pages", "used from the lower tier, without being moved")                        \
+  X(staged_in_bytes,     "bytes", "copied from the lower tier into windows, for use there")               \
+  X(staged_out_bytes,    "bytes", "copied back from windows into the lower tier")                         \
   X(stall_ns,            "ns",    "during which at least one worker of a step waited for a page")         \
   X(read_ns,             "ns",    "the reader thread spent moving pages up")                              \
   X(write_ns,            "ns",    "the writer thread spent moving pages down")

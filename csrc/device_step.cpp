@@ -13,53 +13,92 @@ constexpr std::uint64_t kMostTasks = 2048;
 // Tasks of a stage that are launched together. Their pages are pinned until they are.
 class Window {
  public:
-  Window(Sweep& sweep, Gpu& gpu, const StepTables& tables, const Stage& stage, StreamHandle stream)
-      : sweep_(sweep),
+  // Without a sweep, or without a ring, all tasks run where their state is, or all on copies of it.
+  Window(const std::vector<Row>& rows, const std::vector<Task>& tasks, Sweep* sweep, Ring* ring, Gpu& gpu,
+         const StepTables& tables, const Stage& stage, StreamHandle stream, Ring::Copied& copied)
+      : rows_(rows),
+        tasks_(tasks),
+        sweep_(sweep),
+        ring_(ring),
         gpu_(gpu),
         tables_(tables),
         pass_(stage.pass),
         stream_(stream),
+        copied_(copied),
         first_(stage.first_task),
         last_(stage.first_task) {}
   ~Window() {  // with tasks in it only after an exception
-    for (; first_ < last_; ++first_) sweep_.leave(first_, 0);
+    for (; sweep_ != nullptr && first_ < last_; ++first_) sweep_->leave(first_, 0);
   }
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
   void add(std::uint64_t task) {
-    if (!sweep_.try_enter(task)) {
+    if (sweep_ != nullptr && !sweep_->try_enter(task)) {
       launch();  // nothing is held while pages are waited for
-      sweep_.enter(task, 0);
+      sweep_->enter(task, 0);
     }
+    const Sweep::Where where = ring_ == nullptr    ? Sweep::Where::near
+                               : sweep_ == nullptr ? Sweep::Where::far
+                                                   : sweep_->where(task);
+    make_room(task, where);
+    if (is_far_) ring_->add(rows_[tasks_[task].row], tasks_[task], where == Sweep::Where::far);
     ++last_;
-    arriving_pages_ += sweep_.arriving_pages(task);
+    if (!is_far_ && sweep_ != nullptr) arriving_pages_ += sweep_->arriving_pages(task);
     if (arriving_pages_ >= DeviceStep::kWindowPages || last_ - first_ >= kMostTasks) launch();
   }
 
   void launch() {
     if (first_ == last_) return;
-    sweep_.enter_on(first_, last_, stream_);
-    gpu_.run(tables_, pass_, first_, last_, stream_);
-    sweep_.leave_on(first_, last_, stream_);
+    if (sweep_ != nullptr) sweep_->enter_on(first_, last_, is_far_ ? ring_->in() : stream_);
+    if (is_far_)
+      ring_->run(tables_, pass_, first_, last_, stream_, copied_);
+    else
+      gpu_.run(tables_, pass_, first_, last_, stream_);
+    if (sweep_ != nullptr) sweep_->leave_on(first_, last_, is_far_ ? ring_->out() : stream_);
     first_ = last_;
     arriving_pages_ = 0;
   }
 
  private:
-  Sweep& sweep_;
+  // A window is all near or all far; tasks without paged state go with either. pre: the task is entered
+  void make_room(std::uint64_t task, Sweep::Where where) {
+    const bool suits = where == Sweep::Where::nowhere || is_far_ == (where == Sweep::Where::far);
+    if (first_ < last_ && (!suits || (is_far_ && !ring_->has_room(rows_[tasks_[task].row], tasks_[task])))) {
+      try {
+        launch();
+      } catch (...) {
+        if (sweep_ != nullptr) sweep_->leave(task, 0);
+        throw;
+      }
+    }
+    if (first_ == last_) is_far_ = where == Sweep::Where::far;
+  }
+
+  const std::vector<Row>& rows_;
+  const std::vector<Task>& tasks_;
+  Sweep* sweep_;
+  Ring* ring_;
   Gpu& gpu_;
   const StepTables& tables_;
   Pass pass_;
   StreamHandle stream_;
+  Ring::Copied& copied_;
   std::uint64_t first_, last_;      // in the window
   std::size_t arriving_pages_ = 0;  // a page of several tasks counts with each
+  bool is_far_ = false;
 };
 
 }  // namespace
 
-DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups)
-    : gpu_(std::move(gpu)), tasks_(std::move(tasks)), rows_(rows), groups_(groups) {
+DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
+                       const std::byte* home_begin, const std::byte* home_end)
+    : gpu_(std::move(gpu)),
+      tasks_(std::move(tasks)),
+      rows_(rows),
+      groups_(groups),
+      home_begin_(home_begin),
+      home_end_(home_end) {
   row_part_ = add_part(rows * sizeof(Row));
   hyper_part_ = add_part(groups * sizeof(DeviceHyper));
   task_part_ = add_part(tasks_.tasks.size() * sizeof(Task));
@@ -69,25 +108,21 @@ DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t 
   partial_part_ = add_part(tasks_.partial_count * sizeof(Partial));
   if (rows == 0) return;
   sent_.resize(task_part_.begin);
-  device_ = gpu_->allocate(Memory::device, bytes_);
-  for (Staging& staging : stagings_) {
-    staging.memory = gpu_->allocate(Memory::pinned, sent_bytes);
-    staging.sent = gpu_->make_event(false);
-  }
-  tables_.rows = reinterpret_cast<const Row*>(device_ + row_part_.begin);
-  tables_.hypers = reinterpret_cast<const DeviceHyper*>(device_ + hyper_part_.begin);
-  tables_.tasks = reinterpret_cast<const Task*>(device_ + task_part_.begin);
-  tables_.row_partials = reinterpret_cast<const RowPartials*>(device_ + place_part_.begin);
-  tables_.work = reinterpret_cast<RowWork*>(device_ + work_part_.begin);
-  tables_.partials = reinterpret_cast<Partial*>(device_ + partial_part_.begin);
+  device_.emplace(*gpu_, Memory::device, bytes_);
+  for (std::size_t i = 0; i < kStagings; ++i) stagings_.emplace_back(*gpu_, sent_bytes);
+  tables_.rows = in_tables<const Row>(row_part_);
+  tables_.hypers = in_tables<const DeviceHyper>(hyper_part_);
+  tables_.tasks = in_tables<const Task>(task_part_);
+  tables_.row_partials = in_tables<const RowPartials>(place_part_);
+  tables_.work = in_tables<RowWork>(work_part_);
+  tables_.partials = in_tables<Partial>(partial_part_);
 }
 
 DeviceStep::~DeviceStep() {
-  for (Staging& staging : stagings_) {
-    if (staging.sent != nullptr) gpu_->free_event(staging.sent);
-    gpu_->free(Memory::pinned, staging.memory);
+  try {
+    for (const Staging& staging : stagings_) gpu_->synchronize(staging.sent);
+  } catch (const GpuError&) {  // the context is gone, and what was on it
   }
-  gpu_->free(Memory::device, device_);  // waits for the kernels that read it
 }
 
 DeviceStep::Part DeviceStep::add_part(std::size_t bytes) {
@@ -104,32 +139,34 @@ void DeviceStep::upload(const std::vector<Row>& rows, const std::vector<Hyper>& 
     throw std::invalid_argument("rows and groups are not those the step was made for");
   Staging& staging = stagings_[next_staging_];
   gpu_->synchronize(staging.sent);
-  std::memcpy(staging.memory + row_part_.begin, rows.data(), row_part_.bytes);
+  std::memcpy(staging.memory.get() + row_part_.begin, rows.data(), row_part_.bytes);
   for (std::size_t i = 0; i < groups_; ++i) {
     const DeviceHyper hyper{hypers[i], i < arguments.lr.size() ? arguments.lr[i] : nullptr};
-    std::memset(staging.memory + hyper_part_.begin + i * sizeof hyper, 0, sizeof hyper);  // so that padding compares
-    new (staging.memory + hyper_part_.begin + i * sizeof hyper) DeviceHyper(hyper);
+    std::memset(staging.memory.get() + hyper_part_.begin + i * sizeof hyper, 0,
+                sizeof hyper);  // so that padding compares
+    new (staging.memory.get() + hyper_part_.begin + i * sizeof hyper) DeviceHyper(hyper);
   }
   if (!has_tasks_) {
-    std::memcpy(staging.memory + task_part_.begin, tasks_.tasks.data(), task_part_.bytes);
-    std::memcpy(staging.memory + place_part_.begin, tasks_.row_partials.data(), place_part_.bytes);
+    std::memcpy(staging.memory.get() + task_part_.begin, tasks_.tasks.data(), task_part_.bytes);
+    std::memcpy(staging.memory.get() + place_part_.begin, tasks_.row_partials.data(), place_part_.bytes);
     send(stream, place_part_.begin + place_part_.bytes);
     has_tasks_ = true;
-  } else if (std::memcmp(sent_.data() + row_part_.begin, staging.memory + row_part_.begin, row_part_.bytes) != 0) {
-    send(stream, hyper_part_.begin + hyper_part_.bytes);
-  } else if (std::memcmp(sent_.data() + hyper_part_.begin, staging.memory + hyper_part_.begin, hyper_part_.bytes) !=
+  } else if (std::memcmp(sent_.data() + row_part_.begin, staging.memory.get() + row_part_.begin, row_part_.bytes) !=
              0) {
-    gpu_->copy(device_ + hyper_part_.begin, staging.memory + hyper_part_.begin, hyper_part_.bytes, stream);
+    send(stream, hyper_part_.begin + hyper_part_.bytes);
+  } else if (std::memcmp(sent_.data() + hyper_part_.begin, staging.memory.get() + hyper_part_.begin,
+                         hyper_part_.bytes) != 0) {
+    gpu_->copy(device_->get() + hyper_part_.begin, staging.memory.get() + hyper_part_.begin, hyper_part_.bytes, stream);
   } else {
     return;
   }
   gpu_->record(staging.sent, stream);
-  std::memcpy(sent_.data(), staging.memory, hyper_part_.begin + hyper_part_.bytes);
+  std::memcpy(sent_.data(), staging.memory.get(), hyper_part_.begin + hyper_part_.bytes);
   next_staging_ = (next_staging_ + 1) % kStagings;
 }
 
 void DeviceStep::send(StreamHandle stream, std::size_t bytes) {
-  gpu_->copy(device_, stagings_[next_staging_].memory, bytes, stream);
+  gpu_->copy(device_->get(), stagings_[next_staging_].memory.get(), bytes, stream);
 }
 
 void DeviceStep::begin(const DeviceArguments& arguments) {
@@ -152,24 +189,38 @@ void DeviceStep::walk(StreamHandle stream, Launch&& launch) {
   }
 }
 
-void DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
-                     StreamHandle stream) {
-  if (rows_ == 0) return;
-  upload(rows, hypers, arguments, stream);
-  begin(arguments);
-  walk(stream, [&](const Stage& stage) { gpu_->run(tables_, stage.pass, stage.first_task, stage.last_task, stream); });
-}
-
-void DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
-                     Sweep& sweep, StreamHandle stream) {
-  if (rows_ == 0) return;
-  upload(rows, hypers, arguments, stream);
-  begin(arguments);
+Ring::Copied DeviceStep::run_in_windows(const std::vector<Row>& rows, Sweep* sweep, Ring* ring,
+                                        const RingMemory& memory, StreamHandle stream) {
+  Ring::Copied copied;
   walk(stream, [&](const Stage& stage) {
-    Window window(sweep, *gpu_, tables_, stage, stream);
+    if (ring != nullptr) ring->begin(memory, stream);
+    Window window(rows, tasks_.tasks, sweep, ring, *gpu_, tables_, stage, stream, copied);
     for (std::uint64_t task = stage.first_task; task < stage.last_task; ++task) window.add(task);
     window.launch();
+    if (ring != nullptr) ring->finish(stream);
   });
+  return copied;
+}
+
+Ring::Copied DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
+                             const DeviceArguments& arguments, Sweep* sweep, const RingMemory& memory,
+                             StreamHandle stream) {
+  if (rows_ == 0) return {};
+  upload(rows, hypers, arguments, stream);
+  begin(arguments);
+  if (sweep == nullptr && memory.begin == nullptr) {
+    walk(stream,
+         [&](const Stage& stage) { gpu_->run(tables_, stage.pass, stage.first_task, stage.last_task, stream); });
+    return {};
+  }
+  if (memory.begin == nullptr) return run_in_windows(rows, sweep, nullptr, memory, stream);
+  if (!ring_) ring_.emplace(gpu_, home_begin_, home_end_);
+  try {
+    return run_in_windows(rows, sweep, &*ring_, memory, stream);
+  } catch (...) {
+    ring_->abandon(stream);
+    throw;
+  }
 }
 
 }  // namespace pagedopt

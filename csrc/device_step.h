@@ -2,10 +2,13 @@
 // only for pages that are not yet on their way, and, where three steps are under way already, for the first of them.
 #pragma once
 
+#include <deque>
 #include <memory>
+#include <optional>
 #include <vector>
 
-#include "gpu.h"
+#include "gpu_owned.h"
+#include "ring.h"
 
 namespace pagedopt {
 
@@ -21,17 +24,22 @@ struct DeviceArguments {
 
 class DeviceStep {
  public:
-  DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups);
-  ~DeviceStep();
+  // [home_begin, home_end): where paged state is.
+  DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
+             const std::byte* home_begin, const std::byte* home_end);
+  ~DeviceStep();  // waits for what was sent
   DeviceStep(const DeviceStep&) = delete;
   DeviceStep& operator=(const DeviceStep&) = delete;
 
-  // Without paged state; all at once.
-  void run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
-           StreamHandle stream);
-  // With it: window by window. pre: the arena's step has begun.
-  void run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
-           Sweep& sweep, StreamHandle stream);
+  // `sweep`: of the paged state, whose arena's step has begun; null: there is none, or nothing moves it. With memory
+  // for a ring, state on the host passes through that. Returns the bytes copied through it.
+  Ring::Copied run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
+                   Sweep* sweep, const RingMemory& ring, StreamHandle stream);
+
+  // What memory a ring is to have for these rows.
+  std::size_t ring_bytes(const std::vector<Row>& rows, std::size_t page_bytes) const {
+    return Ring::bytes_for(rows, tasks_.tasks, kWindowPages / 2 * page_bytes);
+  }
 
   const std::vector<Task>& tasks() const noexcept { return tasks_.tasks; }
 
@@ -44,30 +52,40 @@ class DeviceStep {
     std::size_t begin, bytes;
   };
   struct Staging {
-    std::byte* memory = nullptr;
-    EventHandle sent = nullptr;
+    Staging(Gpu& gpu, std::size_t bytes) : memory(gpu, Memory::pinned, bytes), sent(gpu, false) {}
+    GpuMemory memory;
+    Event sent;
   };
   static constexpr std::size_t kStagings = 3;
 
   Part add_part(std::size_t bytes);
+  template <class T>
+  T* in_tables(const Part& part) const {
+    return reinterpret_cast<T*>(device_->get() + part.begin);
+  }
   void upload(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
               StreamHandle stream);
   void send(StreamHandle stream, std::size_t bytes);
   void begin(const DeviceArguments& arguments);
   template <class Launch>
   void walk(StreamHandle stream, Launch&& launch);
+  Ring::Copied run_in_windows(const std::vector<Row>& rows, Sweep* sweep, Ring* ring, const RingMemory& memory,
+                              StreamHandle stream);
 
   std::shared_ptr<Gpu> gpu_;
   DeviceTasks tasks_;
   std::size_t rows_, groups_;
+  const std::byte* home_begin_;
+  const std::byte* home_end_;
   std::size_t bytes_ = 0;  // of all tables
   Part row_part_, hyper_part_, task_part_, place_part_, work_part_, partial_part_;
-  std::byte* device_ = nullptr;
+  std::optional<GpuMemory> device_;
   std::vector<std::byte> sent_;  // what the device's rows and hypers are, so that only a change is sent
   bool has_tasks_ = false;
-  Staging stagings_[kStagings];
+  std::deque<Staging> stagings_;
   std::size_t next_staging_ = 0;
   StepTables tables_;
+  std::optional<Ring> ring_;  // from the first step that has memory for one
 };
 
 }  // namespace pagedopt

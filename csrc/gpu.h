@@ -76,6 +76,9 @@ class Gpu {
   virtual void synchronize() = 0;                   // blocks until everything on the device is done
 
   virtual void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) = 0;
+  // Between the device's memory and managed or locked host memory, by the device's copy engines: managed memory is
+  // copied from where it is, and stays there.
+  virtual void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) = 0;
   virtual void clear(void* memory, std::size_t bytes, StreamHandle stream) = 0;
   // Moves managed memory, in one call where the runtime can. To the host it may block until the copies are done.
   virtual void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) = 0;

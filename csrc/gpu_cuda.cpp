@@ -232,6 +232,15 @@ class CudaGpu final : public Gpu {
     PAGEDOPT_TRY_BYTES(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), bytes);
   }
 
+  // Told that both ends are the device's, the runtime lets the device reach managed memory through its mapping; told
+  // nothing, or that one is the host's, it may let the host copy what is there [CUDA C++ Programming Guide, Unified
+  // Memory, "Memcpy()/Memset() Behavior"].
+  void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) override {
+    const OnDevice here(info_.device);
+    const cudaMemcpyKind kind = info_.can_migrate ? cudaMemcpyDeviceToDevice : cudaMemcpyDefault;
+    PAGEDOPT_TRY_BYTES(cudaMemcpyAsync(to, from, bytes, kind, stream_of(stream)), bytes);
+  }
+
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override {
     const OnDevice here(info_.device);
     PAGEDOPT_TRY_BYTES(cudaMemsetAsync(memory, 0, bytes, stream_of(stream)), bytes);

@@ -14,6 +14,9 @@ namespace {
 
 constexpr std::size_t kGrain = 64 << 10;    // what the driver keeps track of, at best
 constexpr std::size_t kMostWorkAtOnce = 4;  // done after a call, at random, unless eager
+// One stream does nothing until the host waits and nothing else is left to do, so that it falls far behind; after so
+// many works, on average, it is another one.
+constexpr std::uint64_t kSwitch = 100;
 
 constexpr int kInvalidValue = 1, kOutOfMemory = 2;  // cudaError_t
 
@@ -83,6 +86,8 @@ std::byte* EmulatedGpu::allocate(Memory kind, std::size_t bytes) {
 
 void EmulatedGpu::free(Memory kind, void* memory) noexcept {
   std::lock_guard lock(mutex_);
+  while (do_one(true)) {  // as cudaFree waits for what may use it
+  }
   if (kind == Memory::managed) {
     const auto it = managed_.find(static_cast<std::byte*>(memory));
     if (it == managed_.end()) return;
@@ -145,7 +150,7 @@ StreamHandle EmulatedGpu::make_stream() {
 
 void EmulatedGpu::free_stream(StreamHandle stream) noexcept {
   std::lock_guard lock(mutex_);
-  while (!queue(stream).empty() && do_one()) {
+  while (!queue(stream).empty() && do_one(true)) {
   }
   streams_.erase(number(stream));
 }
@@ -156,13 +161,20 @@ void EmulatedGpu::free_event(EventHandle event) noexcept {
   delete static_cast<Event*>(event);
 }
 
-bool EmulatedGpu::do_one() {
+bool EmulatedGpu::do_one(bool last_too) {
+  if (draw_() % kSwitch == 0) last_stream_ = std::next(streams_.begin(), draw_() % streams_.size())->first;
   std::vector<std::deque<Work>*> ready;
-  for (auto& [stream, works] : streams_)
-    if (!works.empty() && (works.front().after == nullptr || works.front().after->done >= works.front().generation))
+  std::deque<Work>* last = nullptr;
+  for (auto& [stream, works] : streams_) {
+    if (works.empty() || (works.front().after != nullptr && works.front().after->done < works.front().generation))
+      continue;
+    if (stream == last_stream_)
+      last = &works;
+    else
       ready.push_back(&works);
-  if (ready.empty()) return false;
-  std::deque<Work>& works = *ready[draw_() % ready.size()];
+  }
+  if (ready.empty() && (last == nullptr || !last_too)) return false;
+  std::deque<Work>& works = ready.empty() ? *last : *ready[draw_() % ready.size()];
   const Work work = std::move(works.front());
   works.pop_front();
   if (work.run) work.run();
@@ -173,7 +185,7 @@ void EmulatedGpu::submit(StreamHandle stream, Work work) {
   if (streams_.count(number(stream)) == 0) throw GpuError("no such stream", kInvalidValue);
   queue(stream).push_back(std::move(work));
   std::size_t most = eager_ ? ~std::size_t{0} : draw_() % kMostWorkAtOnce;
-  while (most-- > 0 && do_one()) {
+  while (most-- > 0 && do_one(eager_)) {
   }
 }
 
@@ -203,25 +215,33 @@ void EmulatedGpu::synchronize(EventHandle handle) {
   std::lock_guard lock(mutex_);
   const auto* event = static_cast<const Event*>(handle);
   const std::uint64_t generation = event->recorded;
-  while (event->done < generation && do_one()) {
+  while (event->done < generation && do_one(true)) {
   }
 }
 
 void EmulatedGpu::synchronize() {
   std::lock_guard lock(mutex_);
-  while (do_one()) {
+  while (do_one(true)) {
   }
 }
 
 // ---- work
 
-void EmulatedGpu::copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) {
+void EmulatedGpu::submit_copy(const char* what, void* to, const void* from, std::size_t bytes, StreamHandle stream) {
   std::lock_guard lock(mutex_);
   submit(stream, {[=] {
            std::memcpy(to, from, bytes);
            touch(static_cast<std::byte*>(to), bytes, Place::device, false);
-           log_.push_back({"copy", number(stream), number(to), bytes, 0});
+           log_.push_back({what, number(stream), number(to), bytes, 0});
          }});
+}
+
+void EmulatedGpu::copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) {
+  submit_copy("copy", to, from, bytes, stream);
+}
+
+void EmulatedGpu::copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) {
+  submit_copy(range_of(static_cast<std::byte*>(to)) == nullptr ? "copy in" : "copy back", to, from, bytes, stream);
 }
 
 void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {

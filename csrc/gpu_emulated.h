@@ -1,6 +1,6 @@
 // A GPU that is simulated: kernels run on the CPU, streams are queues whose work is done at any moment that streams and
-// events allow, drawn at random. What depends on an order that nothing enforces then fails under some seed. Managed
-// memory remembers where each page is. For tests; not a way to train.
+// events allow, drawn at random, with one of them lagging far behind. What depends on an order that nothing enforces
+// then fails under some seed. Managed memory remembers where each page is. For tests; not a way to train.
 #pragma once
 
 #include <deque>
@@ -50,6 +50,7 @@ class EmulatedGpu final : public Gpu {
   void synchronize(EventHandle event) override;
   void synchronize() override;
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
+  void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
   void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
   void map_for_device(std::byte* memory, std::size_t bytes) override;
@@ -80,7 +81,9 @@ class EmulatedGpu final : public Gpu {
 
   std::deque<Work>& queue(StreamHandle stream) { return streams_[reinterpret_cast<std::uint64_t>(stream)]; }
   void submit(StreamHandle stream, Work work);
-  bool do_one();  // of what may be done, any; false if nothing may
+  void submit_copy(const char* what, void* to, const void* from, std::size_t bytes, StreamHandle stream);
+  // Of what may be done, any; false if nothing may. `last_too`: also what lags behind.
+  bool do_one(bool last_too);
   void touch(const std::byte* memory, std::size_t bytes, Place place, bool moves);
   std::size_t bytes_on_host(const std::byte* memory, std::size_t bytes);
   Range* range_of(const std::byte* memory);
@@ -92,6 +95,7 @@ class EmulatedGpu final : public Gpu {
   std::mt19937_64 draw_;
   std::map<std::uint64_t, std::deque<Work>> streams_;
   std::uint64_t next_stream_ = 1;
+  std::uint64_t last_stream_ = 0;  // which lags behind
   std::map<std::byte*, Range> managed_;
   std::map<void*, std::size_t> other_;
   std::vector<Done> log_;

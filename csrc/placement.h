@@ -1,4 +1,5 @@
-// What does not fit the device can be moved in and out, or be used over the link where it is: which is faster here.
+// What does not fit the device can be moved in and out, be used over the link where it is, or pass through a ring of
+// windows: which is fastest here.
 #pragma once
 
 #include <memory>
@@ -8,13 +9,13 @@
 
 namespace pagedopt {
 
-// Seconds that a step over a few pages of state takes either way. Moves in and out run beside each other, so that the
+// Seconds that a step over a few pages of state takes each way. Moves in and out run beside each other, so that the
 // slower of them counts.
 struct PlacementTimes {
-  double stream_s, direct_s;
+  double stream_s, direct_s, staged_s;
 };
 
-// Takes some 20 ms and 96 MiB of the device for a moment. pre: arena->vm().can_move(), of this GPU, nothing runs in it
+// Takes some 50 ms and 200 MiB of the device for a moment. pre: arena->vm().can_move(), of this GPU, nothing runs in it
 PlacementTimes measure_placement(const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena);
 
 }  // namespace pagedopt

@@ -70,6 +70,8 @@ struct Task {
 struct Span {
   std::byte* begin;
   std::byte* end;
+  int slot;  // whose codes or numbers these are, or whose absmax
+  bool is_absmax;
 };
 
 // Elements of a task. 3.5 MiB of float32 Adam traffic, some 100 us: long beside what a task costs to hand out and gate

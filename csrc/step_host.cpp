@@ -276,12 +276,12 @@ std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {
   for (int slot = 0; slot < kSlots; ++slot) {
     if (!row.slot[slot]) continue;
     auto* const bytes = static_cast<std::byte*>(row.slot[slot]);
-    out[count++] = {bytes + task.first * slot_bytes, bytes + task.last * slot_bytes};
+    out[count++] = {bytes + task.first * slot_bytes, bytes + task.last * slot_bytes, slot, false};
     if (!is_8bit(row)) continue;
     float* const absmax = row.absmax[slot];
     const std::int64_t last = row.codec == Codec::blockwise8 ? blocks(task.last) : 1;
     out[count++] = {reinterpret_cast<std::byte*>(absmax + first_absmax(row, task.first)),
-                    reinterpret_cast<std::byte*>(absmax + last)};
+                    reinterpret_cast<std::byte*>(absmax + last), slot, true};
   }
   return count;
 }

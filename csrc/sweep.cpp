@@ -21,8 +21,9 @@ Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& h
              std::shared_ptr<Gpu> gpu)
     : rows_(std::move(rows)), arena_(std::move(arena)) {
   if (gpu) {
-    device_ =
-        std::make_unique<DeviceStep>(std::move(gpu), make_device_tasks(*rows_, hypers), rows_->size(), hypers.size());
+    const std::byte* const home = arena_ ? arena_->base() : nullptr;
+    device_ = std::make_unique<DeviceStep>(std::move(gpu), make_device_tasks(*rows_, hypers), rows_->size(),
+                                           hypers.size(), home, arena_ ? home + arena_->reserved_bytes() : nullptr);
     tasks_ = device_->tasks();
   } else {
     tasks_ = make_tasks(*rows_, hypers);
@@ -105,10 +106,11 @@ void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned t
   step_host(*rows_, hypers, tasks_, grad_scale, threads, process_workers(), this);
 }
 
-void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, StreamHandle stream) {
+void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, const RingMemory& ring,
+                    StreamHandle stream) {
   if (!device_) throw std::logic_error("this sweep was made without a GPU");
   if (!arena_) {
-    device_->run(*rows_, hypers, arguments, stream);
+    device_->run(*rows_, hypers, arguments, nullptr, {}, stream);
     return;
   }
   Arena::Step running(*arena_, *this);
@@ -116,8 +118,26 @@ void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arg
   set_workers(1, DeviceStep::kWindowPages);
   progress_[0].task.store(0);
   running.begin();
-  device_->run(*rows_, hypers, arguments, *this, stream);
+  const Ring::Copied copied = device_->run(*rows_, hypers, arguments, this, ring, stream);
+  arena_->count_staged(copied.in_bytes, copied.out_bytes);
   idle(0);
+}
+
+bool Sweep::is_far(PageIndex page) const {
+  return !arena_->vm().can_move() || arena_->pages().tier(page) == Tier::lower;
+}
+
+std::size_t Sweep::ring_bytes() const {
+  if (!device_ || !arena_ || std::none_of(order_.begin(), order_.end(), [&](PageIndex page) { return is_far(page); }))
+    return 0;
+  return device_->ring_bytes(*rows_, arena_->page_bytes());
+}
+
+Sweep::Where Sweep::where(std::size_t task) const {
+  const auto begin = task_pages_.begin() + task_pages_begin_[task];
+  const auto end = task_pages_.begin() + task_pages_begin_[task + 1];
+  if (begin == end) return Where::nowhere;
+  return std::any_of(begin, end, [&](PageIndex page) { return is_far(page); }) ? Where::far : Where::near;
 }
 
 void Sweep::reach(std::size_t task, unsigned worker) noexcept {

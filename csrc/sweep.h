@@ -18,6 +18,7 @@ class Arena;
 class DeviceStep;
 class Gpu;
 struct DeviceArguments;
+struct RingMemory;
 using StreamHandle = void*;
 
 class Sweep final : public Gate {
@@ -30,8 +31,11 @@ class Sweep final : public Gate {
   Sweep& operator=(const Sweep&) = delete;
 
   void step(const std::vector<Hyper>& hypers, double grad_scale, unsigned threads);
-  // Puts the step on the stream. pre: made with a GPU
-  void step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, StreamHandle stream);
+  // Puts the step on the stream. Memory of the device for a ring may be given. pre: made with a GPU
+  void step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, const RingMemory& ring,
+               StreamHandle stream);
+  // What memory a ring is to have; 0 where it is of no use now, because no page is on the host.
+  std::size_t ring_bytes() const;
 
   // Gate.
   void enter(std::size_t task, unsigned worker) override;
@@ -42,6 +46,9 @@ class Sweep final : public Gate {
   // For work on a stream: enters unless a page has to be waited for, without a word on progress.
   bool try_enter(std::size_t task);
   std::size_t arriving_pages(std::size_t task);  // that it would wait for on a stream
+  // Whether some of the task's pages are on the host, or it has none. pre: entered
+  enum class Where : std::uint8_t { nowhere, near, far };
+  Where where(std::size_t task) const;
   // Orders what comes on `stream` behind the pages of tasks [first, last), and the pages behind what is on it; leaves
   // the tasks. pre: entered
   void enter_on(std::size_t first, std::size_t last, StreamHandle stream);
@@ -64,6 +71,7 @@ class Sweep final : public Gate {
 
  private:
   void find_pages();
+  bool is_far(PageIndex page) const;
   void add_pages_of(const Row& row, const Task& task);
   void set_workers(unsigned workers, std::uint64_t also_held = 0);
   std::uint64_t first_unfinished() const noexcept;

@@ -8,6 +8,7 @@
 
 #include "error.h"
 #include "fences.h"
+#include "gpu_owned.h"
 #include "vm.h"
 
 namespace pagedopt {
@@ -28,19 +29,6 @@ std::byte* reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes)
     }
   }
 }
-
-class Stream {
- public:
-  explicit Stream(Gpu& gpu) : gpu_(gpu), handle_(gpu.make_stream()) {}
-  ~Stream() { gpu_.free_stream(handle_); }
-  Stream(const Stream&) = delete;
-  Stream& operator=(const Stream&) = delete;
-  operator StreamHandle() const noexcept { return handle_; }
-
- private:
-  Gpu& gpu_;
-  StreamHandle handle_;
-};
 
 class ManagedVm final : public Vm {
  public:

@@ -37,6 +37,7 @@ __all__ = [
     "restart_pager",
     "shutdown",
     "snapshot",
+    "stages",
     "stats",
 ]
 
@@ -51,18 +52,18 @@ class _Home:
     Attributes:
         device: where its upper tier is.
         arena: the arena.
-        is_direct: whether what does not fit is used where it is, instead of being moved.
+        placement: how what does not fit is used: `stream`, `direct` or `staged`.
         pager: the pager, if there is one.
     """
 
     device: Device
     arena: _core.Arena
-    is_direct: bool = False
+    placement: str = "stream"
     pager: Pager | None = None
 
     def policy(self, policy: Policy | None = None) -> Policy | None:
         """The policy to ask, other than the configured one."""
-        return POLICIES["static"] if policy is None and self.is_direct else policy
+        return POLICIES["static"] if policy is None and self.placement != "stream" else policy
 
 
 class _Process:
@@ -247,17 +248,26 @@ def _make_home(process: _Process, settings: config.Settings, device: Device) -> 
             RuntimeWarning,
             stacklevel=6,
         )
-    return _Home(device, arena, _is_direct(settings, device.gpu, arena))
+    return _Home(device, arena, _placement(settings, device.gpu, arena))
 
 
-def _is_direct(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> bool:
-    if settings.placement != "auto" or not arena.can_move:
-        return settings.placement == "direct"
+def _placement(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
+    """The one that is set, or the fastest; the first of equals moves least."""
+    if settings.placement != "auto":
+        return settings.placement
+    if not arena.can_move:
+        return "staged"
     try:
-        stream_s, direct_s = _core.measure_placement(gpu, arena)
-    except _core.VmError:  # an arena too small to measure in
-        return False
-    return direct_s < stream_s
+        stream_s, direct_s, staged_s = _core.measure_placement(gpu, arena)
+    except (_core.VmError, _core.GpuError):  # an arena too small to measure in, or a card too full
+        return "stream"
+    times = {"staged": staged_s, "direct": direct_s, "stream": stream_s}
+    return min(times, key=times.__getitem__)
+
+
+def stages(arena: _core.Arena | None) -> bool:
+    """Whether state of this arena that is on the host passes through windows of the device."""
+    return any(home.arena is arena and home.placement == "staged" for home in _process.homes.values())
 
 
 def check() -> None:

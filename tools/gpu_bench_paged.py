@@ -20,15 +20,8 @@ WARM_STEPS, STEPS, SECONDS = 3, 12, 8.0
 LEAST_PAGES = 64
 """Stay in at 100 % out, too: what a step holds at once, and some to read into."""
 
-COUNTERS = (
-    "prefetched_bytes",
-    "evicted_bytes",
-    "populated_bytes",
-    "direct_pages",
-    "stalled_pages",
-    "stall_ns",
-    "read_ns",
-)
+MOVED = ("prefetched_bytes", "evicted_bytes", "staged_in_bytes", "staged_out_bytes")
+COUNTERS = (*MOVED, "populated_bytes", "direct_pages", "stalled_pages", "stall_ns", "read_ns")
 COUNTERS += ("write_ns", "refused_moves", "failed_moves", "used_pages")
 
 
@@ -101,7 +94,7 @@ def row(
     paged: Paged, percent_out: int, samples: list[float], counters: dict[str, float], budget: int
 ) -> dict[str, Any]:
     """One cell: `S - B` is what cannot stay."""
-    moved = counters["prefetched_bytes"] + counters["evicted_bytes"]
+    moved = sum(counters[name] for name in MOVED)
     lower = paged.arena.ledger()["lower_pages"] * paged.arena.page_bytes
     used = 0 if moved else 2 * lower  # nothing moves: what is out is read and written where it is
     if runtime.settings().policy == "none":  # what was evicted came back by faults, once; the eviction was not timed
@@ -170,6 +163,18 @@ def direct(run: Run) -> dict[str, Any]:
     return {"contenders": cells, "goals": goals_of(cells, moves=False)}
 
 
+def staged(run: Run) -> dict[str, Any]:
+    """32-bit, what does not fit copied through windows of the device."""
+    cells = over_budgets(run, 32, PERCENTS_OUT, placement="staged")
+    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
+
+
+def staged_8bit(run: Run) -> dict[str, Any]:
+    """8-bit, the same."""
+    cells = over_budgets(run, 8, (100, 50, 0), placement="staged")
+    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
+
+
 def none(run: Run) -> dict[str, Any]:
     """32-bit, no hints: a part is evicted before each step, and comes back by page faults."""
     paged, cells = Paged(run, 32, policy="none"), {}
@@ -203,8 +208,13 @@ def auto(run: Run) -> dict[str, Any]:
     if not arena.can_move:
         raise MissingError("this card cannot migrate memory")
     measured = [_core.measure_placement(run.card.gpu, arena) for _ in range(3)]
+    stream_s, direct_s, staged_s = measured[-1]
     return {
-        "stream_s": [pair[0] for pair in measured],
-        "direct_s": [pair[1] for pair in measured],
-        "goals": [goal("direct over stream, seconds, as measured by auto", measured[-1][1] / measured[-1][0])],
+        "stream_s": [times[0] for times in measured],
+        "direct_s": [times[1] for times in measured],
+        "staged_s": [times[2] for times in measured],
+        "goals": [
+            goal("direct over stream, seconds, as measured by auto", direct_s / stream_s),
+            goal("staged over stream, seconds, as measured by auto", staged_s / stream_s),
+        ],
     }

@@ -32,7 +32,7 @@ Policy = Literal["next_use", "lru", "static", "none"]
 DirectIo = Literal["auto", "on", "off"]
 OnPagerFailure = Literal["raise", "warn"]
 Preset = Literal["balanced", "lean", "fast"]
-Placement = Literal["auto", "stream", "direct"]
+Placement = Literal["auto", "stream", "direct", "staged"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Placement,
         Meaning(
             "on a GPU: how state that does not fit is used: `stream` moves it in and out, `direct` leaves it on the "
-            "host and reads and writes it over the link, `auto` measures once and takes the faster",
+            "host and reads and writes it over the link, `staged` leaves it there and copies it through a ring of "
+            "windows on the device, `auto` measures once and takes the fastest",
             Choice(typing.get_args(Placement)),
         ),
     ] = "auto"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import functools
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from pagedopt import _core, runtime
 
-__all__ = ["device_of", "gpu_of", "number_on", "stream_of", "tensor_over"]
+__all__ = ["aligned_memory", "device_of", "gpu_of", "number_on", "stream_of", "tensor_over"]
+
+ALIGNMENT: Final = 256
+"""Of slots, in bytes."""
 
 
 @functools.cache
@@ -46,6 +50,18 @@ def stream_of(device: torch.device) -> int:
 def number_on(device: torch.device, number: Tensor | None) -> Tensor | None:
     """A number as float32 on a device, without waiting for it."""
     return None if number is None else number.detach().to(device, torch.float32, non_blocking=True)
+
+
+def aligned_memory(device: torch.device, nbytes: int) -> Tensor | None:
+    """Memory of a device from torch's allocator, for what the current stream does; None if it has no more, or for 0."""
+    if nbytes == 0:
+        return None
+    try:
+        memory = torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8, device=device)
+    except torch.OutOfMemoryError:
+        return None
+    offset = -memory.data_ptr() % ALIGNMENT
+    return memory[offset : offset + nbytes]
 
 
 def tensor_over(extent: _core.Extent, offset: int, nbytes: int, device: torch.device) -> Tensor:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
-from pagedopt import _core
-from pagedopt.optim.devices import gpu_of, number_on, stream_of
+from pagedopt import _core, runtime
+from pagedopt.optim.devices import aligned_memory, gpu_of, number_on, stream_of
 from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Rule
 from pagedopt.optim.saved import GNORM_HISTORY
@@ -265,6 +265,7 @@ class _Part:
             member.append_to(self._rows)
         self._addresses = list(chain.from_iterable(chunk.addresses for chunk in self.chunks))
         self._sweep = _core.Sweep(self._rows, hypers, arena, self.gpu)
+        self._is_staged = runtime.stages(arena)
 
     def gather(self) -> _Gathered | None:
         """This step's addresses; None when parameters or state are no longer what the rows were made from."""
@@ -297,6 +298,7 @@ class _Part:
         # Numbers that are on the GPU are read there, by kernels of this stream: they live until those were put on it.
         found_inf, scale = number_on(self.device, scaling.found_inf), number_on(self.device, scaling.scale)
         rates = [number_on(self.device, group["lr"]) if _is_far(group["lr"]) else None for group in groups]
+        ring = aligned_memory(self.device, self._sweep.ring_bytes) if self._is_staged else None
         self._sweep.step_on(
             hypers,
             stream=stream_of(self.device),
@@ -304,6 +306,8 @@ class _Part:
             found_inf=0 if found_inf is None else found_inf.data_ptr(),
             scale=0 if scale is None else scale.data_ptr(),
             lr=[0 if rate is None else rate.data_ptr() for rate in rates],
+            ring=0 if ring is None else ring.data_ptr(),
+            ring_bytes=0 if ring is None else ring.nbytes,
         )
 
 

@@ -158,11 +158,15 @@ def _between(first: tuple[int, ArenaSnapshot], last: tuple[int, ArenaSnapshot]) 
         changes = [after[name] - before[name] for name in names]
         return None if min(changes) < 0 else sum(changes)
 
+    def moved(name: str, staged: str) -> int | None:
+        amount = change(name)
+        return None if amount is None else amount + (change(staged) or 0)
+
     used, missed = change("used_pages"), change("stalled_pages", "direct_pages")
     return Rates(
         steps=_over(change("steps"), seconds),
-        in_bytes=_over(change("prefetched_bytes"), seconds),
-        out_bytes=_over(change("evicted_bytes"), seconds),
+        in_bytes=_over(moved("prefetched_bytes", "staged_in_bytes"), seconds),
+        out_bytes=_over(moved("evicted_bytes", "staged_out_bytes"), seconds),
         hit_share=None if not used or missed is None else max(0.0, 1 - missed / used),
         stall_share=_over(change("stall_ns"), 1e9 * seconds),
         used_pages=_over(used, seconds),

@@ -21,6 +21,12 @@ Emulate = Callable[..., _core.EmulatedGpu]
 def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
     """Put CPU tensors on an emulated GPU: `emulate(seed=1, eager=False, budget="1MiB")`."""
     made: list[_core.EmulatedGpu] = []
+    rings: list[torch.Tensor | None] = []
+
+    def lasting(device: torch.device, nbytes: int) -> torch.Tensor | None:
+        # The allocator of a real GPU gives memory away again behind what is on the stream; the CPU's does so at once.
+        rings.append(devices.aligned_memory(device, nbytes))
+        return rings[-1]
 
     def start(
         *, total_bytes: int = 1 << 30, seed: int = 0, eager: bool = True, can_migrate: bool = True, **settings: Any
@@ -29,6 +35,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         made.append(gpu)
         monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
         monkeypatch.setattr(sweep, "gpu_of", lambda device: gpu)
+        monkeypatch.setattr(sweep, "aligned_memory", lasting)
         runtime.shutdown()
         config.unconfigure()
         monkeypatch.setattr(runtime, "_process", runtime._Process())

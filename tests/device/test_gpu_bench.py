@@ -16,10 +16,18 @@ SECTIONS = {
     "link": {"copy", "to_device", "to_host", "both_ways"},
     "resident_one_tensor": {"pagedopt_adamw", "pagedopt_adamw8bit", "torch_fused", "bitsandbytes_adamw8bit"},
     "paged_stream": {"0_out", "25_out", "50_out", "75_out", "100_out"},
+    "paged_staged": {"0_out", "25_out", "50_out", "75_out", "100_out"},
     "paged_direct": {"0_out", "25_out", "50_out", "75_out", "100_out"},
     "training": {"torch_fused", "resident_32bit", "paged_32bit", "paged_8bit"},
 }
-OTHERS = {"resident_one_tensor_f32", "resident_llama", "paged_stream_8bit", "paged_none", "placement_auto"}
+OTHERS = {
+    "resident_one_tensor_f32",
+    "resident_llama",
+    "paged_stream_8bit",
+    "paged_staged_8bit",
+    "paged_none",
+    "placement_auto",
+}
 
 
 def run(out: Path, *arguments: str) -> dict[str, Any]:

@@ -108,6 +108,129 @@ def test_direct_leaves_pages_where_they_are(twins: Callable[..., Any], emulate: 
     assert sum(entry[4] for entry in logs[-1]) >= arena.lower_bytes - len(SIZES) * PAGE_BYTES > 0
 
 
+@pytest.mark.parametrize("bits", [32, 8])
+@pytest.mark.parametrize("seed", range(8))
+def test_staged_state_passes_through_windows(bits: int, seed: int, twins: Callable[..., Any], emulate: Any) -> None:
+    sizes = SIZES if bits == 32 else SIZES * 3
+    on_host, on_gpu = twins(sizes)
+    host = optim.AdamW(on_host, optim_bits=bits)
+    for _ in range(8):
+        host.step()
+    budget_bytes = (8 if bits == 32 else 5) << 20
+    gpu = emulate(budget=f"{budget_bytes}B", placement="staged", seed=seed, eager=False)
+    optimizer = optim.PagedAdamW(on_gpu, optim_bits=bits)
+    logs = run(optimizer, gpu, 7)
+    before = pagedopt.stats().arenas[0].counters
+    logs += run(optimizer, gpu, 1)
+    assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
+    (arena,) = pagedopt.stats().arenas
+    assert arena.lower_bytes > 0
+    done: dict[str, list[tuple[int, int]]] = {}
+    for what, stream, _, nbytes, far_bytes in logs[-1]:
+        done.setdefault(what, []).append((stream, nbytes))
+        assert far_bytes == 0, "a kernel used state on the host"
+    assert not {"prefetch", "evict"} & done.keys()
+    copied_in, copied_back = (sum(nbytes for _, nbytes in done[what]) for what in ("copy in", "copy back"))
+    assert copied_in == copied_back
+    assert arena.counters["staged_in_bytes"] - before["staged_in_bytes"] == copied_in
+    assert arena.counters["staged_out_bytes"] - before["staged_out_bytes"] == copied_back
+    # All that is on the host, and of the tasks at its edge what is not: at most one task, and a page of each slot.
+    assert arena.lower_bytes - len(sizes) * 256 <= copied_in + PAGE_BYTES
+    assert copied_in <= arena.lower_bytes + 2 * (1 << 20)
+    streams = [{stream for stream, _ in done[what]} for what in ("run", "copy in", "copy back")]
+    assert streams[0] == {0}
+    assert len(set.union(*streams)) == 3
+
+
+@pytest.mark.parametrize("tensors", [1, 8])
+def test_staged_steps_follow_each_other(tensors: int, twins: Callable[..., Any], emulate: Any) -> None:
+    """A window or many, several at once, and nobody waits between the steps."""
+    aheads = []
+    for seed in range(10):
+        on_host, on_gpu = twins([131_072] * tensors)
+        host = optim.AdamW(on_host)
+        for _ in range(7):
+            host.step()
+        gpu = emulate(budget="64KiB", placement="staged", seed=seed, eager=False)
+        optimizer = optim.PagedAdamW(on_gpu)
+        for _ in range(7):
+            optimizer.step()
+        gpu.synchronize()
+        assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True)), seed
+        ahead = most = 0
+        for what, *_ in gpu.take_log():
+            ahead += (what == "copy in") - (what == "copy back")
+            most = max(most, ahead)
+        aheads.append(most)
+    # A window has at most two copies each way, and there are four windows.
+    assert (2 if tensors > 1 else 0) < max(aheads) <= 8
+
+
+def test_a_ring_that_torch_has_no_memory_for_is_done_without(
+    twins: Callable[..., Any], emulate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_host, on_gpu = twins(SIZES)
+    host = optim.AdamW(on_host)
+    for _ in range(4):
+        host.step()
+    gpu = emulate(budget="2MiB", placement="staged", seed=3, eager=False)
+    optimizer = optim.PagedAdamW(on_gpu)
+    run(optimizer, gpu, 2)
+
+    def full(*_: Any, **__: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "empty", full)
+        logs = run(optimizer, gpu, 2)
+    assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
+    assert not any(entry[0].startswith("copy ") for log in logs for entry in log)
+    assert sum(entry[4] for entry in logs[-1]) > 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "options", [{"block_wise": False}, {"max_unorm": 0.1}, {"percentile_clipping": 30}, {}], ids=str
+)
+def test_every_pass_finds_staged_state(
+    options: dict[str, Any], seed: int, twins: Callable[..., Any], emulate: Any
+) -> None:
+    """Several passes over the state, parameters of two groups, and state that stays beside state that does not."""
+    both = twins([300_000, 40, 70_001, 262_144, 9_000, 131_072 * 2])
+    results = []
+    for params, on_gpu in zip(both, (False, True), strict=True):
+        if on_gpu:
+            gpu = emulate(budget="256KiB", placement="staged", seed=seed, eager=False, min_paged_bytes="64KiB")
+        args = {"args": {"max_unorm": options["max_unorm"]}} if "max_unorm" in options else options
+        groups = [{"params": params[:3]}, {"params": params[3:], "optim_bits": 32}]
+        optimizer = (optim.PagedAdamW8bit if on_gpu else optim.AdamW8bit)(groups, amsgrad=True, **args)
+        for step in range(4):
+            params[1].grad = None if step == 2 else torch.ones_like(params[1])
+            optimizer.step()
+            if on_gpu:
+                gpu.synchronize()
+        results.append(optimizer.state_dict()["state"])
+    assert all(torch.equal(one, other) for one, other in zip(*both, strict=True))
+    for number, entry in results[0].items():
+        for name, value in entry.items():
+            if isinstance(value, torch.Tensor):
+                assert torch.equal(value, results[1][number][name]), (number, name)
+    assert pagedopt.stats().arenas[0].counters["staged_in_bytes"] > 0
+
+
+def test_a_card_that_cannot_migrate_stages(twins: Callable[..., Any], emulate: Any) -> None:
+    on_host, on_gpu = twins(SIZES[:6])
+    host = optim.AdamW(on_host)
+    for _ in range(3):
+        host.step()
+    gpu = emulate(seed=4, eager=False, can_migrate=False, placement="auto")
+    optimizer = optim.PagedAdamW(on_gpu)
+    with pytest.warns(RuntimeWarning, match="cannot migrate"):
+        logs = run(optimizer, gpu, 3)
+    assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
+    assert any(entry[0] == "copy in" for entry in logs[-1])
+
+
 def test_auto_placement_measures_once(twins: Callable[..., Any], emulate: Any) -> None:
     _, params = twins(SIZES)
     gpu = emulate(budget="8MiB", placement="auto", total_bytes=1 << 30)

@@ -144,6 +144,7 @@ HOW: dict[str, dict[str, Any]] = {
     "static": {"policy": "static"},
     "none": {"policy": "none"},
     "direct": {"placement": "direct"},
+    "staged": {"placement": "staged"},
     "auto": {"placement": "auto"},
     "scatter": {},
     "no pager": {"pager": False},
