@@ -178,7 +178,7 @@ void bind_step(py::module_& m) {
 
   py::class_<Sweep>(m, "Sweep")
       .def(py::init<std::shared_ptr<Rows>, const std::vector<Hyper>&, std::shared_ptr<Arena>, std::shared_ptr<Gpu>>(),
-           "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr)
+           "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr, py::call_guard<py::gil_scoped_release>())
       .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<py::gil_scoped_release>())
       .def(
           "step_on",
@@ -192,11 +192,9 @@ void bind_step(py::module_& m) {
           },
           "hypers"_a, py::kw_only(), "stream"_a, "grad_scale"_a, "found_inf"_a, "scale"_a, "lr"_a, "ring"_a = 0,
           "ring_bytes"_a = 0,
-          "Puts the step on a stream of the GPU. Addresses of device float32 numbers, 0 for none; `lr` by group. "
-          "`ring`: "
-          "memory of the device, in use until what is on the stream now is done, through which state on the host "
-          "passes; "
-          "0 to use it where it is.")
+          "Puts the step on a stream of the GPU. Addresses of device float32 numbers, 0 for none; `lr` by group. The "
+          "ring: memory of the device through which state on the host passes, in use until what is on the stream after "
+          "this call is done; 0 to use the state where it is.")
       .def_property_readonly("ring_bytes", &Sweep::ring_bytes, "What `ring` is to have; 0 where it is of no use now.");
 }
 

@@ -137,6 +137,8 @@ void DeviceStep::upload(const std::vector<Row>& rows, const std::vector<Hyper>& 
     throw GpuError("a step cannot be captured into a CUDA graph: pages move and tables change from step to step", 900);
   if (rows.size() != rows_ || hypers.size() != groups_ || arguments.lr.size() > groups_)
     throw std::invalid_argument("rows and groups are not those the step was made for");
+  for (std::size_t i = 0; i < rows_; ++i)
+    if (rows[i].grad != nullptr) check_row(rows[i], i, hypers);
   Staging& staging = stagings_[next_staging_];
   gpu_->synchronize(staging.sent);
   std::memcpy(staging.memory.get() + row_part_.begin, rows.data(), row_part_.bytes);

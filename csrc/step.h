@@ -82,6 +82,9 @@ inline constexpr std::int64_t kTaskElements = std::int64_t{1} << 17;
 // made anew when rows or one of max_unorm, percentile_clipping changed.
 std::vector<Task> make_tasks(const std::vector<Row>& rows, const std::vector<Hyper>& hypers);
 
+// Throws std::invalid_argument when the row lacks memory, or a group, that a step needs.
+void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hypers);
+
 // The bytes of state (slots and absmax) that a task touches; returns how many spans were filled.
 std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]);
 

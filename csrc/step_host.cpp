@@ -44,18 +44,6 @@ std::size_t index_of(Pass pass) { return static_cast<std::size_t>(pass); }
 
 int slots_of(const Hyper& hyper) { return hyper.amsgrad ? 3 : 2; }
 
-void check(const Row& row, std::size_t index, const std::vector<Hyper>& hypers) {
-  const auto require = [&](bool holds, const char* what) {
-    if (!holds) throw std::invalid_argument("row " + std::to_string(index) + ": " + what);
-  };
-  require(row.group < hypers.size(), "no such group");
-  const Hyper& hyper = hypers[row.group];
-  require(row.numel >= 0 && row.step && row.param, "parameter and step are needed");
-  for (int slot = 0; slot < slots_of(hyper); ++slot)
-    require(row.slot[slot] && (!is_8bit(row) || row.absmax[slot]), "a slot, or its absmax, is missing");
-  require(!clips(hyper) || row.gnorm_history, "percentile clipping needs gnorm_history");
-}
-
 // ---- one step ----
 
 // The scalars of the last (group, t) a worker met: most rows of a group are at the same t.
@@ -128,7 +116,7 @@ void Step::count_tasks() {
 void Step::check_rows() const {
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     if (!rows_[i].grad) continue;
-    check(rows_[i], i, hypers_);
+    check_row(rows_[i], i, hypers_);
     for (const Pass pass : kPasses)
       if (has_pass(rows_[i], pass, hypers_[rows_[i].group]) != (progress_[i].left[index_of(pass)].load() > 0))
         throw std::invalid_argument("the tasks of row " + std::to_string(i) + " were made for other hyper-parameters");
@@ -267,6 +255,18 @@ std::vector<Task> make_tasks(const std::vector<Row>& rows, const std::vector<Hyp
     for (const Pass pass : kPasses)
       if (has_pass(rows[i], pass, hypers.at(rows[i].group))) add_tasks(tasks, i, rows[i].numel, pass);
   return tasks;
+}
+
+void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hypers) {
+  const auto require = [&](bool holds, const char* what) {
+    if (!holds) throw std::invalid_argument("row " + std::to_string(index) + ": " + what);
+  };
+  require(row.group < hypers.size(), "no such group");
+  const Hyper& hyper = hypers[row.group];
+  require(row.numel >= 0 && row.step && row.param, "parameter and step are needed");
+  for (int slot = 0; slot < slots_of(hyper); ++slot)
+    require(row.slot[slot] && (!is_8bit(row) || row.absmax[slot]), "a slot, or its absmax, is missing");
+  require(!clips(hyper) || row.gnorm_history, "percentile clipping needs gnorm_history");
 }
 
 std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {

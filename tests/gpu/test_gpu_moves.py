@@ -124,6 +124,29 @@ def test_an_evicted_state_is_used_where_it_is(start: Callable[..., Card]) -> Non
     assert_same(on_host, on_gpu)
 
 
+@pytest.mark.parametrize("name", ["PagedAdamW", "PagedAdamW8bit"])
+def test_staged_state_stays_on_the_host(name: str, start: Callable[..., Card]) -> None:
+    budget_bytes = {"PagedAdamW": 8 * MIB, "PagedAdamW8bit": 2 * MIB}[name]
+    card = start(budget=f"{budget_bytes}B", placement="staged")
+    params = parameters(values(BIG_SIZES), card.device)
+    optimizer = make(name, params)
+    train(optimizer, 3, gaps=False)
+    card.synchronize()
+    before, (first,) = card.counters, pagedopt.stats().arenas
+    held = 0 if IS_EMULATED else torch.cuda.memory_allocated(card.device)
+    train(optimizer, 2, gaps=False)
+    card.synchronize()
+    after, (last,) = card.counters, pagedopt.stats().arenas
+    change = {key: after[key] - before[key] for key in after}
+    assert first.lower_bytes == last.lower_bytes > 0
+    assert change["prefetched_bytes"] == change["evicted_bytes"] == 0
+    assert change["staged_in_bytes"] == change["staged_out_bytes"]
+    # What is on the host, but for the ends of pages that no state is in, and of the tasks at the edge what is not.
+    assert 0.9 * last.lower_bytes <= change["staged_in_bytes"] / 2 <= last.lower_bytes + 3 * MIB
+    if not IS_EMULATED:
+        assert torch.cuda.memory_allocated(card.device) <= held, "the ring was kept"
+
+
 class Scatter:
     """Moves pages at random, whatever the step does."""
 
