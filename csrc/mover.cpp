@@ -246,7 +246,10 @@ std::size_t Mover::move_up(const std::vector<PageIndex>& pages) {
     for (const PageIndex page : coming) pages_.cancel_prefetch(page, PageTable::Source::lower);
     throw;
   }
-  for (const PageIndex page : coming) pages_.finish_prefetch(page, PageTable::Source::lower, vm_.keeps_copy());
+  for (const PageIndex page : coming) {
+    if (pages_.take_cached(page)) vm_.drop_cache(page);
+    pages_.finish_prefetch(page, PageTable::Source::lower, vm_.keeps_copy());
+  }
   span.is(TraceKind::prefetch, coming.size() * vm_.page_bytes());
   counters_.prefetched_bytes += coming.size() * vm_.page_bytes();
   return moved + coming.size();
@@ -281,6 +284,12 @@ bool Mover::write_back(PageIndex page, PageTable::Content content) {
   return false;
 }
 
+void Mover::drop(PageIndex page, Reason reason, PageTable::Content content) {
+  counters_.evicted_bytes += evict_content(page, content);
+  if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
+  if (content != PageTable::Content::zeros) count_eviction(reason);
+}
+
 bool Mover::move_down(PageIndex page, Reason reason) {
   const Timed timed(counters_.write_ns);
   Trace::Span span(trace_, TraceKind::refused, page);
@@ -288,13 +297,11 @@ bool Mover::move_down(PageIndex page, Reason reason) {
   if (content == PageTable::Content::busy) return false;
   const TraceKind kind = content == PageTable::Content::dirty ? TraceKind::evict : TraceKind::drop;
   span.is(kind, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
-  if (!write_back(page, content)) return true;
-  counters_.evicted_bytes += evict_content(page, content);
-  if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
-  if (content != PageTable::Content::zeros) count_eviction(reason);
+  if (write_back(page, content)) drop(page, reason, content);
   return true;
 }
 
+// What was changed is copied together; the rest goes at once.
 std::size_t Mover::move_down(const std::vector<Move>& moves) {
   if (moves.size() == 1) return move_down(moves.front().page, moves.front().reason) ? 1 : 0;
   const Timed timed(counters_.write_ns);
@@ -305,23 +312,46 @@ std::size_t Mover::move_down(const std::vector<Move>& moves) {
   try {
     for (const Move& move : moves) {
       const PageTable::Content content = pages_.begin_evict(move.page);
-      moved += content != PageTable::Content::busy ? 1 : 0;
-      if (content == PageTable::Content::zeros) evict_content(move.page, content);
-      if (content != PageTable::Content::clean && content != PageTable::Content::dirty) continue;
-      if (!write_back(move.page, content)) continue;
+      if (content == PageTable::Content::busy) continue;
+      ++moved;
+      if (content != PageTable::Content::dirty) {
+        drop(move.page, move.reason, content);
+        continue;
+      }
       going.push_back(move.page);
       reasons.push_back(move.reason);
     }
-    if (!going.empty()) counters_.evicted_bytes += vm_.demote(going);
+    if (!going.empty()) counters_.evicted_bytes += vm_.write_back(going);
+  } catch (...) {
+    for (const PageIndex page : going) pages_.cancel_evict(page, PageTable::Content::dirty);
+    throw;
+  }
+  demote(going, reasons);
+  if (moved > 0) span.is(TraceKind::evict, moved * vm_.page_bytes(), static_cast<std::uint8_t>(moves.front().reason));
+  return moved;
+}
+
+// Of pages that were written back, those that nobody used meanwhile.
+void Mover::demote(const std::vector<PageIndex>& pages, const std::vector<Reason>& reasons) {
+  std::vector<PageIndex> going;
+  std::vector<Reason> why;
+  for (std::size_t i = 0; i < pages.size(); ++i) {
+    if (!pages_.begin_remap(pages[i])) {
+      ++counters_.abandoned_evictions;
+      continue;
+    }
+    going.push_back(pages[i]);
+    why.push_back(reasons[i]);
+  }
+  if (going.empty()) return;
+  try {
+    counters_.evicted_bytes += vm_.demote(going);
   } catch (...) {
     for (const PageIndex page : going) pages_.cancel_evict(page, PageTable::Content::dirty);
     throw;
   }
   for (const PageIndex page : going) pages_.finish_evict(page);
-  for (const Reason reason : reasons) count_eviction(reason);
-  if (!going.empty())
-    span.is(TraceKind::evict, going.size() * vm_.page_bytes(), static_cast<std::uint8_t>(reasons.front()));
-  return moved;
+  for (const Reason reason : why) count_eviction(reason);
 }
 
 void Mover::count_eviction(Reason reason) {

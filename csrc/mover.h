@@ -71,6 +71,8 @@ class Mover {
   std::size_t move_up(const std::vector<PageIndex>& pages);
   std::size_t move_down(const std::vector<Move>& moves);
   bool write_back(PageIndex page, PageTable::Content content);
+  void drop(PageIndex page, Reason reason, PageTable::Content content);
+  void demote(const std::vector<PageIndex>& pages, const std::vector<Reason>& reasons);
   bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
   bool nothing_will_leave();
   std::optional<Move> next_postponed();

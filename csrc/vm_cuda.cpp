@@ -34,6 +34,7 @@ class ManagedVm final : public Vm {
  public:
   using Vm::demote;
   using Vm::prefetch;
+  using Vm::write_back;
 
   ManagedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct)
       : gpu_(std::move(gpu)),
@@ -203,6 +204,7 @@ class LockedVm final : public Vm {
  public:
   using Vm::demote;
   using Vm::prefetch;
+  using Vm::write_back;
 
   LockedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes)
       : gpu_(std::move(gpu)),

@@ -5,8 +5,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
 #include <vector>
@@ -53,9 +55,14 @@ class SpillFile {
     });
   }
 
-  void read(std::byte* to, std::size_t bytes, off_t offset) {
-    transfer("pread", bytes, [&](std::size_t done, int fd) {
-      return ::pread(fd, to + done, bytes - done, offset + static_cast<off_t>(done));
+  // Into pieces of the same size, one after another.
+  void read(std::byte* const* to, std::size_t pieces, std::size_t piece_bytes, off_t offset) {
+    std::vector<iovec> left;
+    transfer("preadv", pieces * piece_bytes, [&](std::size_t done, int fd) {
+      left.clear();
+      for (std::size_t i = done / piece_bytes, skip = done % piece_bytes; i < pieces; ++i, skip = 0)
+        left.push_back({to[i] + skip, piece_bytes - skip});
+      return ::preadv(fd, left.data(), static_cast<int>(left.size()), offset + static_cast<off_t>(done));
     });
   }
 
@@ -157,6 +164,7 @@ class HostVm final : public Vm {
  public:
   using Vm::demote;
   using Vm::prefetch;
+  using Vm::write_back;
 
   HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct)
       : page_bytes_(page_bytes),
@@ -185,23 +193,35 @@ class HostVm final : public Vm {
 
   void populate(PageIndex page) override { (void)::madvise(at(page), page_bytes_, MADV_POPULATE_WRITE); }
 
-  void prefetch(PageIndex page) override {
-    std::byte* staging = staging_.take();
+  void prefetch(PageIndex page) override { prefetch(std::vector<PageIndex>{page}); }
+  void prefetch(const std::vector<PageIndex>& pages) override {
+    std::vector<std::byte*> memory;
+    std::size_t placed = 0;
     try {
-      spill_.read(staging, page_bytes_, offset(page));
-      if (::mremap(staging, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED)
-        PAGEDOPT_THROW_VM("mremap", page_bytes_,
-                          "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
+      for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(staging_.take());
+      for_runs(pages, [&](std::size_t first, std::size_t count) {
+        spill_.read(memory.data() + first, count, page_bytes_, offset(pages[first]));
+      });
+      for (; placed < pages.size(); ++placed) place(memory[placed], pages[placed]);
     } catch (...) {
-      staging_.drop(staging);
+      for (std::size_t i = placed; i < memory.size(); ++i) staging_.drop(memory[i]);
+      while (placed-- > 0) map_file(pages[placed]);  // which has the same bytes
       throw;
     }
   }
 
-  std::size_t write_back(PageIndex page) override {
-    allocate_once(page);
-    spill_.write(at(page), page_bytes_, offset(page));
-    return page_bytes_;
+  std::size_t write_back(PageIndex page) override { return write_back(std::vector<PageIndex>{page}); }
+  std::size_t write_back(const std::vector<PageIndex>& pages) override {
+    for (const PageIndex page : pages) allocate_once(page);
+    for_runs(pages, [&](std::size_t first, std::size_t count) {
+      spill_.write(at(pages[first]), count * page_bytes_, offset(pages[first]));
+    });
+    return pages.size() * page_bytes_;
+  }
+
+  // Between two transfers the disk waits for a thread to wake up, on a machine that is busy with the step.
+  std::size_t most_at_once() const noexcept override {
+    return std::clamp<std::size_t>(kMostTransferBytes / page_bytes_, 1, 4);
   }
 
   std::size_t demote(PageIndex page) override {
@@ -241,6 +261,23 @@ class HostVm final : public Vm {
   }
 
  private:
+  static constexpr std::size_t kMostTransferBytes = std::size_t{8} << 20;
+
+  // Calls visit(index, count) for runs of pages that follow one another, in memory and in the file.
+  template <class Visit>
+  static void for_runs(const std::vector<PageIndex>& pages, Visit&& visit) {
+    for (std::size_t first = 0, last = 0; first < pages.size(); first = last) {
+      for (last = first + 1; last < pages.size() && pages[last] == pages[last - 1] + 1;) ++last;
+      visit(first, last - first);
+    }
+  }
+
+  void place(std::byte* memory, PageIndex page) {
+    if (::mremap(memory, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED)
+      PAGEDOPT_THROW_VM("mremap", page_bytes_,
+                        "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
+  }
+
   std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
   off_t offset(PageIndex page) const noexcept { return static_cast<off_t>(std::size_t{page} * page_bytes_); }
 
@@ -275,6 +312,12 @@ void Vm::write(PageIndex, std::byte* to, const std::byte* from, std::size_t byte
 
 void Vm::prefetch(const std::vector<PageIndex>& pages) {
   for (const PageIndex page : pages) prefetch(page);
+}
+
+std::size_t Vm::write_back(const std::vector<PageIndex>& pages) {
+  std::size_t bytes = 0;
+  for (const PageIndex page : pages) bytes += write_back(page);
+  return bytes;
 }
 
 std::size_t Vm::demote(const std::vector<PageIndex>& pages) {

@@ -28,6 +28,7 @@ class HeldVm final : public Vm {
  public:
   using Vm::demote;
   using Vm::prefetch;
+  using Vm::write_back;
 
   HeldVm() : memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kPages * kPageBytes))) {
     std::fill_n(memory_, kPages * kPageBytes, std::byte{0});
