@@ -56,7 +56,9 @@ def run(program: Path, *args: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("sanitize", "more"), [("address,undefined", ("step_test",)), ("thread", ())])
+@pytest.mark.parametrize(
+    ("sanitize", "more"), [("address,undefined", ("codec_test", "gate_test", "step_test")), ("thread", ())]
+)
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
@@ -69,5 +71,7 @@ def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, .
 
 @pytest.mark.timeout(600)
 def test_native_programs(tmp_path: Path) -> None:
-    for program in build(tmp_path / "build", "", "mover_test", "step_device_test", "step_test"):
+    for program in build(
+        tmp_path / "build", "", "codec_test", "gate_test", "mover_test", "step_device_test", "step_test"
+    ):
         run(program)
