@@ -4,6 +4,7 @@
 
 #include <cassert>
 #include <cstring>
+#include <utility>
 
 #include "error.h"
 #include "sweep.h"
@@ -166,8 +167,12 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
 std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
   refuse_in_fork();
   std::size_t moved = 0;
-  for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page)
-    moved += mover_.move_up(page) ? 1 : 0;
+  std::vector<PageIndex> pages;
+  for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
+    pages.push_back(page);
+    if (pages.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
+      moved += mover_.move_up(std::exchange(pages, {}));
+  }
   nudge();
   return moved;
 }
@@ -175,8 +180,12 @@ std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
 std::size_t Arena::evict(std::byte* begin, std::size_t bytes) {
   refuse_in_fork();
   std::size_t moved = 0;
-  for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page)
-    moved += mover_.move_down(page, Reason::explicit_) ? 1 : 0;
+  std::vector<Move> moves;
+  for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
+    moves.push_back({MoveKind::evict, Reason::explicit_, page, -1});
+    if (moves.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
+      moved += mover_.move_down(std::exchange(moves, {}));
+  }
   nudge();
   return moved;
 }

@@ -40,7 +40,11 @@ void bind_gpu(py::module_& m) {
   m.def("cuda_device_count", &cuda_device_count, "CUDA devices; 0 without a driver, or in a build without CUDA.");
   m.def("cuda_absence", &cuda_absence, "Why there is no CUDA device, in words; empty if there is one.");
   py::class_<Gpu, std::shared_ptr<Gpu>>(m, "Gpu")
-      .def(py::init(&make_cuda_gpu), "device"_a, unlocked(), "A CUDA device, by its number.")
+      .def(py::init([](int device) {
+             const py::gil_scoped_release release;
+             return make_cuda_gpu(device);
+           }),
+           "device"_a, "A CUDA device, by its number.")
       .def_property_readonly("info", [](const Gpu& gpu) { return info_dict(gpu.info()); })
       .def_property_readonly("free_bytes",
                              [](Gpu& gpu) {

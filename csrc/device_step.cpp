@@ -42,8 +42,8 @@ class Window {
                                : sweep_ == nullptr ? Sweep::Where::far
                                                    : sweep_->where(task);
     make_room(task, where);
-    if (is_far_) ring_->add(rows_[tasks_[task].row], tasks_[task], where == Sweep::Where::far);
     ++last_;
+    if (is_far_) ring_->add(rows_[tasks_[task].row], tasks_[task], where == Sweep::Where::far);
     if (!is_far_ && sweep_ != nullptr) arriving_pages_ += sweep_->arriving_pages(task);
     if (arriving_pages_ >= DeviceStep::kWindowPages || last_ - first_ >= kMostTasks) launch();
   }
@@ -92,13 +92,8 @@ class Window {
 }  // namespace
 
 DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
-                       const std::byte* home_begin, const std::byte* home_end)
-    : gpu_(std::move(gpu)),
-      tasks_(std::move(tasks)),
-      rows_(rows),
-      groups_(groups),
-      home_begin_(home_begin),
-      home_end_(home_end) {
+                       const Home& home)
+    : gpu_(std::move(gpu)), tasks_(std::move(tasks)), rows_(rows), groups_(groups), home_(home) {
   row_part_ = add_part(rows * sizeof(Row));
   hyper_part_ = add_part(groups * sizeof(DeviceHyper));
   task_part_ = add_part(tasks_.tasks.size() * sizeof(Task));
@@ -216,7 +211,7 @@ Ring::Copied DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyp
     return {};
   }
   if (memory.begin == nullptr) return run_in_windows(rows, sweep, nullptr, memory, stream);
-  if (!ring_) ring_.emplace(gpu_, home_begin_, home_end_);
+  if (!ring_) ring_.emplace(gpu_, home_);
   try {
     return run_in_windows(rows, sweep, &*ring_, memory, stream);
   } catch (...) {

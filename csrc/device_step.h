@@ -1,5 +1,6 @@
 // A step on a GPU: puts the kernels of a sweep on a stream, each behind the arrival of its pages, and returns. It waits
-// only for pages that are not yet on their way, and, where three steps are under way already, for the first of them.
+// only for pages that are not yet on their way; with a ring, for a window to be used again; and where three steps are
+// under way already, for the first of them.
 #pragma once
 
 #include <deque>
@@ -24,9 +25,8 @@ struct DeviceArguments {
 
 class DeviceStep {
  public:
-  // [home_begin, home_end): where paged state is.
-  DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
-             const std::byte* home_begin, const std::byte* home_end);
+  // `home`: where paged state is.
+  DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups, const Home& home);
   ~DeviceStep();  // waits for what was sent
   DeviceStep(const DeviceStep&) = delete;
   DeviceStep& operator=(const DeviceStep&) = delete;
@@ -75,8 +75,7 @@ class DeviceStep {
   std::shared_ptr<Gpu> gpu_;
   DeviceTasks tasks_;
   std::size_t rows_, groups_;
-  const std::byte* home_begin_;
-  const std::byte* home_end_;
+  Home home_;
   std::size_t bytes_ = 0;  // of all tables
   Part row_part_, hyper_part_, task_part_, place_part_, work_part_, partial_part_;
   std::optional<GpuMemory> device_;

@@ -21,6 +21,12 @@ class Timed {
   std::chrono::steady_clock::time_point start_;
 };
 
+std::vector<PageIndex> pages_of(const std::vector<Move>& moves) {
+  std::vector<PageIndex> pages;
+  for (const Move& move : moves) pages.push_back(move.page);
+  return pages;
+}
+
 }  // namespace
 
 Mover::~Mover() {
@@ -206,11 +212,14 @@ void Mover::fail(const std::string& what) {
   sync_.events.notify_all();
 }
 
-bool Mover::move_up(PageIndex page) {
-  const Timed timed(counters_.read_ns);
-  Trace::Span span(trace_, TraceKind::refused, page);
-  const PageTable::Source source = pages_.begin_prefetch(page);
-  if (source == PageTable::Source::none) return false;
+void Mover::arrived(PageIndex page, PageTable::Source source) {
+  if (source == PageTable::Source::lower && pages_.take_cached(page)) vm_.drop_cache(page);
+  pages_.finish_prefetch(page, source, vm_.keeps_copy());
+  (source == PageTable::Source::zeros ? counters_.populated_bytes : counters_.prefetched_bytes) += vm_.page_bytes();
+}
+
+// pre: the page's prefetch was begun
+void Mover::bring(PageIndex page, PageTable::Source source) {
   try {
     if (source == PageTable::Source::zeros)
       vm_.populate(page);
@@ -220,39 +229,44 @@ bool Mover::move_up(PageIndex page) {
     pages_.cancel_prefetch(page, source);
     throw;
   }
-  if (source == PageTable::Source::lower && pages_.take_cached(page)) vm_.drop_cache(page);
-  pages_.finish_prefetch(page, source, vm_.keeps_copy());
+  arrived(page, source);
+}
+
+bool Mover::move_up(PageIndex page) {
+  const Timed timed(counters_.read_ns);
+  Trace::Span span(trace_, TraceKind::refused, page);
+  const PageTable::Source source = pages_.begin_prefetch(page);
+  if (source == PageTable::Source::none) return false;
+  bring(page, source);
   span.is(source == PageTable::Source::zeros ? TraceKind::populate : TraceKind::prefetch, vm_.page_bytes());
-  (source == PageTable::Source::zeros ? counters_.populated_bytes : counters_.prefetched_bytes) += vm_.page_bytes();
   return true;
 }
 
-std::size_t Mover::move_up(const std::vector<PageIndex>& pages) {
+std::size_t Mover::move_up(std::vector<PageIndex> pages) {
   if (pages.size() == 1) return move_up(pages.front()) ? 1 : 0;
   const Timed timed(counters_.read_ns);
+  std::sort(pages.begin(), pages.end());  // neighbours side by side
   Trace::Span span(trace_, TraceKind::refused, pages.front());
-  std::size_t moved = 0;
+  std::size_t moved = 0, done = 0;
   std::vector<PageIndex> coming;
-  for (const PageIndex page : pages) {
-    if (pages_.state(page) == PageState::evicted && pages_.begin_prefetch(page) == PageTable::Source::lower)
-      coming.push_back(page);
-    else
-      moved += move_up(page) ? 1 : 0;
-  }
-  if (coming.empty()) return moved;
+  coming.reserve(pages.size());
   try {
-    vm_.prefetch(coming);
+    for (const PageIndex page : pages) {
+      const PageTable::Source source = pages_.begin_prefetch(page);
+      moved += source != PageTable::Source::none ? 1 : 0;
+      if (source == PageTable::Source::lower) coming.push_back(page);
+      if (source == PageTable::Source::zeros) bring(page, source);
+    }
+    vm_.prefetch(coming, done);
   } catch (...) {
-    for (const PageIndex page : coming) pages_.cancel_prefetch(page, PageTable::Source::lower);
+    for (std::size_t i = 0; i < coming.size(); ++i)
+      i < done ? arrived(coming[i], PageTable::Source::lower)
+               : pages_.cancel_prefetch(coming[i], PageTable::Source::lower);
     throw;
   }
-  for (const PageIndex page : coming) {
-    if (pages_.take_cached(page)) vm_.drop_cache(page);
-    pages_.finish_prefetch(page, PageTable::Source::lower, vm_.keeps_copy());
-  }
-  span.is(TraceKind::prefetch, coming.size() * vm_.page_bytes());
-  counters_.prefetched_bytes += coming.size() * vm_.page_bytes();
-  return moved + coming.size();
+  for (const PageIndex page : coming) arrived(page, PageTable::Source::lower);
+  if (moved > 0) span.is(coming.empty() ? TraceKind::populate : TraceKind::prefetch, moved * vm_.page_bytes());
+  return moved;
 }
 
 std::size_t Mover::evict_content(PageIndex page, PageTable::Content content) {
@@ -302,56 +316,58 @@ bool Mover::move_down(PageIndex page, Reason reason) {
 }
 
 // What was changed is copied together; the rest goes at once.
-std::size_t Mover::move_down(const std::vector<Move>& moves) {
+std::size_t Mover::move_down(std::vector<Move> moves) {
   if (moves.size() == 1) return move_down(moves.front().page, moves.front().reason) ? 1 : 0;
   const Timed timed(counters_.write_ns);
+  std::sort(moves.begin(), moves.end(), [](const Move& a, const Move& b) { return a.page < b.page; });
   Trace::Span span(trace_, TraceKind::refused, moves.front().page);
   std::size_t moved = 0;
-  std::vector<PageIndex> going;
-  std::vector<Reason> reasons;
+  std::vector<Move> going;
+  going.reserve(moves.size());
   try {
     for (const Move& move : moves) {
       const PageTable::Content content = pages_.begin_evict(move.page);
-      if (content == PageTable::Content::busy) continue;
-      ++moved;
-      if (content != PageTable::Content::dirty) {
+      moved += content != PageTable::Content::busy ? 1 : 0;
+      if (content == PageTable::Content::dirty)
+        going.push_back(move);
+      else if (content != PageTable::Content::busy)
         drop(move.page, move.reason, content);
-        continue;
-      }
-      going.push_back(move.page);
-      reasons.push_back(move.reason);
     }
-    if (!going.empty()) counters_.evicted_bytes += vm_.write_back(going);
+    if (!going.empty()) counters_.evicted_bytes += vm_.write_back(pages_of(going));
   } catch (...) {
-    for (const PageIndex page : going) pages_.cancel_evict(page, PageTable::Content::dirty);
+    for (const Move& move : going) pages_.cancel_evict(move.page, PageTable::Content::dirty);
     throw;
   }
-  demote(going, reasons);
-  if (moved > 0) span.is(TraceKind::evict, moved * vm_.page_bytes(), static_cast<std::uint8_t>(moves.front().reason));
+  const bool any_dirty = !going.empty();
+  const auto used = [this](const Move& move) { return !pages_.begin_remap(move.page); };
+  const auto last = std::remove_if(going.begin(), going.end(), used);
+  counters_.abandoned_evictions += static_cast<std::uint64_t>(going.end() - last);
+  going.erase(last, going.end());
+  demote(going);
+  if (moved > 0)
+    span.is(any_dirty ? TraceKind::evict : TraceKind::drop, moved * vm_.page_bytes(),
+            static_cast<std::uint8_t>(moves.front().reason));
   return moved;
 }
 
-// Of pages that were written back, those that nobody used meanwhile.
-void Mover::demote(const std::vector<PageIndex>& pages, const std::vector<Reason>& reasons) {
-  std::vector<PageIndex> going;
-  std::vector<Reason> why;
-  for (std::size_t i = 0; i < pages.size(); ++i) {
-    if (!pages_.begin_remap(pages[i])) {
-      ++counters_.abandoned_evictions;
-      continue;
+// Of pages that were written back and are nobody's now.
+void Mover::demote(const std::vector<Move>& moves) {
+  if (moves.empty()) return;
+  std::size_t done = 0;
+  const auto finish = [&] {
+    for (std::size_t i = 0; i < done; ++i) {
+      pages_.finish_evict(moves[i].page);
+      count_eviction(moves[i].reason);
     }
-    going.push_back(pages[i]);
-    why.push_back(reasons[i]);
-  }
-  if (going.empty()) return;
+  };
   try {
-    counters_.evicted_bytes += vm_.demote(going);
+    counters_.evicted_bytes += vm_.demote(pages_of(moves), done);
   } catch (...) {
-    for (const PageIndex page : going) pages_.cancel_evict(page, PageTable::Content::dirty);
+    finish();
+    for (std::size_t i = done; i < moves.size(); ++i) pages_.cancel_evict(moves[i].page, PageTable::Content::dirty);
     throw;
   }
-  for (const PageIndex page : going) pages_.finish_evict(page);
-  for (const Reason reason : why) count_eviction(reason);
+  finish();
 }
 
 void Mover::count_eviction(Reason reason) {

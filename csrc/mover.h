@@ -54,6 +54,9 @@ class Mover {
   // Synchronous, from any thread, without the lock. False: not possible now (pinned, in motion, already there).
   bool move_up(PageIndex page);
   bool move_down(PageIndex page, Reason reason);
+  // What moves together; return how many did.
+  std::size_t move_up(std::vector<PageIndex> pages);
+  std::size_t move_down(std::vector<Move> moves);
 
   void stop(std::unique_lock<std::mutex>& lock);  // ends the threads; queued moves are forgotten
   void abandon_threads() noexcept;                // in a forked child, where they do not exist
@@ -67,12 +70,11 @@ class Mover {
   std::optional<Move> next_down();
   std::vector<PageIndex> next_ups();
   std::vector<Move> next_downs();
-  // What moves together; returns how many did.
-  std::size_t move_up(const std::vector<PageIndex>& pages);
-  std::size_t move_down(const std::vector<Move>& moves);
+  void arrived(PageIndex page, PageTable::Source source);
+  void bring(PageIndex page, PageTable::Source source);
   bool write_back(PageIndex page, PageTable::Content content);
   void drop(PageIndex page, Reason reason, PageTable::Content content);
-  void demote(const std::vector<PageIndex>& pages, const std::vector<Reason>& reasons);
+  void demote(const std::vector<Move>& moves);
   bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
   bool nothing_will_leave();
   std::optional<Move> next_postponed();

@@ -35,8 +35,8 @@ PlacementTimes measure_placement(const std::shared_ptr<Gpu>& gpu, const std::sha
   row.numel = kElements;
   const std::vector<Row> rows{row};
   const std::vector<Hyper> hypers(1);
-  DeviceStep step(gpu, make_device_tasks(rows, hypers), rows.size(), hypers.size(), extent->data(),
-                  extent->data() + 2 * slot_bytes);
+  const Home home{extent->data(), extent->data() + 2 * slot_bytes, 2 * slot_bytes};
+  DeviceStep step(gpu, make_device_tasks(rows, hypers), rows.size(), hypers.size(), home);
   const std::size_t ring_bytes = step.ring_bytes(rows, arena->page_bytes());
   const GpuMemory ring(*gpu, Memory::device, ring_bytes);
   gpu->clear(tensors.get(), 2 * slot_bytes + kSlotAlignmentBytes, nullptr);

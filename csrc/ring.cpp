@@ -36,20 +36,26 @@ void shift(Row& row, const Span& span, std::ptrdiff_t bytes) {
 
 }  // namespace
 
-Ring::Ring(std::shared_ptr<Gpu> gpu, const std::byte* home_begin, const std::byte* home_end)
+Ring::Ring(std::shared_ptr<Gpu> gpu, const Home& home)
     : gpu_(std::move(gpu)),
-      home_begin_(home_begin),
-      home_end_(home_end),
+      home_(home),
       in_(*gpu_),
       out_(*gpu_),
-      begun_(*gpu_, false),
+      between_(*gpu_, false),
       windows_{Window(*gpu_), Window(*gpu_), Window(*gpu_), Window(*gpu_)} {}
 
 Ring::~Ring() {
   try {
-    for (const Window& window : windows_) gpu_->synchronize(window.emptied);
+    order(in_, out_);
+    gpu_->record(between_, out_);
+    gpu_->synchronize(between_);
   } catch (const GpuError&) {  // the context is gone, and what was on it
   }
+}
+
+void Ring::order(StreamHandle first, StreamHandle then) {
+  gpu_->record(between_, first);
+  gpu_->wait(between_, then);
 }
 
 std::size_t Ring::bytes_for(const std::vector<Row>& rows, const std::vector<Task>& tasks, std::size_t bytes) {
@@ -60,8 +66,7 @@ std::size_t Ring::bytes_for(const std::vector<Row>& rows, const std::vector<Task
 void Ring::begin(const RingMemory& memory, StreamHandle compute) {
   memory_ = memory.begin;
   window_bytes_ = memory.bytes / kWindows / kSlotAlignmentBytes * kSlotAlignmentBytes;
-  gpu_->record(begun_, compute);
-  gpu_->wait(begun_, in_);
+  order(compute, in_);
 }
 
 bool Ring::has_room(const Row& row, const Task& task) const {
@@ -96,14 +101,22 @@ std::vector<Ring::Copy> Ring::place(std::byte* to) {
   }
   std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.span.begin < b.span.begin; });
   std::vector<Copy> copies;
-  for (const auto& [span, row] : pieces) {
-    const auto bytes = static_cast<std::size_t>(span.end - span.begin);
-    if (!copies.empty() && copies.back().home + copies.back().bytes == span.begin)
+  const auto add = [&](std::byte* home, std::size_t bytes) {
+    const bool follows = !copies.empty() && copies.back().home + copies.back().bytes == home && !is_border(home);
+    if (follows)
       copies.back().bytes += bytes;
     else
-      copies.push_back({span.begin, to, bytes});
-    shift(*row, span, to - span.begin);
+      copies.push_back({home, to, bytes});
     to += bytes;
+  };
+  for (const auto& [span, row] : pieces) {
+    shift(*row, span, to - span.begin);
+    for (std::byte* from = span.begin; from < span.end;) {
+      const std::size_t inside = static_cast<std::size_t>(from - home_.begin) % home_.unit_bytes;
+      const std::size_t bytes = std::min<std::size_t>(span.end - from, home_.unit_bytes - inside);
+      add(from, bytes);
+      from += bytes;
+    }
   }
   return copies;
 }
@@ -139,14 +152,14 @@ void Ring::run(const StepTables& tables, Pass pass, std::uint64_t first, std::ui
   forget();
 }
 
-void Ring::finish(StreamHandle compute) {
-  for (const Window& window : windows_) gpu_->wait(window.emptied, compute);
-}
+// What is on `in` has been waited for by kernels, and they by what is on `out`.
+void Ring::finish(StreamHandle compute) { order(out_, compute); }
 
 void Ring::abandon(StreamHandle compute) noexcept {
   forget();
   try {
-    finish(compute);
+    order(in_, compute);
+    order(out_, compute);
   } catch (const GpuError&) {  // the context is gone, and what was on it
   }
 }

@@ -18,15 +18,22 @@ struct RingMemory {
   std::size_t bytes = 0;
 };
 
+// The range whose state is copied. No copy crosses a multiple of `unit_bytes` from its beginning.
+struct Home {
+  const std::byte* begin = nullptr;
+  const std::byte* end = nullptr;
+  std::size_t unit_bytes = 0;
+};
+
 class Ring {
  public:
   struct Copied {
     std::size_t in_bytes = 0, out_bytes = 0;
   };
 
-  // State in [home_begin, home_end) is copied, in pieces of kSlotAlignmentBytes that belong to one row.
-  Ring(std::shared_ptr<Gpu> gpu, const std::byte* home_begin, const std::byte* home_end);
-  ~Ring();  // waits for what it copies
+  // State at home is copied in pieces of kSlotAlignmentBytes that belong to one row.
+  Ring(std::shared_ptr<Gpu> gpu, const Home& home);
+  ~Ring();  // waits for what was put on its streams
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
 
@@ -69,16 +76,19 @@ class Ring {
   };
 
   bool is_home(const std::byte* begin, const std::byte* end) const noexcept {
-    return begin >= home_begin_ && end <= home_end_;
+    return begin >= home_.begin && end <= home_.end;
   }
+  bool is_border(const std::byte* at) const noexcept {
+    return static_cast<std::size_t>(at - home_.begin) % home_.unit_bytes == 0;
+  }
+  void order(StreamHandle first, StreamHandle then);  // what comes on `then` waits for what is on `first`
   std::vector<Copy> place(std::byte* to);
   void forget() noexcept;
 
   std::shared_ptr<Gpu> gpu_;
-  const std::byte* home_begin_;
-  const std::byte* home_end_;
+  Home home_;
   Stream in_, out_;
-  Event begun_;
+  Event between_;  // streams
   std::array<Window, kWindows> windows_;
   std::byte* memory_ = nullptr;
   std::size_t window_bytes_ = 0;

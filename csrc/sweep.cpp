@@ -21,9 +21,9 @@ Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& h
              std::shared_ptr<Gpu> gpu)
     : rows_(std::move(rows)), arena_(std::move(arena)) {
   if (gpu) {
-    const std::byte* const home = arena_ ? arena_->base() : nullptr;
     device_ = std::make_unique<DeviceStep>(std::move(gpu), make_device_tasks(*rows_, hypers), rows_->size(),
-                                           hypers.size(), home, arena_ ? home + arena_->reserved_bytes() : nullptr);
+                                           hypers.size(), home());
+    if (arena_) ring_bytes_ = device_->ring_bytes(*rows_, arena_->page_bytes());
     tasks_ = device_->tasks();
   } else {
     tasks_ = make_tasks(*rows_, hypers);
@@ -32,6 +32,13 @@ Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& h
   progress_ = std::vector<Progress>(kMostWorkers);
   find_pages();
   arena_->add(*this);
+}
+
+// Memory that the device cannot migrate is locked by runs of whole pages, and no copy may cross from one to another.
+Home Sweep::home() const {
+  if (!arena_) return {};
+  const std::size_t bytes = arena_->reserved_bytes();
+  return {arena_->base(), arena_->base() + bytes, arena_->vm().can_move() ? bytes : arena_->page_bytes()};
 }
 
 Sweep::~Sweep() {
@@ -128,9 +135,8 @@ bool Sweep::is_far(PageIndex page) const {
 }
 
 std::size_t Sweep::ring_bytes() const {
-  if (!device_ || !arena_ || std::none_of(order_.begin(), order_.end(), [&](PageIndex page) { return is_far(page); }))
-    return 0;
-  return device_->ring_bytes(*rows_, arena_->page_bytes());
+  const bool any = std::any_of(order_.begin(), order_.end(), [&](PageIndex page) { return is_far(page); });
+  return any ? ring_bytes_ : 0;
 }
 
 Sweep::Where Sweep::where(std::size_t task) const {

@@ -18,6 +18,7 @@ class Arena;
 class DeviceStep;
 class Gpu;
 struct DeviceArguments;
+struct Home;
 struct RingMemory;
 using StreamHandle = void*;
 
@@ -72,6 +73,7 @@ class Sweep final : public Gate {
  private:
   void find_pages();
   bool is_far(PageIndex page) const;
+  Home home() const;
   void add_pages_of(const Row& row, const Task& task);
   void set_workers(unsigned workers, std::uint64_t also_held = 0);
   std::uint64_t first_unfinished() const noexcept;
@@ -84,6 +86,7 @@ class Sweep final : public Gate {
   std::shared_ptr<std::vector<Row>> rows_;
   std::shared_ptr<Arena> arena_;
   std::unique_ptr<DeviceStep> device_;
+  std::size_t ring_bytes_ = 0;
   std::vector<Task> tasks_;
   std::vector<std::uint64_t> task_pages_begin_;  // task -> index into task_pages_; tasks_.size() + 1 entries
   std::vector<PageIndex> task_pages_;

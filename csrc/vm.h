@@ -52,10 +52,11 @@ class Vm {
   // back or, where the lower tier keeps its copy, prefetched. Readers may run at any time.
   virtual std::size_t demote(PageIndex page) = 0;
 
-  // The same for some pages together, all or none, and how many at most are worth it.
-  virtual void prefetch(const std::vector<PageIndex>& pages);
+  // The same for some pages together, and how many at most are worth it. `done` counts those that were moved, from the
+  // first on, also when it throws.
+  virtual void prefetch(const std::vector<PageIndex>& pages, std::size_t& done);
   virtual std::size_t write_back(const std::vector<PageIndex>& pages);
-  virtual std::size_t demote(const std::vector<PageIndex>& pages);
+  virtual std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done);
   virtual std::size_t most_at_once() const noexcept { return 1; }
 
   // Whether the lower tier keeps the bytes of a page that was prefetched, so that an unchanged page need not be copied.

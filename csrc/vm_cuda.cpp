@@ -81,11 +81,15 @@ class ManagedVm final : public Vm {
     has_content_[page] = true;
   }
 
-  void prefetch(PageIndex page) override { prefetch(std::vector<PageIndex>{page}); }
-  void prefetch(const std::vector<PageIndex>& pages) override {
+  void prefetch(PageIndex page) override {
+    std::size_t done = 0;
+    prefetch(std::vector<PageIndex>{page}, done);
+  }
+  void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     gpu_->prefetch(runs(pages), Place::device, in_);
     const std::uint64_t fence = arrivals_.put_up(in_);
     for (const PageIndex page : pages) arrival_[page] = fence;
+    done = pages.size();
   }
 
   // The driver copies when it moves the page, so there is nothing to write ahead: only the work on it is waited for.
@@ -95,10 +99,14 @@ class ManagedVm final : public Vm {
   }
 
   // The driver blocks in a move to the host [PLATFORM.md]: this is the writer thread's to wait for.
-  std::size_t demote(PageIndex page) override { return demote(std::vector<PageIndex>{page}); }
-  std::size_t demote(const std::vector<PageIndex>& pages) override {
+  std::size_t demote(PageIndex page) override {
+    std::size_t done = 0;
+    return demote(std::vector<PageIndex>{page}, done);
+  }
+  std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done) override {
     for (const PageIndex page : pages) finish_work_on(page);
     move_to_host(pages);
+    done = pages.size();
     return pages.size() * page_bytes_;
   }
 

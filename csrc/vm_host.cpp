@@ -193,19 +193,20 @@ class HostVm final : public Vm {
 
   void populate(PageIndex page) override { (void)::madvise(at(page), page_bytes_, MADV_POPULATE_WRITE); }
 
-  void prefetch(PageIndex page) override { prefetch(std::vector<PageIndex>{page}); }
-  void prefetch(const std::vector<PageIndex>& pages) override {
+  void prefetch(PageIndex page) override {
+    std::size_t done = 0;
+    prefetch(std::vector<PageIndex>{page}, done);
+  }
+  void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     std::vector<std::byte*> memory;
-    std::size_t placed = 0;
     try {
       for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(staging_.take());
       for_runs(pages, [&](std::size_t first, std::size_t count) {
         spill_.read(memory.data() + first, count, page_bytes_, offset(pages[first]));
       });
-      for (; placed < pages.size(); ++placed) place(memory[placed], pages[placed]);
+      for (; done < pages.size(); ++done) place(memory[done], pages[done]);
     } catch (...) {
-      for (std::size_t i = placed; i < memory.size(); ++i) staging_.drop(memory[i]);
-      while (placed-- > 0) map_file(pages[placed]);  // which has the same bytes
+      for (std::size_t i = done; i < memory.size(); ++i) staging_.drop(memory[i]);
       throw;
     }
   }
@@ -310,8 +311,8 @@ class HostVm final : public Vm {
 
 void Vm::write(PageIndex, std::byte* to, const std::byte* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
 
-void Vm::prefetch(const std::vector<PageIndex>& pages) {
-  for (const PageIndex page : pages) prefetch(page);
+void Vm::prefetch(const std::vector<PageIndex>& pages, std::size_t& done) {
+  for (; done < pages.size(); ++done) prefetch(pages[done]);
 }
 
 std::size_t Vm::write_back(const std::vector<PageIndex>& pages) {
@@ -320,9 +321,9 @@ std::size_t Vm::write_back(const std::vector<PageIndex>& pages) {
   return bytes;
 }
 
-std::size_t Vm::demote(const std::vector<PageIndex>& pages) {
+std::size_t Vm::demote(const std::vector<PageIndex>& pages, std::size_t& done) {
   std::size_t bytes = 0;
-  for (const PageIndex page : pages) bytes += demote(page);
+  for (; done < pages.size(); ++done) bytes += demote(pages[done]);
   return bytes;
 }
 

@@ -253,6 +253,8 @@ def _make_home(process: _Process, settings: config.Settings, device: Device) -> 
 
 def _placement(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
     """The one that is set, or the fastest; the first of equals moves least."""
+    if settings.policy == "none":  # the driver's page faults do it all: nothing maps what is on the host
+        return "stream"
     if settings.placement != "auto":
         return settings.placement
     if not arena.can_move:

@@ -58,7 +58,7 @@ def aligned_memory(device: torch.device, nbytes: int) -> Tensor | None:
         return None
     try:
         memory = torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8, device=device)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         return None
     offset = -memory.data_ptr() % ALIGNMENT
     return memory[offset : offset + nbytes]

@@ -24,6 +24,9 @@ __all__ = ["Member", "PreparedSweep", "Scaling", "hyper_of", "structure_of"]
 CHUNK: Final = 256
 """Parameters looked at together: what Python reads of them then stays in the processor's cache."""
 
+STEPS_BETWEEN: Final = 32
+"""That do not ask for a ring again: torch empties its cache before it says no."""
+
 WATCHED: Final = 1024
 """Parameters whose state is also looked at for tensors that moved (`tensor.data = ...`, `share_memory_`), not only for
 tensors that were replaced. With more of them that would cost a third of all that Python does in a step; whoever moves
@@ -266,6 +269,7 @@ class _Part:
         self._addresses = list(chain.from_iterable(chunk.addresses for chunk in self.chunks))
         self._sweep = _core.Sweep(self._rows, hypers, arena, self.gpu)
         self._is_staged = runtime.stages(arena)
+        self._until_asked = 0  # steps: a card that had no memory for a ring has none for some time
 
     def gather(self) -> _Gathered | None:
         """This step's addresses; None when parameters or state are no longer what the rows were made from."""
@@ -298,7 +302,7 @@ class _Part:
         # Numbers that are on the GPU are read there, by kernels of this stream: they live until those were put on it.
         found_inf, scale = number_on(self.device, scaling.found_inf), number_on(self.device, scaling.scale)
         rates = [number_on(self.device, group["lr"]) if _is_far(group["lr"]) else None for group in groups]
-        ring = aligned_memory(self.device, self._sweep.ring_bytes) if self._is_staged else None
+        ring = self._ring()
         self._sweep.step_on(
             hypers,
             stream=stream_of(self.device),
@@ -309,6 +313,16 @@ class _Part:
             ring=0 if ring is None else ring.data_ptr(),
             ring_bytes=0 if ring is None else ring.nbytes,
         )
+
+    def _ring(self) -> Tensor | None:
+        if not self._is_staged:
+            return None
+        self._until_asked = max(0, self._until_asked - 1)
+        nbytes = 0 if self._until_asked else self._sweep.ring_bytes
+        ring = aligned_memory(self.device, nbytes)
+        if nbytes and ring is None:
+            self._until_asked = STEPS_BETWEEN
+        return ring
 
 
 class PreparedSweep:

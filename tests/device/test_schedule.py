@@ -178,7 +178,7 @@ def test_a_ring_that_torch_has_no_memory_for_is_done_without(
     run(optimizer, gpu, 2)
 
     def full(*_: Any, **__: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("CUDA out of memory")
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "empty", full)
