@@ -1,8 +1,8 @@
 // A GPU that is simulated: kernels run on the CPU, streams are queues whose work is done at any moment that streams and
 // events allow, drawn at random, with one of them lagging far behind. What depends on an order that nothing enforces
 // then fails under some seed. Managed memory remembers where each page is, and its driver keeps the memory of what left
-// the device, as the real one does (pager/hoard.py): it is taken away, before what is in use, when other memory finds no
-// room. For tests; not a way to train.
+// the device, as the real one does (pager/hoard.py): it is taken away, before what is in use, when other memory finds
+// no room. For tests; not a way to train.
 #pragma once
 
 #include <deque>
