@@ -1,4 +1,4 @@
-"""The pages of freed state: their content is dropped behind their last use, and they read as zeros when they are back."""
+"""The pages of freed state: their content is dropped behind their last use, and they are zeros when they live again."""
 
 from __future__ import annotations
 
