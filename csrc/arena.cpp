@@ -101,7 +101,6 @@ void Arena::release(std::byte* begin, std::size_t bytes, bool keep) noexcept {
   if (is_foreign()) return;
   std::lock_guard lock(allocating_);
   try {
-    vm_->quiesce();
     empty(begin, bytes);
   } catch (const std::exception&) {  // what is not given back cannot be used again, either
     ++counters_.failed_moves;
@@ -114,8 +113,10 @@ void Arena::release(std::byte* begin, std::size_t bytes, bool keep) noexcept {
 
 void Arena::empty(std::byte* begin, std::size_t bytes) {
   const PageIndex first = page_of(begin), last = page_of(begin + bytes - 1);
+  std::vector<PageIndex> dead;
   for (PageIndex page = first; page <= last; ++page)
-    if (--live_[page] == 0) discard(page);
+    if (--live_[page] == 0) dead.push_back(page);
+  discard(dead);
   // An extent starts zeroed, so what it had of a page that stays is cleared when it is given back.
   for (const PageIndex edge : {first, last}) {
     if (live_[edge] == 0) continue;
@@ -128,17 +129,22 @@ void Arena::empty(std::byte* begin, std::size_t bytes) {
   }
 }
 
-void Arena::discard(PageIndex page) {
-  std::unique_lock lock(sync_.mutex);
-  pages_.set_wanted(page, false);
-  while (!pages_.begin_discard(page)) sync_.moved.wait(lock);
-  try {
-    vm_->discard(page);
-  } catch (const std::exception&) {
-    ++counters_.failed_moves;  // the page keeps its memory until the arena goes; it is cleared when it is used again
-    vm_->clear(page, base() + std::size_t{page} * page_bytes(), page_bytes());
+void Arena::discard(const std::vector<PageIndex>& pages) {
+  {
+    std::unique_lock lock(sync_.mutex);
+    for (const PageIndex page : pages) {
+      pages_.set_wanted(page, false);
+      while (!pages_.begin_discard(page)) sync_.moved.wait(lock);
+    }
   }
-  pages_.finish_discard(page);
+  try {
+    vm_->discard(pages);
+  } catch (const std::exception&) {
+    ++counters_.failed_moves;  // pages keep their memory until the arena goes, and are cleared when used again
+    for (const PageIndex page : pages) vm_->clear(page, base() + std::size_t{page} * page_bytes(), page_bytes());
+  }
+  std::lock_guard lock(sync_.mutex);
+  for (const PageIndex page : pages) pages_.finish_discard(page);
   sync_.work.notify_all();
 }
 
@@ -212,6 +218,7 @@ Ledger Arena::ledger() {
   sums.extents = extents_;
   sums.extent_bytes = extent_bytes_;
   sums.queued_moves = mover_.queued();
+  sums.visits = vm_->visits();
   return sums;
 }
 

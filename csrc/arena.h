@@ -45,6 +45,7 @@ class Extent {
 struct Ledger {
   std::uint64_t page_bytes, reserved_pages, allocated_pages, upper_pages, lower_pages, fresh_pages, kept_pages;
   std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves;
+  Visits visits;
 };
 
 class Arena : public std::enable_shared_from_this<Arena> {
@@ -136,7 +137,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   friend class Extent;
   void release(std::byte* begin, std::size_t bytes, bool keep) noexcept;
   void empty(std::byte* begin, std::size_t bytes);
-  void discard(PageIndex page);
+  void discard(const std::vector<PageIndex>& pages);
   void pin_slowly(PageIndex page);
   void nudge() noexcept;  // something may have changed for whoever waits
   void announce();        // pre: lock held

@@ -209,7 +209,8 @@ py::dict ledger_dict(Arena& arena) {
                   "lower_pages"_a = sums.lower_pages, "fresh_pages"_a = sums.fresh_pages,
                   "kept_pages"_a = sums.kept_pages, "lower_file_bytes"_a = sums.lower_file_bytes,
                   "extents"_a = sums.extents, "extent_bytes"_a = sums.extent_bytes,
-                  "queued_moves"_a = sums.queued_moves);
+                  "queued_moves"_a = sums.queued_moves, "visited_pages"_a = sums.visits.visited_pages,
+                  "arrived_pages"_a = sums.visits.arrived_pages);
 }
 
 void bind_extent(py::module_& m) {

@@ -57,8 +57,11 @@ void bind_gpu(py::module_& m) {
       .def(py::init<std::size_t, std::uint64_t, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a,
            "can_migrate"_a = true)
       .def_property_readonly("device_bytes", &EmulatedGpu::device_bytes)
+      .def_property_readonly("kept_bytes", &EmulatedGpu::kept_bytes)
       .def_property_readonly("peak_device_bytes", &EmulatedGpu::peak_device_bytes)
       .def_property_readonly("overlaps", &EmulatedGpu::overlaps)
+      .def("take", &EmulatedGpu::take, "nbytes"_a, "Others allocate so much of its memory.")
+      .def("give", &EmulatedGpu::give, "nbytes"_a, "And free it.")
       .def(
           "take_log",
           [](EmulatedGpu& gpu) {

@@ -6,21 +6,18 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <mutex>
-#include <vector>
 
-#include "gpu.h"
+#include "gpu_owned.h"
 
 namespace pagedopt {
 
 class Fences {
  public:
   // `spins`: threads wait for moments only, and are to be back at once.
-  Fences(Gpu& gpu, bool spins) : gpu_(gpu), events_(kEvents) {
-    for (EventHandle& event : events_) event = gpu_.make_event(spins);
-  }
-  ~Fences() {
-    for (EventHandle event : events_) gpu_.free_event(event);
+  Fences(Gpu& gpu, bool spins) : gpu_(gpu) {
+    while (events_.size() < kEvents) events_.emplace_back(gpu, spins);
   }
   Fences(const Fences&) = delete;
   Fences& operator=(const Fences&) = delete;
@@ -73,7 +70,7 @@ class Fences {
 
   Gpu& gpu_;
   std::mutex mutex_;
-  std::vector<EventHandle> events_;
+  std::deque<Event> events_;
   StreamHandle stream_ = nullptr;  // of the last fence
   std::uint64_t last_ = 0;
   std::atomic<std::uint64_t> passed_{0};

@@ -51,7 +51,8 @@ class Gpu {
   virtual ~Gpu() = default;
 
   virtual const GpuInfo& info() const noexcept = 0;
-  virtual std::size_t free_bytes() = 0;  // of the device's memory; resident managed pages count as used
+  // Of the device's memory. Managed pages count as used, and mostly stay so when they leave (pager/hoard.py).
+  virtual std::size_t free_bytes() = 0;
 
   // pre (free): allocated with the same kind. In a forked child free does nothing: the memory is the parent's.
   virtual std::byte* allocate(Memory kind, std::size_t bytes) = 0;
@@ -82,6 +83,9 @@ class Gpu {
   virtual void clear(void* memory, std::size_t bytes, StreamHandle stream) = 0;
   // Moves managed memory, in one call where the runtime can. To the host it may block until the copies are done.
   virtual void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) = 0;
+  // What managed memory holds is of no use any more: nothing is copied when it moves, and it reads as anything until it
+  // is written or prefetched. pre: nothing uses it at the same time. It may block as a move to the host does.
+  virtual void discard(const std::vector<Run>& runs, StreamHandle stream) = 0;
   // The device keeps a mapping of managed memory wherever it is: it reads and writes over the link what is on the host.
   virtual void map_for_device(std::byte* memory, std::size_t bytes) = 0;
   // Managed memory that is to stay on the device: the driver prefers to take other memory away.

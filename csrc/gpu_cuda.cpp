@@ -66,22 +66,45 @@ cudaError_t prefetch_async(const Run& run, Place place, int device, cudaStream_t
 #endif
 }
 
+#if CUDART_VERSION >= 13000
+// Runs as the batched calls take them.
+struct Batch {
+  explicit Batch(const std::vector<Run>& runs) {
+    for (const Run& run : runs) {
+      memory.push_back(run.begin);
+      bytes.push_back(run.bytes);
+    }
+  }
+  std::vector<void*> memory;
+  std::vector<std::size_t> bytes;
+};
+#endif
+
 // All runs in one call; false where that is not to be had: before CUDA 13, or with a device that cannot migrate.
 bool prefetch_batch(const std::vector<Run>& runs, Place place, int device, cudaStream_t stream) {
 #if CUDART_VERSION >= 13000
-  std::vector<void*> memory;
-  std::vector<std::size_t> bytes;
-  for (const Run& run : runs) {
-    memory.push_back(run.begin);
-    bytes.push_back(run.bytes);
-  }
+  Batch batch(runs);
   cudaMemLocation to = location(place, device);
   std::size_t first = 0;  // of the runs that go there: all of them
-  if (cudaMemPrefetchBatchAsync(memory.data(), bytes.data(), runs.size(), &to, &first, 1, 0, stream) == cudaSuccess)
+  if (cudaMemPrefetchBatchAsync(batch.memory.data(), batch.bytes.data(), runs.size(), &to, &first, 1, 0, stream) ==
+      cudaSuccess)
     return true;
   (void)cudaGetLastError();
 #else
   (void)runs, (void)place, (void)device, (void)stream;
+#endif
+  return false;
+}
+
+// The same.
+bool discard_batch(const std::vector<Run>& runs, cudaStream_t stream) {
+#if CUDART_VERSION >= 13000
+  Batch batch(runs);
+  if (cudaMemDiscardBatchAsync(batch.memory.data(), batch.bytes.data(), runs.size(), 0, stream) == cudaSuccess)
+    return true;
+  (void)cudaGetLastError();
+#else
+  (void)runs, (void)stream;
 #endif
   return false;
 }
@@ -251,6 +274,12 @@ class CudaGpu final : public Gpu {
     if (runs.size() > 1 && prefetch_batch(runs, place, info_.device, stream_of(stream))) return;
     for (const Run& run : runs)
       PAGEDOPT_TRY_BYTES(prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
+  }
+
+  // Where nothing can be discarded it is moved to the host, so that it does not have to make room later.
+  void discard(const std::vector<Run>& runs, StreamHandle stream) override {
+    const OnDevice here(info_.device);
+    if (!discard_batch(runs, stream_of(stream))) prefetch(runs, Place::host, stream);
   }
 
   void map_for_device(std::byte* memory, std::size_t bytes) override {

@@ -18,6 +18,8 @@ constexpr std::size_t kMostWorkAtOnce = 4;  // done after a call, at random, unl
 // many works, on average, it is another one.
 constexpr std::uint64_t kSwitch = 100;
 
+constexpr int kRubbish = 0x7f;  // bytes of memory that nobody wrote
+
 constexpr int kInvalidValue = 1, kOutOfMemory = 2;  // cudaError_t
 
 std::uint64_t number(const void* address) { return reinterpret_cast<std::uintptr_t>(address); }
@@ -48,6 +50,11 @@ std::size_t EmulatedGpu::device_bytes() {
   return device_bytes_;
 }
 
+std::size_t EmulatedGpu::kept_bytes() {
+  std::lock_guard lock(mutex_);
+  return kept_bytes_;
+}
+
 std::size_t EmulatedGpu::peak_device_bytes() {
   std::lock_guard lock(mutex_);
   return peak_device_bytes_;
@@ -60,27 +67,64 @@ std::uint64_t EmulatedGpu::overlaps() {
 
 std::size_t EmulatedGpu::free_bytes() {
   std::lock_guard lock(mutex_);
-  const std::size_t used = device_bytes_ + taken_bytes_;
-  return used < info_.total_bytes ? info_.total_bytes - used : 0;
+  return unused();
 }
 
 // ---- memory
 
+std::size_t EmulatedGpu::unused() const { return info_.total_bytes - device_bytes_ - kept_bytes_ - taken_bytes_; }
+
+bool EmulatedGpu::take_grain(bool also_used) {
+  for (auto& [begin, range] : managed_)
+    for (std::size_t i = 0; i < range.place.size(); ++i) {
+      const bool is_used = range.touched[i] && range.place[i] == Place::device;
+      if (!range.has_memory[i] || (is_used && !also_used)) continue;
+      range.has_memory[i] = false;
+      if (is_used) range.place[i] = Place::host;
+      (is_used ? device_bytes_ : kept_bytes_) -= kGrain;
+      return true;
+    }
+  return false;
+}
+
+bool EmulatedGpu::make_room(std::size_t bytes) {
+  while (unused() < bytes)
+    if (!take_grain(false) && !take_grain(true)) return false;
+  return true;
+}
+
+void EmulatedGpu::take_plain(std::size_t bytes) {
+  if (!make_room(bytes))
+    throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed: out of memory", kOutOfMemory);
+  taken_bytes_ += bytes;
+}
+
+void EmulatedGpu::take(std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  take_plain(bytes);
+}
+
+void EmulatedGpu::give(std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  taken_bytes_ -= bytes;
+}
+
 std::byte* EmulatedGpu::allocate(Memory kind, std::size_t bytes) {
   std::lock_guard lock(mutex_);
   if (kind != Memory::managed) {
+    if (kind == Memory::device) take_plain(bytes);
     void* memory = std::aligned_alloc(256, round_up(std::max<std::size_t>(bytes, 1), 256));
     if (memory == nullptr) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kOutOfMemory);
-    std::memset(memory, 0x7f, bytes);  // whatever was there
+    std::memset(memory, kRubbish, bytes);
     other_[memory] = bytes;
-    if (kind == Memory::device) taken_bytes_ += bytes;
     return static_cast<std::byte*>(memory);
   }
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kOutOfMemory);
   auto* begin = static_cast<std::byte*>(memory);
   const std::size_t grains = (bytes + kGrain - 1) / kGrain;
-  managed_[begin] = {begin, bytes, std::vector<Place>(grains, Place::device), std::vector<bool>(grains, false)};
+  managed_[begin] = {begin, bytes, std::vector<Place>(grains, Place::device), std::vector<bool>(grains, false),
+                     std::vector<bool>(grains, false)};
   return begin;
 }
 
@@ -91,8 +135,8 @@ void EmulatedGpu::free(Memory kind, void* memory) noexcept {
   if (kind == Memory::managed) {
     const auto it = managed_.find(static_cast<std::byte*>(memory));
     if (it == managed_.end()) return;
-    for (std::size_t i = 0; i < it->second.place.size(); ++i)
-      if (it->second.touched[i] && it->second.place[i] == Place::device) device_bytes_ -= kGrain;
+    forget({it->second.begin, it->second.bytes});
+    for (const bool has_memory : it->second.has_memory) kept_bytes_ -= has_memory ? kGrain : 0;
     ::munmap(memory, it->second.bytes);
     managed_.erase(it);
   } else if (const auto it = other_.find(memory); it != other_.end()) {
@@ -114,7 +158,19 @@ EmulatedGpu::Range* EmulatedGpu::range_of(const std::byte* memory) {
   return memory < range.begin + range.bytes ? &range : nullptr;
 }
 
-// Memory nobody used before comes to be where it is first used; a move brings all of it to `place`.
+// pre: it is not there
+bool EmulatedGpu::place_on_device(Range& range, std::size_t grain) {
+  if (range.has_memory[grain]) {
+    kept_bytes_ -= kGrain;
+  } else if (!make_room(kGrain)) {
+    return false;
+  }
+  range.has_memory[grain] = true;
+  device_bytes_ += kGrain;
+  return true;
+}
+
+// Memory nobody used before comes to be where it is first used; a move brings all of it to `place`, if there is room.
 void EmulatedGpu::touch(const std::byte* memory, std::size_t bytes, Place place, bool moves) {
   Range* range = range_of(memory);
   if (range == nullptr || bytes == 0) return;
@@ -122,12 +178,25 @@ void EmulatedGpu::touch(const std::byte* memory, std::size_t bytes, Place place,
   for (std::size_t i = static_cast<std::size_t>(memory - range->begin) / kGrain; i <= last; ++i) {
     if (range->touched[i] && !moves) continue;
     const bool was_here = range->touched[i] && range->place[i] == Place::device;
+    const bool is_here = place == Place::device && (was_here || place_on_device(*range, i));
     range->touched[i] = true;
-    range->place[i] = place;
-    device_bytes_ += place == Place::device && !was_here ? kGrain : 0;
-    device_bytes_ -= place == Place::host && was_here ? kGrain : 0;
+    range->place[i] = is_here ? Place::device : Place::host;
+    if (is_here || !was_here) continue;
+    device_bytes_ -= kGrain;
+    kept_bytes_ += kGrain;
   }
   peak_device_bytes_ = std::max(peak_device_bytes_, device_bytes_);
+}
+
+// What was on the device keeps its memory.
+void EmulatedGpu::forget(const Run& run) {
+  touch(run.begin, run.bytes, Place::host, true);
+  Range* range = range_of(run.begin);
+  const auto first = static_cast<std::size_t>(run.begin - range->begin) / kGrain;
+  for (std::size_t i = first; i < first + (run.bytes + kGrain - 1) / kGrain; ++i) {
+    range->touched[i] = false;
+    range->place[i] = Place::device;
+  }
 }
 
 std::size_t EmulatedGpu::bytes_on_host(const std::byte* memory, std::size_t bytes) {
@@ -267,6 +336,17 @@ void EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHand
     }
   };
   submit(stream, std::move(work));
+}
+
+void EmulatedGpu::discard(const std::vector<Run>& runs, StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  submit(stream, {[=] {
+           for (const Run& run : runs) {
+             std::memset(run.begin, kRubbish, run.bytes);
+             forget(run);
+             log_.push_back({"discard", number(stream), number(run.begin), run.bytes, 0});
+           }
+         }});
 }
 
 std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first_task, std::uint64_t last_task) {

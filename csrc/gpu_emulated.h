@@ -1,6 +1,8 @@
 // A GPU that is simulated: kernels run on the CPU, streams are queues whose work is done at any moment that streams and
 // events allow, drawn at random, with one of them lagging far behind. What depends on an order that nothing enforces
-// then fails under some seed. Managed memory remembers where each page is. For tests; not a way to train.
+// then fails under some seed. Managed memory remembers where each page is, and its driver keeps the memory of what left
+// the device, as the real one does (pager/hoard.py): it is taken away, before what is in use, when other memory finds
+// no room. For tests; not a way to train.
 #pragma once
 
 #include <deque>
@@ -29,8 +31,13 @@ class EmulatedGpu final : public Gpu {
   };
   std::vector<Done> take_log();
   std::size_t device_bytes();       // managed memory on the device now
-  std::size_t peak_device_bytes();  // and the most there was
+  std::size_t kept_bytes();         // the device's memory that is kept for what left it
+  std::size_t peak_device_bytes();  // the most managed memory there was on the device
   std::uint64_t overlaps();         // moves to the host begun while moves to the device were under way
+
+  // Memory that others allocate and free: torch, other processes.
+  void take(std::size_t bytes);
+  void give(std::size_t bytes);
 
   const GpuInfo& info() const noexcept override { return info_; }
   std::size_t free_bytes() override;
@@ -53,6 +60,7 @@ class EmulatedGpu final : public Gpu {
   void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
   void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
+  void discard(const std::vector<Run>& runs, StreamHandle stream) override;
   void map_for_device(std::byte* memory, std::size_t bytes) override;
   void prefer_device(std::byte* memory, std::size_t bytes) override;
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
@@ -77,6 +85,7 @@ class EmulatedGpu final : public Gpu {
     std::size_t bytes;
     std::vector<Place> place;  // of each grain; the device where nothing was touched yet
     std::vector<bool> touched;
+    std::vector<bool> has_memory;  // of the device, in use or kept
   };
 
   std::deque<Work>& queue(StreamHandle stream) { return streams_[reinterpret_cast<std::uint64_t>(stream)]; }
@@ -85,6 +94,12 @@ class EmulatedGpu final : public Gpu {
   // Of what may be done, any; false if nothing may. `last_too`: also what lags behind.
   bool do_one(bool last_too);
   void touch(const std::byte* memory, std::size_t bytes, Place place, bool moves);
+  bool place_on_device(Range& range, std::size_t grain);  // false if there is no memory to be had
+  void forget(const Run& run);
+  std::size_t unused() const;         // bytes of the device's memory
+  bool make_room(std::size_t bytes);  // false if others have too much
+  bool take_grain(bool also_used);    // from managed memory that keeps it, or that uses it
+  void take_plain(std::size_t bytes);
   std::size_t bytes_on_host(const std::byte* memory, std::size_t bytes);
   Range* range_of(const std::byte* memory);
   std::size_t far_bytes(const StepTables& tables, std::uint64_t first_task, std::uint64_t last_task);
@@ -99,7 +114,7 @@ class EmulatedGpu final : public Gpu {
   std::map<std::byte*, Range> managed_;
   std::map<void*, std::size_t> other_;
   std::vector<Done> log_;
-  std::size_t device_bytes_ = 0, peak_device_bytes_ = 0, taken_bytes_ = 0;
+  std::size_t device_bytes_ = 0, peak_device_bytes_ = 0, kept_bytes_ = 0, taken_bytes_ = 0;
   std::uint64_t overlaps_ = 0;
 };
 

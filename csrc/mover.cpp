@@ -257,7 +257,7 @@ std::size_t Mover::move_up(std::vector<PageIndex> pages) {
       if (source == PageTable::Source::lower) coming.push_back(page);
       if (source == PageTable::Source::zeros) bring(page, source);
     }
-    vm_.prefetch(coming, done);
+    if (!coming.empty()) vm_.prefetch(coming, done);
   } catch (...) {
     for (std::size_t i = 0; i < coming.size(); ++i)
       i < done ? arrived(coming[i], PageTable::Source::lower)

@@ -27,6 +27,12 @@ struct Measured {
   std::optional<std::size_t> cache_bytes;  // memory the page cache holds for pages that are in the lower tier
 };
 
+// Pages that came to the upper tier.
+struct Visits {
+  std::uint64_t visited_pages;  // that ever did, whatever became of them
+  std::uint64_t arrived_pages;  // each time that one did
+};
+
 class Vm {
  public:
   virtual ~Vm() = default;
@@ -74,14 +80,16 @@ class Vm {
   // To be called once by each thread that does nothing but move pages.
   virtual void begin_thread() {}
 
-  // Waits for all work that may use any page.
-  virtual void quiesce() {}
-
-  // Any -> fresh: forgets the content of the page in both tiers. pre: nobody uses it.
+  // Any -> fresh: forgets the content of the page in both tiers. pre: nobody uses it, but for what was put on a stream
+  // before leave(), or before on the device's default stream.
   virtual void discard(PageIndex page) = 0;
+  virtual void discard(const std::vector<PageIndex>& pages);
 
   // Lets go of what the page cache holds of a page. pre: the page is in the upper tier.
   virtual void drop_cache(PageIndex page) noexcept = 0;
+
+  // Where memory may stay with a page that has left the upper tier (see pager/hoard.py); else nothing is counted.
+  virtual Visits visits() const noexcept { return {}; }
 
   // Bytes held in the lower tier now.
   virtual std::size_t lower_bytes() const noexcept = 0;
@@ -89,7 +97,8 @@ class Vm {
   // pre: tiers.size() == page_count(); tiers as the arena has them.
   virtual Measured measure(const std::vector<Tier>& tiers) const = 0;
 
-  // Copies into the page, or clears part of it. pre: the page is pinned; the bytes are within it.
+  // Copies into the page, or clears part of it that nobody uses, as with discard. pre: the page is pinned; the bytes
+  // are within it.
   virtual void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes);
   virtual void clear(PageIndex page, std::byte* from, std::size_t bytes);
 

@@ -14,16 +14,18 @@
 namespace pagedopt {
 namespace {
 
+constexpr StreamHandle kDefaultStream = nullptr;
+
 std::byte* aligned(std::byte* address, std::size_t alignment) {
   const auto number = reinterpret_cast<std::uintptr_t>(address);
   return address + (round_up(number, alignment) - number);
 }
 
 // A range of managed memory, no longer than the driver gives.
-std::byte* reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes) {
+std::unique_ptr<GpuMemory> reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes) {
   for (;; bytes /= 2) {
     try {
-      return gpu.allocate(Memory::managed, std::max(bytes, page_bytes));
+      return std::make_unique<GpuMemory>(gpu, Memory::managed, std::max(bytes, page_bytes));
     } catch (const GpuError&) {
       if (bytes < 4 * page_bytes) throw;
     }
@@ -32,8 +34,6 @@ std::byte* reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes)
 
 class ManagedVm final : public Vm {
  public:
-  using Vm::demote;
-  using Vm::prefetch;
   using Vm::write_back;
 
   ManagedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct)
@@ -42,24 +42,26 @@ class ManagedVm final : public Vm {
         direct_(direct),
         reserved_(reserve_bytes),
         range_(reserve_managed(*gpu_, reserved_, page_bytes)),
-        base_(aligned(range_, std::min(page_bytes, kHugePageBytes))),
-        page_count_((std::max(reserved_, page_bytes) - static_cast<std::size_t>(base_ - range_)) / page_bytes),
+        base_(aligned(range_->get(), std::min(page_bytes, kHugePageBytes))),
+        page_count_((std::max(reserved_, page_bytes) - static_cast<std::size_t>(base_ - range_->get())) / page_bytes),
         in_(*gpu_),
         out_(*gpu_),
         side_(*gpu_),
         arrivals_(*gpu_, true),
         departures_(*gpu_, true),
         uses_(*gpu_, false),
+        plain_uses_(*gpu_, false),
         arrival_(page_count_),
+        departure_(page_count_),
         use_(page_count_),
-        has_content_(page_count_) {}
+        has_content_(page_count_),
+        was_visited_(page_count_) {}
 
   ~ManagedVm() override {
     try {
       gpu_->synchronize();
     } catch (const GpuError&) {  // the context is gone; so is what would be waited for
     }
-    gpu_->free(Memory::managed, range_);
   }
 
   std::byte* base() const noexcept override { return base_; }
@@ -69,15 +71,18 @@ class ManagedVm final : public Vm {
   std::size_t lower_bytes() const noexcept override { return 0; }           // of a file: there is none
   Measured measure(const std::vector<Tier>&) const override { return {}; }  // nothing tells where a page really is
   void drop_cache(PageIndex) noexcept override {}
+  Visits visits() const noexcept override { return {visited_pages_, arrived_pages_}; }
 
   void commit(PageIndex first, PageIndex last) override {
     if (direct_) gpu_->map_for_device(at(first), (last - first) * page_bytes_);
   }
 
   void populate(PageIndex page) override {
+    departures_.wait(departure_[page], in_);
     gpu_->prefetch({run(page)}, Place::device, in_);
     gpu_->clear(at(page), page_bytes_, in_);
     arrival_[page] = arrivals_.put_up(in_);
+    count_visit(page);
     has_content_[page] = true;
   }
 
@@ -88,7 +93,10 @@ class ManagedVm final : public Vm {
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     gpu_->prefetch(runs(pages), Place::device, in_);
     const std::uint64_t fence = arrivals_.put_up(in_);
-    for (const PageIndex page : pages) arrival_[page] = fence;
+    for (const PageIndex page : pages) {
+      arrival_[page] = fence;
+      count_visit(page);
+    }
     done = pages.size();
   }
 
@@ -125,14 +133,27 @@ class ManagedVm final : public Vm {
     arrivals_.synchronize(arrival_[page]);
   }
 
-  void quiesce() override { gpu_->synchronize(); }
   void begin_thread() override { gpu_->begin_thread(); }
 
-  // There is no giving back of one page: it leaves the device, and is cleared before it is used again.
-  void discard(PageIndex page) override {
-    if (!has_content_[page].exchange(false)) return;
-    finish_work_on(page);
-    move_to_host({page});
+  // There is no giving back of one page: its content is dropped, and it is cleared before it is used again. Nobody
+  // waits: that comes on a stream behind all that used the pages, and their next use behind it.
+  void discard(PageIndex page) override { discard(std::vector<PageIndex>{page}); }
+  void discard(const std::vector<PageIndex>& pages) override {
+    std::vector<PageIndex> used;
+    std::uint64_t arrival = 0, use = 0;
+    for (const PageIndex page : pages) {
+      if (!has_content_[page].exchange(false)) continue;
+      used.push_back(page);
+      arrival = std::max(arrival, arrival_[page].load());
+      use = std::max(use, use_[page].load());
+    }
+    if (used.empty()) return;
+    arrivals_.wait(arrival, out_);
+    uses_.wait(use, out_);
+    plain_uses_.wait(plain_uses_.put_up(kDefaultStream), out_);
+    gpu_->discard(runs(used), out_);
+    const std::uint64_t fence = departures_.put_up(out_);
+    for (const PageIndex page : used) departure_[page] = fence;
   }
 
   void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
@@ -140,6 +161,7 @@ class ManagedVm final : public Vm {
   }
 
   void clear(PageIndex page, std::byte* from, std::size_t bytes) override {
+    plain_uses_.wait(plain_uses_.put_up(kDefaultStream), side_);
     use_aside(page, [&] { gpu_->clear(from, bytes, side_); });
   }
 
@@ -179,6 +201,11 @@ class ManagedVm final : public Vm {
     departures_.synchronize(departures_.put_up(out_));
   }
 
+  void count_visit(PageIndex page) {
+    if (!was_visited_[page].exchange(true)) ++visited_pages_;
+    ++arrived_pages_;
+  }
+
   void finish_work_on(PageIndex page) {
     arrivals_.synchronize(arrival_[page]);
     uses_.synchronize(use_[page]);
@@ -198,13 +225,16 @@ class ManagedVm final : public Vm {
   std::size_t page_bytes_;
   bool direct_;
   std::size_t reserved_;
-  std::byte* range_;
+  std::unique_ptr<GpuMemory> range_;
   std::byte* base_;
   std::size_t page_count_;
   Stream in_, out_, side_;  // moves up, moves down, what is done aside
   Fences arrivals_, departures_, uses_;
-  std::vector<std::atomic<std::uint64_t>> arrival_, use_;  // the page's last fence of each kind; 0: none
-  std::vector<std::atomic<bool>> has_content_;             // was zeroed, or used, since it was fresh
+  Fences plain_uses_;                                                  // by tensor operations on the default stream
+  std::vector<std::atomic<std::uint64_t>> arrival_, departure_, use_;  // the page's last fence of each kind; 0: none
+  std::vector<std::atomic<bool>> has_content_;                         // was zeroed, or used, since it was fresh
+  std::vector<std::atomic<bool>> was_visited_;
+  std::atomic<std::uint64_t> visited_pages_{0}, arrived_pages_{0};
 };
 
 // Locked host memory that the device uses over the link. There is one tier: nothing is ever asked to move.
@@ -218,7 +248,7 @@ class LockedVm final : public Vm {
       : gpu_(std::move(gpu)),
         page_bytes_(page_bytes),
         reserved_(round_up(std::max<std::size_t>(reserve_bytes, 1), page_bytes)),
-        range_(reserve(reserved_)),
+        range_(reserve(reserved_), Unmap{reserved_}),
         uses_(*gpu_, false),
         use_(reserved_ / page_bytes) {}
 
@@ -228,10 +258,9 @@ class LockedVm final : public Vm {
     } catch (const GpuError&) {
     }
     for (std::byte* piece : locked_) gpu_->unregister_host(piece);
-    ::munmap(range_, reserved_);
   }
 
-  std::byte* base() const noexcept override { return range_; }
+  std::byte* base() const noexcept override { return range_.get(); }
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return reserved_ / page_bytes_; }
   bool keeps_copy() const noexcept override { return false; }
@@ -248,16 +277,19 @@ class LockedVm final : public Vm {
     locked_.push_back(at(first));
   }
 
-  void quiesce() override { gpu_->synchronize(); }
   void discard(PageIndex page) override { clear(page, at(page), page_bytes_); }
+  void discard(const std::vector<PageIndex>& pages) override {
+    gpu_->synchronize();
+    for (const PageIndex page : pages) std::memset(at(page), 0, page_bytes_);
+  }
 
   void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
     uses_.synchronize(use_[page]);
     std::memcpy(to, from, bytes);
   }
 
-  void clear(PageIndex page, std::byte* from, std::size_t bytes) override {
-    uses_.synchronize(use_[page]);
+  void clear(PageIndex, std::byte* from, std::size_t bytes) override {
+    gpu_->synchronize();  // also for tensor operations, which put up no fence
     std::memset(from, 0, bytes);
   }
 
@@ -275,6 +307,11 @@ class LockedVm final : public Vm {
   void drop_cache(PageIndex) noexcept override {}
 
  private:
+  struct Unmap {
+    std::size_t bytes;
+    void operator()(std::byte* range) const noexcept { ::munmap(range, bytes); }
+  };
+
   [[noreturn]] static void refuse() { throw std::logic_error("this GPU cannot migrate memory: pages do not move"); }
 
   static std::byte* reserve(std::size_t bytes) {
@@ -283,12 +320,12 @@ class LockedVm final : public Vm {
     return static_cast<std::byte*>(range);
   }
 
-  std::byte* at(PageIndex page) const noexcept { return range_ + std::size_t{page} * page_bytes_; }
+  std::byte* at(PageIndex page) const noexcept { return range_.get() + std::size_t{page} * page_bytes_; }
 
   std::shared_ptr<Gpu> gpu_;
   std::size_t page_bytes_;
   std::size_t reserved_;
-  std::byte* range_;
+  std::unique_ptr<std::byte, Unmap> range_;
   std::vector<std::byte*> locked_;
   Fences uses_;
   std::vector<std::atomic<std::uint64_t>> use_;

@@ -327,6 +327,10 @@ std::size_t Vm::demote(const std::vector<PageIndex>& pages, std::size_t& done) {
   return bytes;
 }
 
+void Vm::discard(const std::vector<PageIndex>& pages) {
+  for (const PageIndex page : pages) discard(page);
+}
+
 void Vm::clear(PageIndex, std::byte* from, std::size_t bytes) { std::memset(from, 0, bytes); }
 
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,

@@ -55,7 +55,8 @@ class ArenaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         budget_bytes: what the upper tier may hold, or None without a limit.
         allocated_bytes: pages with state on them.
         upper_bytes: of these, requested to be in the upper tier.
-        lower_bytes: of these, requested to be in the lower tier.
+        lower_bytes: of these, requested to be in the lower tier. With policy `none` a GPU's page faults bring such
+            pages to the device, and nothing tells: they stay counted here.
         fresh_bytes: of these, without content yet; they take no memory.
         kept_bytes: of `upper_bytes`, pages of small states that are never evicted.
         lower_file_bytes: what the spill file holds on disk.
@@ -92,7 +93,8 @@ class TierSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         name: `device`, `host` or `disk`.
         total_bytes: its size, or None where it cannot be read.
-        free_bytes: what of it could be had now, or None where it cannot be read.
+        free_bytes: what of it could be had now, or None where it cannot be read. Of a GPU, what the driver calls free:
+            it hands out more, from what it keeps for pages that left (`pagedopt.pager.hoard`).
         low_watermark_bytes: eviction starts with less than this free; None for a tier without watermarks.
         high_watermark_bytes: and stops with this much free.
     """

@@ -149,7 +149,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_page_bytes: Annotated[
         int,
         Meaning(
-            "on a GPU: bytes of a page; larger than on the host, because each move costs a call of the driver",
+            "on a GPU: bytes of a page; larger than on the host, because each move costs a call of the driver; pages "
+            "under 2MiB share the driver's blocks of 2 MiB, which others can have whole only once all of it has left",
             Bytes(min_bytes=65536, max_bytes=1 << 30, power_of_two=True),
         ),
     ] = 8 << 20

@@ -70,8 +70,8 @@ class Pager:
 
     def tune(self, settings: Settings, policy: Policy | None = None) -> None:
         """Go on with other settings (budget, policy, depth, watermarks, limit, interval)."""
-        if settings.device_limit != self._settings.device_limit:
-            self._upper = _upper(self._device, settings)
+        if isinstance(self._upper, DeviceUpper):
+            self._upper.limit = settings.device_limit
         self._settings = settings
         self._policy = policy or POLICIES[settings.policy]
         self._set_budget()
@@ -128,7 +128,7 @@ class Pager:
         settings, page_bytes = self._settings, self._arena.page_bytes
         ledger = self._arena.ledger()
         resident_bytes = ledger["upper_pages"] * page_bytes
-        memory = self._upper.read(resident_bytes, self._arena.counters()["steps"])
+        memory = self._upper.read(ledger, self._arena.counters()["steps"])
         low, high = settings.low_watermark, settings.high_watermark
         self.pressure = pressure_word(memory, low, high, self._upper.stall_percent())
         budget = settings.budget.resolve(memory.total_bytes)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from pagedopt._core import Gpu
 from pagedopt.config import Size
+from pagedopt.pager.hoard import Hoard, Look
 from pagedopt.pager.pressure import HostMemory, read_host_memory, read_stall_percent, share_of_host
 
 __all__ = ["HOST", "Device", "DeviceUpper", "HostUpper", "Upper", "device_memory"]
@@ -42,8 +43,8 @@ class Upper(Protocol):
     def share(self) -> int:
         """Processes that divide it among them."""
 
-    def read(self, resident_bytes: int, steps: int) -> HostMemory:
-        """What is free, while `resident_bytes` of pages are there, after so many steps."""
+    def read(self, ledger: Mapping[str, int], steps: int) -> HostMemory:
+        """What is free, for an arena with this ledger, after so many steps."""
 
     def stall_percent(self) -> float | None:
         """Share of the time lost to its being short; None where nothing tells."""
@@ -57,7 +58,7 @@ class HostUpper:
         """See `Upper`."""
         return share_of_host()
 
-    def read(self, resident_bytes: int, steps: int) -> HostMemory:
+    def read(self, ledger: Mapping[str, int], steps: int) -> HostMemory:
         """See `Upper`."""
         return read_host_memory()
 
@@ -75,7 +76,7 @@ def device_memory(
 
     Args:
         total_bytes: the card's memory.
-        free_bytes: what the driver says is free; resident pages count as used.
+        free_bytes: what can be had of it; resident pages count as used.
         resident_bytes: pages on the device.
         held_bytes: what torch's allocator holds now.
         peak_bytes: the most it held lately.
@@ -100,13 +101,14 @@ class DeviceUpper:
     device: Device
     limit: Size
     _peaks: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=ITERATIONS))
+    _hoard: Hoard = field(default_factory=Hoard)
 
     @property
     def share(self) -> int:
         """See `Upper`; each rank has a card, or a limit, of its own."""
         return 1
 
-    def read(self, resident_bytes: int, steps: int) -> HostMemory:
+    def read(self, ledger: Mapping[str, int], steps: int) -> HostMemory:
         """See `Upper`."""
         assert self.device.gpu is not None
         held_bytes = self.device.held_bytes()
@@ -114,16 +116,28 @@ class DeviceUpper:
             self._peaks[-1] = (steps, max(self._peaks[-1][1], held_bytes))
         else:
             self._peaks.append((steps, held_bytes))
-        total_bytes = self.device.gpu.info["total_bytes"]
+        look = _look(self.device.gpu, ledger, held_bytes)
         return device_memory(
-            total_bytes,
-            self.device.gpu.free_bytes,
-            resident_bytes,
+            look.total_bytes,
+            look.free_bytes + self._hoard.kept_bytes(look),
+            look.resident_bytes,
             held_bytes,
             max(peak for _, peak in self._peaks),
-            self.limit.resolve(total_bytes),
+            self.limit.resolve(look.total_bytes),
         )
 
     def stall_percent(self) -> float | None:
         """See `Upper`."""
         return None
+
+
+def _look(gpu: Gpu, ledger: Mapping[str, int], held_bytes: int) -> Look:
+    page_bytes = ledger["page_bytes"]
+    return Look(
+        total_bytes=gpu.info["total_bytes"],
+        free_bytes=gpu.free_bytes,
+        resident_bytes=ledger["upper_pages"] * page_bytes,
+        visited_bytes=ledger["visited_pages"] * page_bytes,
+        arrived_bytes=ledger["arrived_pages"] * page_bytes,
+        held_bytes=held_bytes,
+    )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import pagedopt
-from pagedopt import optim
+from pagedopt import _core, optim, runtime
 from pagedopt.config import Size
 from pagedopt.optim import devices
 from pagedopt.pager.upper import Device, DeviceUpper, device_memory
@@ -38,23 +38,34 @@ def test_device_memory(card: tuple[int | None, ...], expected: tuple[int, int]) 
     assert (memory.total_bytes // GIB, memory.free_bytes // GIB) == expected
 
 
-def test_peak_of_the_last_iterations_is_kept_free() -> None:
-    from pagedopt import _core
+class Torch:
+    """An allocator that holds some of a GPU's memory."""
 
-    held = 0
+    def __init__(self, gpu: _core.EmulatedGpu) -> None:
+        self.gpu, self.held_bytes = gpu, 0
+
+    def hold(self, nbytes: int) -> None:
+        if nbytes > self.held_bytes:
+            self.gpu.take(nbytes - self.held_bytes)
+        else:
+            self.gpu.give(self.held_bytes - nbytes)
+        self.held_bytes = nbytes
+
+
+def test_peak_of_the_last_iterations_is_kept_free() -> None:
     gpu = _core.EmulatedGpu(total_bytes=64 * MIB, seed=0, eager=True)
-    upper = DeviceUpper(Device("cuda:0", gpu, lambda: held), Size())
+    torch = Torch(gpu)
+    upper = DeviceUpper(Device("cuda:0", gpu, lambda: torch.held_bytes), Size())
+    ledger = {"page_bytes": MIB, "upper_pages": 0, "visited_pages": 0, "arrived_pages": 0}
     free = []
     for step, held_mib in enumerate([4, 4, 20, 4, 4, 4, 4, 4, 4, 4, 4, 4]):
-        held = held_mib * MIB
-        free.append(upper.read(0, step).free_bytes // MIB)
-        held = 2 * MIB  # between its peaks torch may hold less
-        free.append(upper.read(0, step).free_bytes // MIB)
-    # The driver of this GPU does not see torch's memory, so only what is still to be asked for is taken off.
-    assert free[:5] == [64, 62, 64, 62, 64]
-    assert free[5] == 64 - 18
-    assert free[7] == 64 - 18, "the iteration with the peak is remembered"
-    assert free[-1] == 62, "and forgotten after a while"
+        torch.hold(held_mib * MIB)
+        free.append(upper.read(ledger, step).free_bytes // MIB)
+        torch.hold(2 * MIB)  # between its peaks torch may hold less
+        free.append(upper.read(ledger, step).free_bytes // MIB)
+    assert free[:4] == [60] * 4
+    assert free[4:20] == [44] * 16, "the iteration with the peak is remembered"
+    assert free[20:] == [60] * 4, "and forgotten after a while"
 
 
 def wait_until(condition: Callable[[], bool]) -> bool:
@@ -68,16 +79,60 @@ def test_pages_leave_before_torch_needs_their_room(
     twins: Callable[..., Any], emulate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, params = twins([500_000] * 4)  # 16 MiB of state
-    held_bytes = 0
-    monkeypatch.setattr(devices, "_held_bytes", lambda device: held_bytes)
     gpu = emulate(device_limit="32MiB", interval_s=0.01, low_watermark="5%", high_watermark="10%")
+    torch = Torch(gpu)
+    monkeypatch.setattr(devices, "_held_bytes", lambda device: torch.held_bytes)
     optimizer = optim.PagedAdamW(params)
     optimizer.step()
     assert wait_until(lambda: pagedopt.stats().arenas[0].upper_bytes > 15 * MIB)
-    held_bytes = 24 * MIB  # forward and backward: no step runs
+    torch.hold(24 * MIB)  # forward and backward: no step runs
     assert wait_until(lambda: gpu.device_bytes <= 8 * MIB), "pages stayed where torch needs the room"
-    held_bytes = 0
+    torch.hold(0)
     for _ in range(12):  # the peak is forgotten, and pages come back by themselves
         optimizer.step()
         time.sleep(0.03)
     assert wait_until(lambda: pagedopt.stats().arenas[0].upper_bytes > 15 * MIB)
+
+
+def budgets_of_looks(count: int) -> set[int | None]:
+    """The budgets of so many looks at the memory, or a few less."""
+    (home,) = runtime._process.homes.values()
+    budgets = set()
+    for _ in range(count):
+        home.pager.tune(runtime.settings())  # type: ignore[union-attr]
+        budgets.add(home.arena.budget_pages)
+    return budgets
+
+
+def test_memory_that_the_driver_keeps_is_counted_on(
+    twins: Callable[..., Any], emulate: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A card that torch fills up, up to the pages' budget: evicting shows in nothing that the driver says."""
+    _, params = twins([500_000] * 4)
+    gpu = emulate(total_bytes=64 * MIB, max_managed_fraction=0.5, interval_s=1000, low_watermark="5%")
+    torch = Torch(gpu)
+    monkeypatch.setattr(devices, "_held_bytes", lambda device: torch.held_bytes)
+    torch.hold(20 * MIB)
+    optimizer = optim.PagedAdamW(params)
+    optimizer.step()
+    torch.hold(40 * MIB)
+    for _ in range(4):
+        optimizer.step()
+        budgets_of_looks(1)
+    (budget,) = budgets_of_looks(30)
+    assert budget is not None
+    assert budget * 65536 <= 24 * MIB - 0.05 * gpu.info["total_bytes"]
+    torch.hold(52 * MIB)
+    budgets_of_looks(1)
+    for _ in range(3):
+        optimizer.step()
+    (less,) = budgets_of_looks(30)
+    assert less is not None
+    assert 12 * MIB - 0.12 * gpu.info["total_bytes"] - 65536 <= less * 65536 <= 12 * MIB * 0.8
+    assert wait_until(lambda: gpu.device_bytes <= less * 65536 + MIB)
+    assert gpu.free_bytes < MIB, "memory came free: the test shows nothing"
+    torch.hold(40 * MIB)
+    for _ in range(12):  # until the peak is forgotten
+        optimizer.step()
+        budgets_of_looks(2)
+    assert wait_until(lambda: pagedopt.stats().arenas[0].upper_bytes > 15 * MIB), "pages did not come back"

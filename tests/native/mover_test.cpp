@@ -62,6 +62,7 @@ class HeldVm final : public Vm {
   std::size_t demote(PageIndex) override { return 0; }
   bool keeps_copy() const noexcept override { return true; }
   void place_lower(PageIndex) override {}
+  using Vm::discard;
   void discard(PageIndex) override {}
   void drop_cache(PageIndex) noexcept override {}
   std::size_t lower_bytes() const noexcept override { return 0; }
