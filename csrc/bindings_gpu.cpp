@@ -60,6 +60,14 @@ void bind_gpu(py::module_& m) {
       .def_property_readonly("kept_bytes", &EmulatedGpu::kept_bytes)
       .def_property_readonly("peak_device_bytes", &EmulatedGpu::peak_device_bytes)
       .def_property_readonly("overlaps", &EmulatedGpu::overlaps)
+      .def("fail_after", &EmulatedGpu::fail_after, "calls"_a,
+           "The call after so many that put work on a stream fails, once.")
+      .def(
+          "clear",
+          [](EmulatedGpu& gpu, std::uintptr_t memory, std::size_t bytes) {
+            gpu.clear(reinterpret_cast<void*>(memory), bytes, nullptr);
+          },
+          "memory"_a, "nbytes"_a, "Puts the clearing of memory on the default stream.")
       .def("take", &EmulatedGpu::take, "nbytes"_a, "Others allocate so much of its memory.")
       .def("give", &EmulatedGpu::give, "nbytes"_a, "And free it.")
       .def(

@@ -60,6 +60,11 @@ std::size_t EmulatedGpu::peak_device_bytes() {
   return peak_device_bytes_;
 }
 
+void EmulatedGpu::fail_after(std::uint64_t calls) {
+  std::lock_guard lock(mutex_);
+  until_failure_ = static_cast<std::int64_t>(calls);
+}
+
 std::uint64_t EmulatedGpu::overlaps() {
   std::lock_guard lock(mutex_);
   return overlaps_;
@@ -146,8 +151,25 @@ void EmulatedGpu::free(Memory kind, void* memory) noexcept {
   }
 }
 
-void EmulatedGpu::register_host(void*, std::size_t) {}
-void EmulatedGpu::unregister_host(void*) noexcept {}
+void EmulatedGpu::register_host(void* memory, std::size_t bytes) {
+  std::lock_guard lock(mutex_);
+  registered_[static_cast<std::byte*>(memory)] = bytes;
+}
+
+void EmulatedGpu::unregister_host(void* memory) noexcept {
+  std::lock_guard lock(mutex_);
+  registered_.erase(static_cast<std::byte*>(memory));
+}
+
+// A copy may not go from one registration into another.
+void EmulatedGpu::check_registration(const std::byte* memory, std::size_t bytes) const {
+  auto it = registered_.upper_bound(const_cast<std::byte*>(memory));
+  if (it == registered_.begin()) return;
+  const auto& [begin, size] = *std::prev(it);
+  if (memory < begin + size && memory + bytes > begin + size)
+    throw GpuError("copy across the end of registered memory", kInvalidValue);
+}
+
 void EmulatedGpu::map_for_device(std::byte*, std::size_t) {}
 void EmulatedGpu::prefer_device(std::byte*, std::size_t) {}
 
@@ -252,6 +274,7 @@ bool EmulatedGpu::do_one(bool last_too) {
 
 void EmulatedGpu::submit(StreamHandle stream, Work work) {
   if (streams_.count(number(stream)) == 0) throw GpuError("no such stream", kInvalidValue);
+  if (until_failure_ >= 0 && until_failure_-- == 0) throw GpuError("a call was made to fail", kInvalidValue);
   queue(stream).push_back(std::move(work));
   std::size_t most = eager_ ? ~std::size_t{0} : draw_() % kMostWorkAtOnce;
   while (most-- > 0 && do_one(eager_)) {
@@ -298,6 +321,8 @@ void EmulatedGpu::synchronize() {
 
 void EmulatedGpu::submit_copy(const char* what, void* to, const void* from, std::size_t bytes, StreamHandle stream) {
   std::lock_guard lock(mutex_);
+  check_registration(static_cast<std::byte*>(to), bytes);
+  check_registration(static_cast<const std::byte*>(from), bytes);
   submit(stream, {[=] {
            std::memcpy(to, from, bytes);
            touch(static_cast<std::byte*>(to), bytes, Place::device, false);

@@ -21,6 +21,9 @@ class EmulatedGpu final : public Gpu {
   EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate);
   ~EmulatedGpu() override;
 
+  // The call after so many that put work on a stream fails, once, and what it would have put there is not.
+  void fail_after(std::uint64_t calls);
+
   // What was done, in the order in which it was.
   struct Done {
     std::string what;
@@ -90,6 +93,7 @@ class EmulatedGpu final : public Gpu {
 
   std::deque<Work>& queue(StreamHandle stream) { return streams_[reinterpret_cast<std::uint64_t>(stream)]; }
   void submit(StreamHandle stream, Work work);
+  void check_registration(const std::byte* memory, std::size_t bytes) const;
   void submit_copy(const char* what, void* to, const void* from, std::size_t bytes, StreamHandle stream);
   // Of what may be done, any; false if nothing may. `last_too`: also what lags behind.
   bool do_one(bool last_too);
@@ -111,6 +115,8 @@ class EmulatedGpu final : public Gpu {
   std::map<std::uint64_t, std::deque<Work>> streams_;
   std::uint64_t next_stream_ = 1;
   std::uint64_t last_stream_ = 0;  // which lags behind
+  std::int64_t until_failure_ = -1;
+  std::map<std::byte*, std::size_t> registered_;
   std::map<std::byte*, Range> managed_;
   std::map<void*, std::size_t> other_;
   std::vector<Done> log_;

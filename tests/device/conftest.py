@@ -21,12 +21,20 @@ Emulate = Callable[..., _core.EmulatedGpu]
 def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
     """Put CPU tensors on an emulated GPU: `emulate(seed=1, eager=False, budget="1MiB")`."""
     made: list[_core.EmulatedGpu] = []
-    rings: list[torch.Tensor | None] = []
+    rings: list[torch.Tensor] = []
 
-    def lasting(device: torch.device, nbytes: int) -> torch.Tensor | None:
-        # The allocator of a real GPU gives memory away again behind what is on the stream; the CPU's does so at once.
-        rings.append(devices.aligned_memory(device, nbytes))
-        return rings[-1]
+    def lent(device: torch.device, nbytes: int) -> torch.Tensor | None:
+        """As a GPU's allocator lends it: others use it before and after, behind what the stream had to do with it."""
+        if rings and rings[0].nbytes < nbytes:
+            made[-1].synchronize()
+            rings.clear()
+        if not rings:
+            ring = devices.aligned_memory(device, nbytes)
+            if ring is None:
+                return None
+            rings.append(ring)
+        made[-1].clear(rings[0].data_ptr(), rings[0].nbytes)
+        return rings[0][:nbytes]
 
     def start(
         *, total_bytes: int = 1 << 30, seed: int = 0, eager: bool = True, can_migrate: bool = True, **settings: Any
@@ -35,7 +43,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         made.append(gpu)
         monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
         monkeypatch.setattr(sweep, "gpu_of", lambda device: gpu)
-        monkeypatch.setattr(sweep, "aligned_memory", lasting)
+        monkeypatch.setattr(sweep, "aligned_memory", lent)
         runtime.shutdown()
         config.unconfigure()
         monkeypatch.setattr(runtime, "_process", runtime._Process())

@@ -166,6 +166,33 @@ def test_staged_steps_follow_each_other(tensors: int, twins: Callable[..., Any],
     assert (2 if tensors > 1 else 0) < max(aheads) <= 8
 
 
+def test_a_staged_step_that_fails_leaves_its_memory_to_others(twins: Callable[..., Any], emulate: Any) -> None:
+    """Whatever call fails: what was copied into the ring, or is copied from it, comes before who has its memory next."""
+    failed = 0
+    for calls in range(0, 60, 3):
+        _, params = twins([131_072] * 4)
+        gpu = emulate(budget="64KiB", placement="staged", seed=calls, eager=False)
+        optimizer = optim.PagedAdamW(params)
+        optimizer.step()
+        gpu.synchronize()
+        before = [value.clone() for entry in optimizer.state.values() for value in entry.values()]
+        gpu.fail_after(calls)
+        try:
+            optimizer.step()
+        except pagedopt.errors.DeviceError as error:
+            assert "made to fail" in str(error)
+            failed += 1
+        gpu.fail_after(1 << 40)
+        optimizer.step()  # takes the same memory, and clears it first
+        gpu.synchronize()
+        after = [value for entry in optimizer.state.values() for value in entry.values()]
+        for one, other in zip(before, after, strict=True):
+            assert torch.equal(one == 0, other == 0), calls
+        for entry in optimizer.state.values():
+            assert entry["step"] in (2, 3)
+    assert failed > 5
+
+
 def test_a_ring_that_torch_has_no_memory_for_is_done_without(
     twins: Callable[..., Any], emulate: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
