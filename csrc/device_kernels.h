@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "device_encode.h"
 #include "device_lane.h"
 #include "step_device.h"
 
@@ -171,7 +172,7 @@ PAGEDOPT_HD void store_slot(const Stored<K::bytes>& stored, const Piece& piece, 
 
 // Stores one slot, x being its array in Registers; an 8-bit one with the absmax of the block, or of the tensor.
 template <class K, int slot, class Warp, class Lanes>
-PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const CodeMaps& maps,
+PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const DeviceTables& tables,
                              float (Registers::*x)[kLaneElements], Lanes& lanes) {
   constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
   float absmax = piece.new_absmax[slot];
@@ -181,7 +182,7 @@ PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt
   }
   warp.each(lanes, [&](int lane, Registers& r) {
     if constexpr (K::is_8bit)
-      store_slot<K, slot>(encode_lane<is_signed>(maps.of<is_signed>(), absmax, r.*x), piece, block, lane);
+      store_slot<K, slot>(encode_lane<is_signed>(tables, lane, absmax, r.*x), piece, block, lane);
     else
       store_slot<K, slot>(narrow<Dtype::f32>(r.*x), piece, block, lane);
   });
@@ -209,18 +210,18 @@ PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const Block
 }
 
 template <class K, class Warp>
-PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const CodeMaps& maps, int first) {
+PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const DeviceTables& tables, int first) {
   typename Warp::template Lanes<Registers> lanes;
   const BlockAt block = block_at<K>(piece, first);
   if (is_left_alone<K>(warp, piece, block, lanes)) return;
   warp.each(lanes, [&](int lane, Registers& r) {
-    load_all<K>(piece, block, maps, lane, r);
+    load_all<K>(piece, block, tables.maps, lane, r);
     adam_lane<K>(piece.scalars, piece.skip_zeros, r);
     store_param<K>(piece, block, lane, r);
   });
-  encode_slot<K, 0>(warp, piece, block, maps, &Registers::m, lanes);
-  encode_slot<K, 1>(warp, piece, block, maps, &Registers::v, lanes);
-  if constexpr (K::amsgrad) encode_slot<K, 2>(warp, piece, block, maps, &Registers::vmax, lanes);
+  encode_slot<K, 0>(warp, piece, block, tables, &Registers::m, lanes);
+  encode_slot<K, 1>(warp, piece, block, tables, &Registers::v, lanes);
+  if constexpr (K::amsgrad) encode_slot<K, 2>(warp, piece, block, tables, &Registers::vmax, lanes);
 }
 
 // ---- what passes before the update find out ----
@@ -293,9 +294,9 @@ PAGEDOPT_HD void for_blocks_of(int index, const Piece& piece, Visit visit) {
 }
 
 template <bool is_8bit, class Warp>
-PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
+PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
   const auto all = [&](auto kind) {
-    for_blocks_of(index, piece, [&](int first) { update_block<decltype(kind)>(warp, piece, maps, first); });
+    for_blocks_of(index, piece, [&](int first) { update_block<decltype(kind)>(warp, piece, tables, first); });
   };
   with_dtype(piece.dtype, [&](auto dtype) {
     piece.amsgrad ? all(Kind<decltype(dtype)::value, is_8bit, true>{})

@@ -66,6 +66,7 @@ __device__ int warp_index() { return static_cast<int>(threadIdx.x / kWarpLanes);
 
 // In global memory: a CTA copies it to shared memory, where lanes look up codes of their own.
 __device__ const CodeMaps kDeviceMaps{kSignedMap, kUnsignedMap};
+__device__ const Bends kDeviceBends = make_bends();
 
 // pre: all threads of the CTA call it
 __device__ void copy_maps(CodeMaps& to) {
@@ -73,6 +74,13 @@ __device__ void copy_maps(CodeMaps& to) {
   to.of_signed.value[threadIdx.x] = kDeviceMaps.of_signed.value[threadIdx.x];
   to.of_unsigned.value[threadIdx.x] = kDeviceMaps.of_unsigned.value[threadIdx.x];
   __syncthreads();
+}
+
+__device__ void copy_tables(DeviceTables& to) {
+  static_assert(BendTable::kEntries == 2 * kThreads, "a thread fills two entries");
+  to.bends.fill(threadIdx.x, kDeviceBends);
+  to.bends.fill(threadIdx.x + kThreads, kDeviceBends);
+  copy_maps(to.maps);
 }
 
 // The warps' sums, added in order; for the first warp only. pre: all threads of the CTA call it
@@ -127,17 +135,17 @@ __global__ void __launch_bounds__(kThreads, kMeasureCtas) measure_kernel(StepTab
 }
 
 __global__ void __launch_bounds__(kThreads, kCtas) update_kernel(StepTables tables, std::uint64_t first_part) {
-  __shared__ CodeMaps maps;
+  __shared__ DeviceTables lookups;
   const Part part(tables.tasks, first_part + blockIdx.x);
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
   if (part.empty() || work.skip) return;
   const Piece piece = piece_of(row, work, part, Pass::update);
   if (is_8bit(row)) {
-    copy_maps(maps);
-    update_part<true>(this_warp(), warp_index(), piece, maps);
+    copy_tables(lookups);
+    update_part<true>(this_warp(), warp_index(), piece, lookups);
   } else {
-    update_part<false>(this_warp(), warp_index(), piece, maps);
+    update_part<false>(this_warp(), warp_index(), piece, lookups);
   }
 }
 
