@@ -69,5 +69,5 @@ def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, .
 
 @pytest.mark.timeout(600)
 def test_native_programs(tmp_path: Path) -> None:
-    for program in build(tmp_path / "build", "", "mover_test", "step_device_test", "step_test"):
+    for program in build(tmp_path / "build", "", "lane_test", "mover_test", "step_device_test", "step_test"):
         run(program)
