@@ -5,8 +5,7 @@
 // rank (code) is the level to the nearest whole number. The first rank N of a decade starts one cell w of the decade
 // before above their joint, and is 4 w wide. So a line through the two ends of that stands between the decades' own:
 //   level = min(a, a / 4 + middle, a / 5 + next)     a = slope y + offset, a decade's; a / 5 + next: the next one's
-// What depends on the decade is in a table, in which y's exponent finds it. No bend is more than an addition and a
-// minimum, and the number of rows is what one byte of y tells apart.
+// What depends on the decade is in a table, in which y's exponent finds it: a row is what one byte of y tells apart.
 #pragma once
 
 #include <cfloat>
@@ -132,7 +131,7 @@ PAGEDOPT_HD float level_of(const BendTable& bends, std::uint32_t place, const Sc
 
 // How far levels may be off, as a part of themselves, is less than 8.5 units of 2^-24: up to 4 for y and the line of a
 // decade, 1 for another line, 2.5 for the map's own rounding; at the top 2.7 for the line that is there, 1.9 for the
-// rise, 1 for their sum, 2.7 for the map. tests/native/encode_test.cpp finds 4.
+// rise, 1 for their sum, 2.7 for the map. tests/native/lane_test.cpp finds less than 5.
 inline constexpr float kLevelDoubt = 0x1.4p-21f;
 
 // The code nearest to a level times `factor`, in the lowest byte: in the last bits of a sum with 1.5 * 2^23. Unsigned:
@@ -181,11 +180,12 @@ PAGEDOPT_HD void scale_lane(float factor, float& absmax, float (&x)[kLaneElement
   }
 }
 
-// Finite numbers x to the nearest values of the map times absmax. May scale x.
+// Numbers x to the nearest values of the map times absmax, their largest magnitude; to zero where that is not finite,
+// as only a broken state makes it. May scale x.
 template <bool is_signed>
 PAGEDOPT_HD Stored<1> encode_lane(const DeviceTables& tables, int lane, float absmax, float (&x)[kLaneElements]) {
   Stored<1> codes = {}, other = {};
-  if (absmax == 0.0f) {
+  if (!(absmax > 0.0f && absmax <= FLT_MAX)) {
     for (int i = 0; i < kLaneElements; ++i) codes.put(i, kZeroCode<is_signed>);
     return codes;
   }

@@ -56,7 +56,7 @@ def run(program: Path, *args: str) -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize(("sanitize", "more"), [("address,undefined", ("step_test",)), ("thread", ())])
+@pytest.mark.parametrize(("sanitize", "more"), [("address,undefined", ("lane_test", "step_test")), ("thread", ())])
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
