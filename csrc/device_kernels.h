@@ -157,7 +157,10 @@ PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt
   constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
   float absmax = piece.new_absmax[slot];
   if (K::is_8bit && piece.codec == Codec::blockwise8) {
-    absmax = float_of(warp.max(lanes, [](Registers& r) { return r.most[slot]; }));
+    absmax = float_of(warp.max(lanes, [&](Registers& r) {
+      if constexpr (in_parts<K>) return r.most[slot];
+      return largest_bits(r.*x);
+    }));
     warp.first([&] { in_global(piece.absmax[slot])[block.absmax_index(piece)] = absmax; });
   }
   warp.each(lanes, [&](int lane, Registers& r) {

@@ -58,7 +58,11 @@ constexpr int kThreads = kWarps * kWarpLanes;
 // CTAs on a multiprocessor that the compiler leaves registers for, 80 a thread: without spilling in any kind of row.
 // Each thread of a float32 row loads 128 bytes before it computes, so 3 * 256 threads have 96 KiB under way, three
 // times what an H200's 4.8 TB/s and 700 ns of latency ask of one multiprocessor; bf16 rows of 8-bit state, 36 KiB.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kCtas = 2;  // of 128 registers: with 80, the compiler spills a few there
+#else
 constexpr int kCtas = 3;
+#endif
 constexpr int kMeasureCtas = 2;  // its sums in double take more registers
 
 __device__ DeviceWarp this_warp() { return {static_cast<int>(threadIdx.x % kWarpLanes)}; }
