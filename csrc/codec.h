@@ -35,27 +35,6 @@ PAGEDOPT_HD float float_of(std::uint32_t bits) {
 
 PAGEDOPT_HD float magnitude(float x) { return float_of(bits_of(x) & 0x7fffffffu); }
 
-// ---- three operations that GPUs have another way of doing. Levels may differ by a rounding, and whole numbers go
-// either way; both are within kDoubt, so codes do not differ. ----
-
-#if defined(__CUDA_ARCH__) || defined(PAGEDOPT_EMULATED)
-PAGEDOPT_HD float multiply_add(float a, float b, float c) { return fmaf(a, b, c); }
-// Through the last bits of a sum with 1.5 * 2^23: a conversion has an eighth of an addition's rate.
-PAGEDOPT_HD int whole_part(float x) { return static_cast<int>(bits_of((x - 0.5f) + 0x1.8p23f) - bits_of(0x1.8p23f)); }
-#else
-PAGEDOPT_HD float multiply_add(float a, float b, float c) { return a * b + c; }
-PAGEDOPT_HD int whole_part(float x) { return static_cast<int>(x); }
-#endif
-
-// Of numbers: which one a NaN gives is not said.
-PAGEDOPT_HD float lesser(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  return fminf(a, b);
-#else
-  return smaller(a, b);
-#endif
-}
-
 // ---- the map ----
 
 struct CodeMap {
@@ -137,7 +116,7 @@ inline constexpr float kLift = 0x1p96f;
 template <bool is_signed>
 PAGEDOPT_HD Encoder encoder_for(float absmax) {
   Encoder encoder;
-  constexpr Lines lines = make_lines(is_signed);  // here, so that a GPU has them in its instructions
+  constexpr Lines lines = make_lines(is_signed);
   constexpr double midpoint = 0.5 * (static_cast<double>(code_map_of<is_signed>().value[254]) + 1.0);
   const double inverse = 1.0 / static_cast<double>(absmax);
   for (int i = 0; i < kDecades; ++i) {
@@ -165,12 +144,12 @@ inline constexpr std::uint32_t kJointDoubt = 32;
 template <bool is_signed>
 PAGEDOPT_HD Encoded encode(const Encoder& encoder, float x) {
   const float size = is_signed ? magnitude(x) : x;
-  const auto line = [&](int i) { return multiply_add(size, encoder.slope[i], encoder.offset[i]); };
+  const auto line = [&](int i) { return size * encoder.slope[i] + encoder.offset[i]; };
   // As a tree: in a row, the seven minima would wait for each other.
-  const float low = lesser(lesser(line(0), line(1)), lesser(line(2), line(3)));
-  const float level = lesser(low, lesser(lesser(line(4), line(5)), lesser(line(6), encoder.ceiling)));
+  const float low = smaller(smaller(line(0), line(1)), smaller(line(2), line(3)));
+  const float level = smaller(low, smaller(smaller(line(4), line(5)), smaller(line(6), encoder.ceiling)));
   const std::uint32_t below = bits_of(level - 0.2f);
-  const int n = whole_part(lesser(level, float_of(below | 0x7fffffu)));  // just below the next power of two
+  const int n = static_cast<int>(smaller(level, float_of(below | 0x7fffffu)));  // just below the next power of two
   const int bits = static_cast<int>(bits_of(x)), sign = bits >> 31, above_zero = -(bits > 0), top = -(x >= encoder.top);
   const int floored = n > 2 ? n - 1 : 1;  // v > 0 never takes code 0
   const int code = is_signed ? 127 + ((n ^ sign) - sign) : floored & above_zero;

@@ -12,6 +12,8 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "device_adam.h"
+#include "device_encode.h"
 #include "device_lane.h"
 #include "step_device.h"
 
@@ -47,12 +49,6 @@ PAGEDOPT_HD void with_dtype(Dtype dtype, Visit visit) {
 }
 
 // ---- one block ----
-
-// What a lane has of a block.
-struct Registers {
-  float p[kLaneElements], g[kLaneElements];
-  float m[kLaneElements], v[kLaneElements], vmax[kLaneElements];
-};
 
 // The block from element `first` of a piece, which is of one part: 32 bits do.
 struct BlockAt {
@@ -145,21 +141,6 @@ PAGEDOPT_HD void load_all(const Piece& piece, const BlockAt& block, const CodeMa
   decode_slots(slots, maps, r);
 }
 
-// New parameter and moments. 8-bit state: an element whose v' is not finite keeps its parameter and its moments become
-// zero (a non-finite gradient makes v' so).
-template <class K>
-PAGEDOPT_HD void adam_lane(const AdamScalars& s, bool skip_zeros, Registers& r) {
-  const bool decay = s.coupled_decay != 0.0f;
-  for (int i = 0; i < kLaneElements; ++i) {
-    if (skip_zeros && r.g[i] == 0.0f) continue;
-    AdamElement e{r.p[i], r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
-    adam<K::amsgrad>(s, decay, r.g[i], e);
-    if (K::is_8bit && !(e.v <= FLT_MAX)) e = {r.p[i], 0.0f, 0.0f, 0.0f};
-    r.p[i] = e.p, r.m[i] = e.m, r.v[i] = e.v;
-    if (K::amsgrad) r.vmax[i] = e.vmax;
-  }
-}
-
 // ---- update ----
 
 template <class K, int slot>
@@ -171,28 +152,31 @@ PAGEDOPT_HD void store_slot(const Stored<K::bytes>& stored, const Piece& piece, 
 
 // Stores one slot, x being its array in Registers; an 8-bit one with the absmax of the block, or of the tensor.
 template <class K, int slot, class Warp, class Lanes>
-PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const CodeMaps& maps,
+PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const DeviceTables& tables,
                              float (Registers::*x)[kLaneElements], Lanes& lanes) {
   constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
   float absmax = piece.new_absmax[slot];
   if (K::is_8bit && piece.codec == Codec::blockwise8) {
-    absmax = float_of(warp.max(lanes, [&](Registers& r) { return largest_bits(r.*x); }));
+    absmax = float_of(warp.max(lanes, [&](Registers& r) {
+      if constexpr (in_parts<K>) return r.most[slot];
+      return largest_bits(r.*x);
+    }));
     warp.first([&] { in_global(piece.absmax[slot])[block.absmax_index(piece)] = absmax; });
   }
   warp.each(lanes, [&](int lane, Registers& r) {
     if constexpr (K::is_8bit)
-      store_slot<K, slot>(encode_lane<is_signed>(maps.of<is_signed>(), absmax, r.*x), piece, block, lane);
+      store_slot<K, slot>(encode_lane<is_signed>(tables, lane, absmax, r.*x), piece, block, lane);
     else
       store_slot<K, slot>(narrow<Dtype::f32>(r.*x), piece, block, lane);
   });
 }
 
 template <class K>
-PAGEDOPT_HD void store_param(const Piece& piece, const BlockAt& block, int lane, const Registers& r) {
+PAGEDOPT_HD void store_params(const Stored<kDtypeBytes<K::dtype>>& params, const Piece& piece, const BlockAt& block,
+                              int lane) {
   constexpr int bytes = kDtypeBytes<K::dtype>;
   with_whole(block, [&](auto whole) {
-    store_lane<bytes, K::run, decltype(whole)::value>(narrow<K::dtype>(r.p), block.in(piece.param, bytes), lane,
-                                                      block.n);
+    store_lane<bytes, K::run, decltype(whole)::value>(params, block.in(piece.param, bytes), lane, block.n);
   });
 }
 
@@ -209,18 +193,17 @@ PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const Block
 }
 
 template <class K, class Warp>
-PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const CodeMaps& maps, int first) {
+PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const DeviceTables& tables, int first) {
   typename Warp::template Lanes<Registers> lanes;
   const BlockAt block = block_at<K>(piece, first);
   if (is_left_alone<K>(warp, piece, block, lanes)) return;
   warp.each(lanes, [&](int lane, Registers& r) {
-    load_all<K>(piece, block, maps, lane, r);
-    adam_lane<K>(piece.scalars, piece.skip_zeros, r);
-    store_param<K>(piece, block, lane, r);
+    load_all<K>(piece, block, tables.maps, lane, r);
+    store_params<K>(update_lane<K>(piece.scalars, piece.skip_zeros, r), piece, block, lane);
   });
-  encode_slot<K, 0>(warp, piece, block, maps, &Registers::m, lanes);
-  encode_slot<K, 1>(warp, piece, block, maps, &Registers::v, lanes);
-  if constexpr (K::amsgrad) encode_slot<K, 2>(warp, piece, block, maps, &Registers::vmax, lanes);
+  encode_slot<K, 0>(warp, piece, block, tables, &Registers::m, lanes);
+  encode_slot<K, 1>(warp, piece, block, tables, &Registers::v, lanes);
+  if constexpr (K::amsgrad) encode_slot<K, 2>(warp, piece, block, tables, &Registers::vmax, lanes);
 }
 
 // ---- what passes before the update find out ----
@@ -252,8 +235,6 @@ PAGEDOPT_HD void norm_lane(const Piece& piece, const BlockAt& block, int lane, L
   });
   for (int i = 0; i < kLaneElements; ++i) sums.grad_square += square(g[i]);
 }
-
-PAGEDOPT_HD void raise(std::uint32_t& most, std::uint32_t x) { most = x > most ? x : most; }
 
 template <class K>
 PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
@@ -293,9 +274,9 @@ PAGEDOPT_HD void for_blocks_of(int index, const Piece& piece, Visit visit) {
 }
 
 template <bool is_8bit, class Warp>
-PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
+PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
   const auto all = [&](auto kind) {
-    for_blocks_of(index, piece, [&](int first) { update_block<decltype(kind)>(warp, piece, maps, first); });
+    for_blocks_of(index, piece, [&](int first) { update_block<decltype(kind)>(warp, piece, tables, first); });
   };
   with_dtype(piece.dtype, [&](auto dtype) {
     piece.amsgrad ? all(Kind<decltype(dtype)::value, is_8bit, true>{})

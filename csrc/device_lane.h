@@ -43,14 +43,6 @@ struct Stored {
     const std::uint32_t shifted = word[i * size / 4] >> (8 * (i * size % 4));
     return size == 4 ? shifted : shifted & ((1u << (8 * size % 32)) - 1u);
   }
-  // Takes the first number out, moves the others down and puts `bits` last.
-  PAGEDOPT_HD void turn(std::uint32_t bits) {
-    constexpr int words = kLaneElements * size / 4;
-    for (int i = 0; i < words; ++i) {
-      const std::uint32_t next = i + 1 < words ? word[i + 1] : bits;
-      word[i] = size == 4 ? next : (word[i] >> (8 * size % 32)) | (next << (32 - 8 * size));
-    }
-  }
   // pre: words are zero at first
   PAGEDOPT_HD void put(int i, std::uint32_t bits) { word[i * size / 4] |= bits << (8 * (i * size % 4)); }
 };
@@ -197,48 +189,6 @@ PAGEDOPT_HD std::uint32_t largest_bits(const float (&x)[kLaneElements]) {
 
 PAGEDOPT_HD void decode_lane(const Stored<1>& codes, const CodeMap& map, float absmax, float (&to)[kLaneElements]) {
   for (int i = 0; i < kLaneElements; ++i) to[i] = map.value[codes.get(i)] * absmax;
-}
-
-// Settles the codes whose bit is set in `doubtful`; one lane in hundreds has any. Numbers and codes turn once around,
-// so that the loop is not unrolled and yet no index is computed.
-template <bool is_signed>
-PAGEDOPT_HD void settle_lane(const CodeMap& map, float absmax, std::uint32_t doubtful, float (&x)[kLaneElements],
-                             Stored<1>& codes) {
-#if defined(__CUDA_ARCH__)
-#pragma unroll 1
-#endif
-  for (int turn = 0; turn < kLaneElements; ++turn, doubtful >>= 1) {
-    const float x0 = x[0];
-    const auto code = static_cast<int>(codes.get(0));
-    codes.turn(static_cast<std::uint32_t>(doubtful & 1u ? settle<is_signed>(map, x0, absmax, code) : code));
-    for (int i = 0; i + 1 < kLaneElements; ++i) x[i] = x[i + 1];
-    x[kLaneElements - 1] = x0;
-  }
-}
-
-// Finite numbers x to the nearest values of the map times absmax. Scales x where absmax is tiny. Twice the doubt of
-// step_host: levels are rounded in another way here.
-template <bool is_signed>
-PAGEDOPT_HD Stored<1> encode_lane(const CodeMap& map, float absmax, float (&x)[kLaneElements]) {
-  Stored<1> stored = {};
-  if (absmax == 0.0f) {
-    for (int i = 0; i < kLaneElements; ++i) stored.put(i, kZeroCode<is_signed>);
-    return stored;
-  }
-  if (absmax < kSmallAbsmax) {
-    absmax *= kLift;
-    for (int i = 0; i < kLaneElements; ++i) x[i] *= kLift;
-  }
-  const Encoder encoder = encoder_for<is_signed>(absmax);
-  std::uint32_t doubtful = 0;
-  for (int i = 0; i < kLaneElements; ++i) {
-    const Encoded encoded = encode<is_signed>(encoder, x[i]);
-    stored.put(i, static_cast<std::uint32_t>(encoded.code));
-    const bool doubt = encoded.edge_distance <= 2.0f * kDoubt || encoded.joint_distance <= kJointDoubt;
-    doubtful |= doubt ? 1u << i : 0u;
-  }
-  if (doubtful != 0) settle_lane<is_signed>(map, absmax, doubtful, x, stored);
-  return stored;
 }
 
 }  // namespace pagedopt

@@ -58,7 +58,11 @@ constexpr int kThreads = kWarps * kWarpLanes;
 // CTAs on a multiprocessor that the compiler leaves registers for, 80 a thread: without spilling in any kind of row.
 // Each thread of a float32 row loads 128 bytes before it computes, so 3 * 256 threads have 96 KiB under way, three
 // times what an H200's 4.8 TB/s and 700 ns of latency ask of one multiprocessor; bf16 rows of 8-bit state, 36 KiB.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+constexpr int kCtas = 2;  // of 128 registers: with 80, the compiler spills a few there
+#else
 constexpr int kCtas = 3;
+#endif
 constexpr int kMeasureCtas = 2;  // its sums in double take more registers
 
 __device__ DeviceWarp this_warp() { return {static_cast<int>(threadIdx.x % kWarpLanes)}; }
@@ -66,6 +70,7 @@ __device__ int warp_index() { return static_cast<int>(threadIdx.x / kWarpLanes);
 
 // In global memory: a CTA copies it to shared memory, where lanes look up codes of their own.
 __device__ const CodeMaps kDeviceMaps{kSignedMap, kUnsignedMap};
+__device__ const Bends kDeviceBends = make_bends();
 
 // pre: all threads of the CTA call it
 __device__ void copy_maps(CodeMaps& to) {
@@ -73,6 +78,13 @@ __device__ void copy_maps(CodeMaps& to) {
   to.of_signed.value[threadIdx.x] = kDeviceMaps.of_signed.value[threadIdx.x];
   to.of_unsigned.value[threadIdx.x] = kDeviceMaps.of_unsigned.value[threadIdx.x];
   __syncthreads();
+}
+
+__device__ void copy_tables(DeviceTables& to) {
+  static_assert(BendTable::kEntries == 2 * kThreads, "a thread fills two entries");
+  to.bends.fill(threadIdx.x, kDeviceBends);
+  to.bends.fill(threadIdx.x + kThreads, kDeviceBends);
+  copy_maps(to.maps);
 }
 
 // The warps' sums, added in order; for the first warp only. pre: all threads of the CTA call it
@@ -127,17 +139,17 @@ __global__ void __launch_bounds__(kThreads, kMeasureCtas) measure_kernel(StepTab
 }
 
 __global__ void __launch_bounds__(kThreads, kCtas) update_kernel(StepTables tables, std::uint64_t first_part) {
-  __shared__ CodeMaps maps;
+  __shared__ DeviceTables lookups;
   const Part part(tables.tasks, first_part + blockIdx.x);
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
   if (part.empty() || work.skip) return;
   const Piece piece = piece_of(row, work, part, Pass::update);
   if (is_8bit(row)) {
-    copy_maps(maps);
-    update_part<true>(this_warp(), warp_index(), piece, maps);
+    copy_tables(lookups);
+    update_part<true>(this_warp(), warp_index(), piece, lookups);
   } else {
-    update_part<false>(this_warp(), warp_index(), piece, maps);
+    update_part<false>(this_warp(), warp_index(), piece, lookups);
   }
 }
 

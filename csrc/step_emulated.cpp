@@ -1,6 +1,5 @@
 // The kernels of a GPU, run on the CPU at once: for tests where there is no GPU. A warp's 32 lanes are a loop; levels
 // of the 8-bit codec are computed as a GPU does.
-#define PAGEDOPT_EMULATED
 #include <cstdint>
 
 #include "device_rows.h"
@@ -44,7 +43,14 @@ struct EmulatedWarp {
 };
 
 constexpr EmulatedWarp kWarp;
-constexpr CodeMaps kMaps{kSignedMap, kUnsignedMap};
+
+DeviceTables make_tables() {
+  DeviceTables tables{{kSignedMap, kUnsignedMap}, {}};
+  for (int entry = 0; entry < BendTable::kEntries; ++entry) tables.bends.fill(entry, make_bends());
+  return tables;
+}
+
+const DeviceTables kTables = make_tables();
 
 // The warps of a CTA one after the other, their sums added in order.
 template <class OfWarp>
@@ -68,12 +74,12 @@ int finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint3
 
 template <bool is_8bit>
 Partial measure(const Piece& piece) {
-  return sum_warps([&](int index) { return measure_part<is_8bit>(kWarp, index, piece, kMaps); });
+  return sum_warps([&](int index) { return measure_part<is_8bit>(kWarp, index, piece, kTables.maps); });
 }
 
 template <bool is_8bit>
 void update(const Piece& piece) {
-  for (int index = 0; index < kWarps; ++index) update_part<is_8bit>(kWarp, index, piece, kMaps);
+  for (int index = 0; index < kWarps; ++index) update_part<is_8bit>(kWarp, index, piece, kTables);
 }
 
 void run_norm(const StepTables& tables, const Part& part) {

@@ -57,7 +57,7 @@ def run(program: Path, *args: str) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("sanitize", "more"), [("address,undefined", ("codec_test", "gate_test", "step_test")), ("thread", ())]
+    ("sanitize", "more"), [("address,undefined", ("codec_test", "gate_test", "lane_test", "step_test")), ("thread", ())]
 )
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
@@ -71,7 +71,6 @@ def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, .
 
 @pytest.mark.timeout(600)
 def test_native_programs(tmp_path: Path) -> None:
-    for program in build(
-        tmp_path / "build", "", "codec_test", "gate_test", "mover_test", "step_device_test", "step_test"
-    ):
+    programs = ("codec_test", "gate_test", "lane_test", "mover_test", "step_device_test", "step_test")
+    for program in build(tmp_path / "build", "", *programs):
         run(program)

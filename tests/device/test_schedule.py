@@ -14,6 +14,7 @@ import torch
 
 import pagedopt
 from pagedopt import optim, runtime
+from pagedopt.optim import devices, sweep
 from pagedopt.pager.policy import Plan
 
 SIZES = [70_000, 131_072, 300, 262_144, 50_001, 200_000] * 2
@@ -167,7 +168,7 @@ def test_staged_steps_follow_each_other(tensors: int, twins: Callable[..., Any],
 
 
 def test_a_staged_step_that_fails_leaves_its_memory_to_others(twins: Callable[..., Any], emulate: Any) -> None:
-    """Whatever call fails: what was copied into the ring, or is copied from it, comes before who has its memory next."""
+    """Whatever call fails: copies into the ring and from it are done before who has its memory next."""
     failed = 0
     for calls in range(0, 60, 3):
         _, params = twins([131_072] * 4)
@@ -179,8 +180,7 @@ def test_a_staged_step_that_fails_leaves_its_memory_to_others(twins: Callable[..
         gpu.fail_after(calls)
         try:
             optimizer.step()
-        except pagedopt.errors.DeviceError as error:
-            assert "made to fail" in str(error)
+        except pagedopt.errors.DeviceError:
             failed += 1
         gpu.fail_after(1 << 40)
         optimizer.step()  # takes the same memory, and clears it first
@@ -209,6 +209,7 @@ def test_a_ring_that_torch_has_no_memory_for_is_done_without(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "empty", full)
+        patch.setattr(sweep, "aligned_memory", devices.aligned_memory)
         logs = run(optimizer, gpu, 2)
     assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
     assert not any(entry[0].startswith("copy ") for log in logs for entry in log)

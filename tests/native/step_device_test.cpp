@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "check.h"
 #include "workers.h"
 
 using namespace pagedopt;
@@ -23,21 +24,6 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 Workers workers;
-
-[[noreturn]] void fail(const std::string& what) {
-  std::fprintf(stderr, "step_device_test: %s\n", what.c_str());
-  std::exit(1);
-}
-
-void require(bool holds, const std::string& what) {
-  if (!holds) fail(what);
-}
-
-std::string show(double x) {
-  char text[40];
-  std::snprintf(text, sizeof text, "%.9g", x);
-  return text;
-}
 
 // ---- one parameter with its state ----
 
@@ -520,11 +506,5 @@ int main(int argc, char** argv) {
       {"device_scalars", test_device_scalars},
       {"found_inf", test_found_inf},
   };
-  for (const auto& [name, test] : groups) {
-    if (argc > 1 && std::strcmp(argv[1], name) != 0) continue;
-    test();
-    std::printf("step_device_test: %s passed\n", name);
-    std::fflush(stdout);
-  }
-  return 0;
+  return run_groups(argc, argv, groups);
 }
