@@ -284,8 +284,9 @@ void EmulatedGpu::submit(StreamHandle stream, Work work) {
 void EmulatedGpu::record(EventHandle handle, StreamHandle stream) {
   std::lock_guard lock(mutex_);
   auto* event = static_cast<Event*>(handle);
-  const std::uint64_t generation = ++event->recorded;
+  const std::uint64_t generation = event->recorded + 1;
   submit(stream, {[event, generation] { event->done = std::max(event->done, generation); }});
+  event->recorded = generation;  // not if that failed
 }
 
 void EmulatedGpu::wait(EventHandle handle, StreamHandle stream) {
@@ -315,6 +316,8 @@ void EmulatedGpu::synchronize() {
   std::lock_guard lock(mutex_);
   while (do_one(true)) {
   }
+  for (const auto& [stream, works] : streams_)
+    if (!works.empty()) throw GpuError("stream " + std::to_string(stream) + " waits for ever", kInvalidValue);
 }
 
 // ---- work

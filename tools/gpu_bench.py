@@ -37,6 +37,7 @@ Section = Callable[[Run], dict[str, Any]]
 SECTIONS: dict[str, Section] = {
     "link": link,
     "residency": gpu_bench_paged.residency,
+    "managed_link": gpu_bench_paged.managed_link,
     "resident_one_tensor": gpu_bench_resident.one_tensor,
     "paged_stream": gpu_bench_paged.stream,
     "paged_staged": gpu_bench_paged.staged,

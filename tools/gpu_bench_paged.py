@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from bench_samples import MissingError, Series
+from gpu_bench_link import both_ways, warm
 from gpu_bench_resident import optimizer, params_of
 from gpu_card import managed_allowance
-from gpu_run import Run, goal
+from gpu_run import Run, Timed, goal, side_by_side
 
 from pagedopt import _core, runtime
 
@@ -22,6 +23,7 @@ FREE_BYTES_MEAN = (
 )
 TENSORS = 16
 WARM_STEPS, STEPS, SECONDS = 3, 12, 8.0
+LINK_ROUNDS = 8
 LEAST_PAGES = 64
 """Stay in at 100 % out, too: what a step holds at once, and some to read into."""
 
@@ -178,6 +180,27 @@ def staged_8bit(run: Run) -> dict[str, Any]:
     """8-bit, the same."""
     cells = over_budgets(run, 8, (100, 50, 0), placement="staged")
     return {"contenders": cells, "goals": goals_of(cells, moves=True)}
+
+
+def managed_link(run: Run) -> dict[str, Any]:
+    """Copies of state on the host by the copy engines, as `staged` makes them, beside `link`'s of locked memory."""
+    paged = Paged(run, 32)
+    paged.put_out(100)
+    slots = [paged.optimizer.state[param][name] for param in paged.params for name in ("exp_avg", "exp_avg_sq")]
+    host, nbytes = (slots[0], slots[1]), slots[0].nbytes
+    card = torch.empty_like(host[0]), torch.zeros_like(host[1])
+    contenders = [
+        Timed("to_device", warm(lambda: card[0].copy_(host[0], non_blocking=True)), nbytes),
+        Timed("to_host", warm(lambda: host[1].copy_(card[1], non_blocking=True)), nbytes),
+        Timed("both_ways", warm(both_ways(run, host, card)), 2 * nbytes),
+    ]
+    found = side_by_side(run, contenders, LINK_ROUNDS, 10)
+    goals = []
+    for name in ("to_device", "to_host", "both_ways"):
+        locked, rate = run.rate(name), found[name]["gb_per_s"]
+        ratio = rate * 1e9 / locked if rate and locked else None
+        goals.append(goal(f"{name.replace('_', ' ')}: managed memory over locked, bytes a second", ratio))
+    return {"bytes": nbytes, "contenders": found, "goals": goals}
 
 
 def none(run: Run) -> dict[str, Any]:
