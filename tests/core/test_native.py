@@ -57,7 +57,7 @@ def run(program: Path, *args: str) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("sanitize", "more"), [("address,undefined", ("codec_test", "gate_test", "lane_test", "step_test")), ("thread", ())]
+    ("sanitize", "more"), [("address,undefined", ("codec_test", "gate_test", "step_test")), ("thread", ())]
 )
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
