@@ -18,6 +18,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,13 @@ SECTIONS: dict[str, Section] = {
     "residency": gpu_bench_paged.residency,
     "managed_link": gpu_bench_paged.managed_link,
     "resident_one_tensor": gpu_bench_resident.one_tensor,
-    "paged_stream": gpu_bench_paged.stream,
-    "paged_staged": gpu_bench_paged.staged,
+    "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
+    "paged_staged": partial(gpu_bench_paged.placed, placement="staged", bits=32),
     "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,
     "resident_llama": gpu_bench_resident.llama,
-    "paged_direct": gpu_bench_paged.direct,
-    "paged_stream_8bit": gpu_bench_paged.stream_8bit,
-    "paged_staged_8bit": gpu_bench_paged.staged_8bit,
+    "paged_direct": partial(gpu_bench_paged.placed, placement="direct", bits=32),
+    "paged_stream_8bit": partial(gpu_bench_paged.placed, placement="stream", bits=8),
+    "paged_staged_8bit": partial(gpu_bench_paged.placed, placement="staged", bits=8),
     "placement_auto": gpu_bench_paged.auto,
     "training": gpu_bench_training.training,
     "paged_none": gpu_bench_paged.none,

@@ -152,34 +152,10 @@ def goals_of(cells: dict[str, dict[str, Any]], *, moves: bool) -> list[dict[str,
     return goals
 
 
-def stream(run: Run) -> dict[str, Any]:
-    """32-bit, moved in and out."""
-    cells = over_budgets(run, 32, PERCENTS_OUT, placement="stream")
-    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
-
-
-def stream_8bit(run: Run) -> dict[str, Any]:
-    """8-bit, moved in and out."""
-    cells = over_budgets(run, 8, (100, 50, 0), placement="stream")
-    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
-
-
-def direct(run: Run) -> dict[str, Any]:
-    """32-bit, what does not fit read and written over the link."""
-    cells = over_budgets(run, 32, PERCENTS_OUT, placement="direct")
-    return {"contenders": cells, "goals": goals_of(cells, moves=False)}
-
-
-def staged(run: Run) -> dict[str, Any]:
-    """32-bit, what does not fit copied through windows of the device."""
-    cells = over_budgets(run, 32, PERCENTS_OUT, placement="staged")
-    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
-
-
-def staged_8bit(run: Run) -> dict[str, Any]:
-    """8-bit, the same."""
-    cells = over_budgets(run, 8, (100, 50, 0), placement="staged")
-    return {"contenders": cells, "goals": goals_of(cells, moves=True)}
+def placed(run: Run, placement: str, bits: int) -> dict[str, Any]:
+    """Steps over budgets with what does not fit placed so. `direct` moves nothing: it has no goals of moves."""
+    cells = over_budgets(run, bits, PERCENTS_OUT if bits == 32 else (100, 50, 0), placement=placement)
+    return {"contenders": cells, "goals": goals_of(cells, moves=placement != "direct")}
 
 
 def managed_link(run: Run) -> dict[str, Any]:
