@@ -27,6 +27,9 @@ from pagedopt.snapshot import (
 __all__ = ["Feed", "Frame", "processes", "replay"]
 
 KEPT_EVENTS: Final = 100
+SILENT_S: Final = 3.0
+SILENT_TURNS: Final = 3
+"""A process that sends nothing for so long, and for so many of its turns, is stopped or holds the GIL."""
 REFRESH_S: Final = 5.0
 """How often tensors and settings, which hardly change, are asked for."""
 
@@ -189,6 +192,12 @@ class Feed:
             if not is_alive(self.frame.process):
                 break
         raise MonitorError(f"process {self.frame.process.pid} does not answer", exit_code=4)
+
+    @property
+    def silent_s(self) -> float | None:
+        """How long nothing came, once that is longer than a process that is well leaves between two messages."""
+        silent_s = time.monotonic() - self._last_s
+        return silent_s if silent_s > max(SILENT_S, SILENT_TURNS / self.frame.process.rate_hz) else None
 
     def take_trace(self) -> list[TraceBatch]:
         """The parts of a trace that came since the last call."""

@@ -52,6 +52,7 @@ class Watched:
         snapshots: oldest first; the last is shown.
         past_pages: earlier maps of pages, oldest first, without the one in `pages`.
         ended: why nothing new will come, or None.
+        silent_s: how long nothing came though something should have, or None.
     """
 
     pid: int
@@ -65,6 +66,7 @@ class Watched:
     settings: tuple[SettingSnapshot, ...] | None = None
     events: tuple[EventSnapshot, ...] = ()
     ended: str | None = None
+    silent_s: float | None = None
 
     @property
     def key(self) -> str:

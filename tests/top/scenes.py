@@ -201,6 +201,10 @@ def dead() -> Watched:
     return replace(training(), ended="process 4242 has ended")
 
 
+def silent() -> Watched:
+    return replace(training(), silent_s=12.3)
+
+
 def second() -> Watched:
     """Another rank, on an arena that fits."""
     fitting = {
