@@ -36,7 +36,6 @@ __all__ = [
     "register",
     "restart_pager",
     "shutdown",
-    "snapshot",
     "stages",
     "stats",
 ]
@@ -326,11 +325,14 @@ def shutdown() -> None:
         publisher.stop()
 
 
-def snapshot(measure: bool = False) -> Snapshot:
-    """What is where, and every counter.
+def stats(measure: bool = False) -> Snapshot:
+    """What is where in this process, and every counter; `pagedopt.snapshot` explains the fields.
 
     Args:
         measure: also ask the operating system how much memory is behind the pages (a system call a page).
+
+    Returns:
+        A frozen snapshot: an arena for each device with paged state, the pager, the machine's tiers, the optimizers.
     """
     return _snapshot(_process, measure)
 
@@ -353,9 +355,6 @@ def _device_tiers(homes: list[_Home], loaded: config.Settings | None) -> Iterato
     for home in homes:
         if home.device.gpu is not None and loaded is not None:
             yield device_tier(home.device.gpu, loaded)
-
-
-stats = snapshot
 
 
 def _pager_snapshot(pagers: list[Pager]) -> PagerSnapshot | None:
