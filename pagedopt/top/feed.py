@@ -24,7 +24,7 @@ from pagedopt.snapshot import (
     TensorSnapshot,
 )
 
-__all__ = ["Feed", "Frame", "processes", "replay"]
+__all__ = ["Feed", "Frame", "not_answering", "processes", "replay"]
 
 KEPT_EVENTS: Final = 100
 SILENT_S: Final = 3.0
@@ -191,7 +191,7 @@ class Feed:
                     return message.payload
             if not is_alive(self.frame.process):
                 break
-        raise MonitorError(f"process {self.frame.process.pid} does not answer", exit_code=4)
+        raise not_answering(self.frame.process.pid)
 
     @property
     def silent_s(self) -> float | None:
@@ -240,6 +240,11 @@ class Feed:
     def _write(self, message: Message) -> None:
         if self._record is not None:
             self._record.write(wire.to_json(message).decode() + "\n")
+
+
+def not_answering(pid: int) -> MonitorError:
+    """The error for when a process that is there says nothing."""
+    return MonitorError(f"process {pid} does not answer: it is stopped, or holds the GIL", exit_code=4)
 
 
 def replay(path: Path, speed: float | None = 1.0) -> Iterator[Frame]:
