@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from pagedopt import _core, config
+from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import POLICIES, Policy
@@ -207,10 +208,12 @@ def _apply(process: _Process, keywords: dict[str, Any]) -> None:
 
 
 def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
+    shows = {entry.name: entry.kind.show for entry in entries(config.Settings)}
     problems = [
         Problem(
             "the running arena",
-            f"{name} is {getattr(process.settings, name)} and cannot become {getattr(loaded, name)}",
+            f"{name} is {shows[name](getattr(process.settings, name)) or 'not set'} and cannot become "
+            f"{shows[name](getattr(loaded, name)) or 'not set'}",
             "set it before the first paged optimizer steps",
         )
         for name in _FIXED
