@@ -337,8 +337,9 @@ void EmulatedGpu::copy(void* to, const void* from, std::size_t bytes, StreamHand
   submit_copy("copy", to, from, bytes, stream);
 }
 
-void EmulatedGpu::copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) {
-  submit_copy(range_of(static_cast<std::byte*>(to)) == nullptr ? "copy in" : "copy back", to, from, bytes, stream);
+void EmulatedGpu::copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) {
+  for (const Copy& copy : copies)
+    submit_copy(to == Place::device ? "copy in" : "copy back", copy.to, copy.from, copy.bytes, stream);
 }
 
 void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {

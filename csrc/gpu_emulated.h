@@ -60,7 +60,7 @@ class EmulatedGpu final : public Gpu {
   void synchronize(EventHandle event) override;
   void synchronize() override;
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
-  void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
+  void copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) override;
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
   void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
   void discard(const std::vector<Run>& runs, StreamHandle stream) override;

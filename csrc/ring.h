@@ -69,12 +69,6 @@ class Ring {
     GpuMemory rows;  // from which they are sent
     Event filled, used, emptied;
   };
-  struct Copy {
-    std::byte* home;
-    std::byte* window;
-    std::size_t bytes;
-  };
-
   bool is_home(const std::byte* begin, const std::byte* end) const noexcept {
     return begin >= home_.begin && end <= home_.end;
   }
@@ -82,7 +76,7 @@ class Ring {
     return static_cast<std::size_t>(at - home_.begin) % home_.unit_bytes == 0;
   }
   void order(StreamHandle first, StreamHandle then);  // what comes on `then` waits for what is on `first`
-  std::vector<Copy> place(std::byte* to);
+  std::vector<Copy> place(std::byte* to);             // the copies in
   void forget() noexcept;
 
   std::shared_ptr<Gpu> gpu_;
