@@ -114,7 +114,7 @@ void bind_gpu(py::module_& m) {
               log.append(py::make_tuple(done.what, done.stream, done.begin, done.bytes, done.far_bytes));
             return log;
           },
-          "What was done since the last call, in order: (what, stream, address or first task, bytes or tasks, bytes of "
+          "What was done since the last call, in order: (what, stream, address or first part, bytes or parts, bytes of "
           "state that a kernel found on the host).");
 }
 

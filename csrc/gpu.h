@@ -116,7 +116,7 @@ class Gpu {
                           StreamHandle stream) = 0;
   virtual void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                               StreamHandle stream) = 0;
-  virtual void run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+  virtual void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
                    StreamHandle stream) = 0;
 
  private:

@@ -338,10 +338,10 @@ class CudaGpu final : public Gpu {
     PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.finish_measure(tables, first_row, last_row, stream)));
   }
 
-  void run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+  void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
            StreamHandle stream) override {
     const OnDevice here(info_.device);
-    PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.run(tables, pass, first_task, last_task, stream)));
+    PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.run(tables, pass, first_part, last_part, stream)));
   }
 
  private:

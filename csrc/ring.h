@@ -48,8 +48,8 @@ class Ring {
   // Of the next window, in order. `is_far`: its state is to be copied; else none of it is in the range.
   bool has_room(const Row& row, const Task& task) const;
   void add(const Row& row, const Task& task, bool is_far);
-  // Runs the tasks added, [first, last), and begins the next window. Waits for the copy that the same memory was last
-  // used for. Adds to `copied`.
+  // Runs the parts of the tasks added, [first, last), and begins the next window. Waits for the copy that the same
+  // memory was last used for. Adds to `copied`.
   void run(const StepTables& tables, Pass pass, std::uint64_t first, std::uint64_t last, StreamHandle compute,
            Copied& copied);
   // What comes on `compute` from here on finds the state in its place, and the ring's memory unused.
