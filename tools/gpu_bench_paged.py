@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import psutil
 import torch
 from bench_samples import MissingError, Series
 from gpu_bench_link import warm
@@ -282,7 +283,8 @@ def residency(run: Run) -> dict[str, Any]:
         samples = [run.card.seconds(lambda slots=slots: [slot.amax() for slot in slots]) for _ in range(3)]
         upper = paged.arena.ledger()["upper_pages"] * paged.arena.page_bytes
         series = Series(nbytes, samples).as_json()
-        found[name] = {**series, "free_bytes": run.card.free_bytes, "upper_bytes": upper, "number": number}
+        free = {"free_bytes": run.card.free_bytes, "host_free_bytes": psutil.virtual_memory().available}
+        found[name] = {**series, **free, "upper_bytes": upper, "number": number}
     here_s, away_s = found["resident_again"]["median_s"], found["evicted"]["median_s"]
     goals = [goal("time to read state that is out, over state that is in", away_s / here_s, at_least=AWAY_OVER_HERE)]
     return {"contenders": found, "goals": goals, "free_bytes_means": FREE_BYTES_MEAN}

@@ -275,7 +275,7 @@ def test_auto_placement_measures_once(twins: Callable[..., Any], emulate: Any) -
 
 
 def test_the_fastest_hint_on_copies_that_works_is_kept(emulate: Any) -> None:
-    gpu = emulate(pager=False, device_page_bytes="2MiB")
+    gpu = emulate(pager=False, device_page_bytes="8MiB")
     arena = runtime.arena(None, devices.device_of(torch.device("cpu")))
     refused = set()
     for calls in range(300, 1800, 300):  # a call that fails takes the hint that was being tried out of the running
