@@ -58,7 +58,6 @@ class ManagedVm final : public Vm {
   ManagedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct)
       : gpu_(std::move(gpu)),
         page_bytes_(page_bytes),
-        direct_(direct),
         reserved_(reserve_bytes),
         range_(reserve_managed(*gpu_, reserved_, page_bytes)),
         base_(aligned(range_->get(), std::min(page_bytes, kHugePageBytes))),
@@ -74,7 +73,10 @@ class ManagedVm final : public Vm {
         departure_(page_count_),
         use_(page_count_),
         has_content_(page_count_),
-        was_visited_(page_count_) {}
+        was_visited_(page_count_) {
+    // All of it at once, untouched: the driver splits a range, and its blocks of 2 MiB, where advice ends.
+    if (direct) gpu_->map_for_device(base_, page_count_ * page_bytes_);
+  }
 
   ~ManagedVm() override {
     try {
@@ -92,9 +94,7 @@ class ManagedVm final : public Vm {
   void drop_cache(PageIndex) noexcept override {}
   Visits visits() const noexcept override { return {visited_pages_, arrived_pages_}; }
 
-  void commit(PageIndex first, PageIndex last) override {
-    if (direct_) gpu_->map_for_device(at(first), (last - first) * page_bytes_);
-  }
+  void commit(PageIndex, PageIndex) override {}
 
   void populate(PageIndex page) override {
     const StreamHandle in = in_.next();
@@ -244,7 +244,6 @@ class ManagedVm final : public Vm {
 
   std::shared_ptr<Gpu> gpu_;
   std::size_t page_bytes_;
-  bool direct_;
   std::size_t reserved_;
   std::unique_ptr<GpuMemory> range_;
   std::byte* base_;
