@@ -254,17 +254,21 @@ def _make_home(process: _Process, settings: config.Settings, device: Device) -> 
 
 
 def _placement(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
-    """The one that is set, or the fastest; the first of equals moves least."""
+    """The one that is set, or the fastest; the first of equals moves least. How to copy is measured for `staged`."""
     if settings.policy == "none":  # the driver's page faults do it all: nothing maps what is on the host
         return "stream"
-    if settings.placement != "auto":
-        return settings.placement
+    placement = settings.placement
     if not arena.can_move:
-        return "staged"
+        return "staged" if placement == "auto" else placement
+    if placement in ("stream", "direct"):
+        return placement
     try:
+        if placement == "staged":
+            _core.choose_copy_hint(gpu, arena)
+            return placement
         stream_s, direct_s, staged_s = _core.measure_placement(gpu, arena)
     except (_core.VmError, _core.GpuError):  # an arena too small to measure in, or a card too full
-        return "stream"
+        return "stream" if placement == "auto" else placement
     times = {"staged": staged_s, "direct": direct_s, "stream": stream_s}
     return min(times, key=times.__getitem__)
 

@@ -39,6 +39,7 @@ SECTIONS: dict[str, Section] = {
     "link": link,
     "residency": gpu_bench_paged.residency,
     "managed_link": gpu_bench_paged.managed_link,
+    "moves": gpu_bench_paged.moves,
     "resident_one_tensor": gpu_bench_resident.one_tensor,
     "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
     "paged_staged": partial(gpu_bench_paged.placed, placement="staged", bits=32),
