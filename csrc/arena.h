@@ -81,6 +81,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Measured measure();
   bool is_valid();
   bool is_foreign() const noexcept;  // this process is a fork of the arena's owner
+  void refuse_in_fork() const;       // throws ForkError there
 
   // For the pager.
   std::optional<std::uint64_t> budget_pages();
@@ -144,7 +145,6 @@ class Arena : public std::enable_shared_from_this<Arena> {
   bool needs_plan(const Sweep& sweep) const;
   void wait_for_plan(std::unique_lock<std::mutex>& lock);
   bool has_something_to_move() const;
-  void refuse_in_fork() const;
   void commit_up_to(std::size_t bytes);
   PageIndex page_at(std::size_t offset) const noexcept { return static_cast<PageIndex>(offset / page_bytes()); }
   void settle(std::size_t offset, std::size_t bytes);

@@ -275,7 +275,7 @@ void bind_arena(py::module_& m) {
       .def_property_readonly("base", [](const Arena& arena) { return reinterpret_cast<std::uintptr_t>(arena.base()); })
       .def_property_readonly("page_bytes", &Arena::page_bytes)
       .def_property_readonly("reserved_bytes", &Arena::reserved_bytes)
-      .def_property_readonly("is_foreign", &Arena::is_foreign)
+      .def("refuse_in_fork", &Arena::refuse_in_fork)
       .def_property("budget_pages", &Arena::budget_pages, &Arena::set_budget_pages)
       .def("allocate", &Arena::allocate, "nbytes"_a, "keep"_a = false, unlocked())
       .def(

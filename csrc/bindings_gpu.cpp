@@ -11,6 +11,14 @@ using namespace pybind11::literals;
 namespace pagedopt {
 namespace {
 
+constexpr std::array<const char*, kCopyHints.size()> kHintNames = {"device", "none", "direction", "batch"};
+
+CopyHint hint_named(const std::string& name) {
+  for (std::size_t i = 0; i < kHintNames.size(); ++i)
+    if (name == kHintNames[i]) return kCopyHints[i];
+  throw std::invalid_argument("a hint is device, none, direction or batch, not " + name);
+}
+
 py::dict info_dict(const GpuInfo& info) {
   return py::dict("name"_a = info.name, "device"_a = info.device, "total_bytes"_a = info.total_bytes,
                   "can_migrate"_a = info.can_migrate, "shares_host_address"_a = info.shares_host_address,
@@ -20,6 +28,21 @@ py::dict info_dict(const GpuInfo& info) {
 }  // namespace
 
 void bind_placement(py::module_& m) {
+  m.def(
+      "choose_copy_hint",
+      [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
+        HintTimes times{};
+        {
+          const py::gil_scoped_release release;
+          times = choose_copy_hint(gpu, arena);
+        }
+        py::dict named;
+        for (std::size_t i = 0; i < times.size(); ++i) named[kHintNames[i]] = times[i];
+        return named;
+      },
+      "gpu"_a, "arena"_a,
+      "Seconds of a staged step over 64 MiB of state by each hint on copies; infinite where the runtime refuses. The "
+      "fastest is in force from here on.");
   m.def(
       "measure_placement",
       [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
@@ -52,7 +75,20 @@ void bind_gpu(py::module_& m) {
                                return gpu.free_bytes();
                              })
       .def("begin_thread", &Gpu::begin_thread, "This thread works for this GPU alone from now on.")
-      .def("synchronize", py::overload_cast<>(&Gpu::synchronize), unlocked());
+      .def("synchronize", py::overload_cast<>(&Gpu::synchronize), unlocked())
+      .def_property(
+          "copy_hint", [](const Gpu& gpu) { return kHintNames[static_cast<std::size_t>(gpu.copy_hint())]; },
+          [](Gpu& gpu, const std::string& name) { gpu.set_copy_hint(hint_named(name)); },
+          "What the runtime is told of copies of state: `device`, `none`, `direction` or `batch`.")
+      .def(
+          "copy_state",
+          [](Gpu& gpu, std::uintptr_t to, std::uintptr_t from, std::size_t bytes, bool to_device,
+             std::uintptr_t stream) {
+            gpu.copy_state({{reinterpret_cast<void*>(to), reinterpret_cast<const void*>(from), bytes}},
+                           to_device ? Place::device : Place::host, reinterpret_cast<StreamHandle>(stream));
+          },
+          "to"_a, "source"_a, "nbytes"_a, py::kw_only(), "to_device"_a, "stream"_a,
+          "Puts a copy of state on a stream, as a staged step makes it.", unlocked());
   py::class_<EmulatedGpu, Gpu, std::shared_ptr<EmulatedGpu>>(m, "EmulatedGpu")
       .def(py::init<std::size_t, std::uint64_t, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a,
            "can_migrate"_a = true)
@@ -78,7 +114,7 @@ void bind_gpu(py::module_& m) {
               log.append(py::make_tuple(done.what, done.stream, done.begin, done.bytes, done.far_bytes));
             return log;
           },
-          "What was done since the last call, in order: (what, stream, address or first task, bytes or tasks, bytes of "
+          "What was done since the last call, in order: (what, stream, address or first part, bytes or parts, bytes of "
           "state that a kernel found on the host).");
 }
 

@@ -1,4 +1,4 @@
-// What is done once a row between the passes of a step on a GPU, and which part of which row a CTA has.
+// What is done once a row between the passes of a step on a GPU, and the piece of a row that a CTA has.
 #pragma once
 
 #include <cmath>
@@ -15,25 +15,10 @@ PAGEDOPT_HD std::uint64_t part_count(const Row& row) {
   return static_cast<std::uint64_t>((row.numel + kPartElements - 1) / kPartElements);
 }
 
-// Part `index` of all parts of all tasks, in order. Parts past a task's end have no elements.
-struct Part {
-  std::uint32_t row;
-  std::int64_t first, last;  // elements of the row
-
-  PAGEDOPT_HD Part(const Task* tasks, std::uint64_t index) {
-    const Task& task = tasks[index / kTaskParts];
-    row = task.row;
-    first = task.first + static_cast<std::int64_t>(index % kTaskParts) * kPartElements;
-    last = first + kPartElements < task.last ? first + kPartElements : task.last;
-  }
-  PAGEDOPT_HD bool empty() const { return first >= last; }
-  PAGEDOPT_HD std::int64_t index_in_row() const { return first / kPartElements; }
-};
-
 // The piece of a part, with the row's scalars. Under tensorwise8 the update reads the absmax of the step before from
 // `work`, because finish_measure has written the new one over it.
 PAGEDOPT_HD Piece piece_of(const Row& row, RowWork& work, const Part& part, Pass pass) {
-  Piece piece = piece_of(row, part.first, part.last, work.amsgrad, work.skip_zeros);
+  Piece piece = piece_of(row, part.first(), part.last(row.numel), work.amsgrad, work.skip_zeros);
   piece.scalars = work.scalars;
   if (row.codec != Codec::tensorwise8 || pass != Pass::update) return piece;
   for (int slot = 0; slot < kSlots; ++slot) {
@@ -46,8 +31,8 @@ PAGEDOPT_HD Piece piece_of(const Row& row, RowWork& work, const Part& part, Pass
 // A gradient by itself: the rest of the row is not known yet.
 PAGEDOPT_HD Piece gradient_of(const Row& row, const Part& part) {
   Piece piece{};
-  piece.grad = static_cast<const std::byte*>(row.grad) + part.first * (row.dtype == Dtype::f32 ? 4 : 2);
-  piece.numel = part.last - part.first;
+  piece.grad = static_cast<const std::byte*>(row.grad) + part.first() * (row.dtype == Dtype::f32 ? 4 : 2);
+  piece.numel = part.last(row.numel) - part.first();
   piece.dtype = row.dtype;
   return piece;
 }

@@ -14,7 +14,7 @@ constexpr std::uint64_t kMostTasks = 2048;
 class Window {
  public:
   // Without a sweep, or without a ring, all tasks run where their state is, or all on copies of it.
-  Window(const std::vector<Row>& rows, const std::vector<Task>& tasks, Sweep* sweep, Ring* ring, Gpu& gpu,
+  Window(const std::vector<Row>& rows, const DeviceTasks& tasks, Sweep* sweep, Ring* ring, Gpu& gpu,
          const StepTables& tables, const Stage& stage, StreamHandle stream, Ring::Copied& copied)
       : rows_(rows),
         tasks_(tasks),
@@ -43,7 +43,7 @@ class Window {
                                                    : sweep_->where(task);
     make_room(task, where);
     ++last_;
-    if (is_far_) ring_->add(rows_[tasks_[task].row], tasks_[task], where == Sweep::Where::far);
+    if (is_far_) ring_->add(rows_[tasks_.tasks[task].row], tasks_.tasks[task], where == Sweep::Where::far);
     if (!is_far_ && sweep_ != nullptr) arriving_pages_ += sweep_->arriving_pages(task);
     if (arriving_pages_ >= DeviceStep::kWindowPages || last_ - first_ >= kMostTasks) launch();
   }
@@ -51,10 +51,11 @@ class Window {
   void launch() {
     if (first_ == last_) return;
     if (sweep_ != nullptr) sweep_->enter_on(first_, last_, is_far_ ? ring_->in() : stream_);
+    const std::uint64_t first = tasks_.first_part[first_], last = tasks_.first_part[last_];
     if (is_far_)
-      ring_->run(tables_, pass_, first_, last_, stream_, copied_);
+      ring_->run(tables_, pass_, first, last, stream_, copied_);
     else
-      gpu_.run(tables_, pass_, first_, last_, stream_);
+      gpu_.run(tables_, pass_, first, last, stream_);
     if (sweep_ != nullptr) sweep_->leave_on(first_, last_, is_far_ ? ring_->out() : stream_);
     first_ = last_;
     arriving_pages_ = 0;
@@ -64,7 +65,8 @@ class Window {
   // A window is all near or all far; tasks without paged state go with either. pre: the task is entered
   void make_room(std::uint64_t task, Sweep::Where where) {
     const bool suits = where == Sweep::Where::nowhere || is_far_ == (where == Sweep::Where::far);
-    if (first_ < last_ && (!suits || (is_far_ && !ring_->has_room(rows_[tasks_[task].row], tasks_[task])))) {
+    if (first_ < last_ &&
+        (!suits || (is_far_ && !ring_->has_room(rows_[tasks_.tasks[task].row], tasks_.tasks[task])))) {
       try {
         launch();
       } catch (...) {
@@ -76,7 +78,7 @@ class Window {
   }
 
   const std::vector<Row>& rows_;
-  const std::vector<Task>& tasks_;
+  const DeviceTasks& tasks_;
   Sweep* sweep_;
   Ring* ring_;
   Gpu& gpu_;
@@ -94,23 +96,23 @@ class Window {
 DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
                        const Home& home)
     : gpu_(std::move(gpu)), tasks_(std::move(tasks)), rows_(rows), groups_(groups), home_(home) {
-  row_part_ = add_part(rows * sizeof(Row));
-  hyper_part_ = add_part(groups * sizeof(DeviceHyper));
-  task_part_ = add_part(tasks_.tasks.size() * sizeof(Task));
-  place_part_ = add_part(tasks_.row_partials.size() * sizeof(RowPartials));
+  row_table_ = add_table(rows * sizeof(Row));
+  hyper_table_ = add_table(groups * sizeof(DeviceHyper));
+  part_table_ = add_table(tasks_.parts.size() * sizeof(Part));
+  row_partials_table_ = add_table(tasks_.row_partials.size() * sizeof(RowPartials));
   const std::size_t sent_bytes = bytes_;
-  work_part_ = add_part(rows * sizeof(RowWork));
-  partial_part_ = add_part(tasks_.partial_count * sizeof(Partial));
+  work_table_ = add_table(rows * sizeof(RowWork));
+  partial_table_ = add_table(tasks_.partial_count * sizeof(Partial));
   if (rows == 0) return;
-  sent_.resize(task_part_.begin);
+  sent_.resize(part_table_.begin);
   device_.emplace(*gpu_, Memory::device, bytes_);
   for (std::size_t i = 0; i < kStagings; ++i) stagings_.emplace_back(*gpu_, sent_bytes);
-  tables_.rows = in_tables<const Row>(row_part_);
-  tables_.hypers = in_tables<const DeviceHyper>(hyper_part_);
-  tables_.tasks = in_tables<const Task>(task_part_);
-  tables_.row_partials = in_tables<const RowPartials>(place_part_);
-  tables_.work = in_tables<RowWork>(work_part_);
-  tables_.partials = in_tables<Partial>(partial_part_);
+  tables_.rows = in_tables<const Row>(row_table_);
+  tables_.hypers = in_tables<const DeviceHyper>(hyper_table_);
+  tables_.parts = in_tables<const Part>(part_table_);
+  tables_.row_partials = in_tables<const RowPartials>(row_partials_table_);
+  tables_.work = in_tables<RowWork>(work_table_);
+  tables_.partials = in_tables<Partial>(partial_table_);
 }
 
 DeviceStep::~DeviceStep() {
@@ -120,10 +122,10 @@ DeviceStep::~DeviceStep() {
   }
 }
 
-DeviceStep::Part DeviceStep::add_part(std::size_t bytes) {
-  const Part part{bytes_, bytes};
+DeviceStep::Table DeviceStep::add_table(std::size_t bytes) {
+  const Table table{bytes_, bytes};
   bytes_ += round_up(bytes, kSlotAlignmentBytes);
-  return part;
+  return table;
 }
 
 void DeviceStep::upload(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
@@ -136,29 +138,31 @@ void DeviceStep::upload(const std::vector<Row>& rows, const std::vector<Hyper>& 
     if (rows[i].grad != nullptr) check_row(rows[i], i, hypers);
   Staging& staging = stagings_[next_staging_];
   gpu_->synchronize(staging.sent);
-  std::memcpy(staging.memory.get() + row_part_.begin, rows.data(), row_part_.bytes);
+  std::memcpy(staging.memory.get() + row_table_.begin, rows.data(), row_table_.bytes);
   for (std::size_t i = 0; i < groups_; ++i) {
     const DeviceHyper hyper{hypers[i], i < arguments.lr.size() ? arguments.lr[i] : nullptr};
-    std::memset(staging.memory.get() + hyper_part_.begin + i * sizeof hyper, 0,
+    std::memset(staging.memory.get() + hyper_table_.begin + i * sizeof hyper, 0,
                 sizeof hyper);  // so that padding compares
-    new (staging.memory.get() + hyper_part_.begin + i * sizeof hyper) DeviceHyper(hyper);
+    new (staging.memory.get() + hyper_table_.begin + i * sizeof hyper) DeviceHyper(hyper);
   }
-  if (!has_tasks_) {
-    std::memcpy(staging.memory.get() + task_part_.begin, tasks_.tasks.data(), task_part_.bytes);
-    std::memcpy(staging.memory.get() + place_part_.begin, tasks_.row_partials.data(), place_part_.bytes);
-    send(stream, place_part_.begin + place_part_.bytes);
-    has_tasks_ = true;
-  } else if (std::memcmp(sent_.data() + row_part_.begin, staging.memory.get() + row_part_.begin, row_part_.bytes) !=
+  if (!has_parts_) {
+    std::memcpy(staging.memory.get() + part_table_.begin, tasks_.parts.data(), part_table_.bytes);
+    std::memcpy(staging.memory.get() + row_partials_table_.begin, tasks_.row_partials.data(),
+                row_partials_table_.bytes);
+    send(stream, row_partials_table_.begin + row_partials_table_.bytes);
+    has_parts_ = true;
+  } else if (std::memcmp(sent_.data() + row_table_.begin, staging.memory.get() + row_table_.begin, row_table_.bytes) !=
              0) {
-    send(stream, hyper_part_.begin + hyper_part_.bytes);
-  } else if (std::memcmp(sent_.data() + hyper_part_.begin, staging.memory.get() + hyper_part_.begin,
-                         hyper_part_.bytes) != 0) {
-    gpu_->copy(device_->get() + hyper_part_.begin, staging.memory.get() + hyper_part_.begin, hyper_part_.bytes, stream);
+    send(stream, hyper_table_.begin + hyper_table_.bytes);
+  } else if (std::memcmp(sent_.data() + hyper_table_.begin, staging.memory.get() + hyper_table_.begin,
+                         hyper_table_.bytes) != 0) {
+    gpu_->copy(device_->get() + hyper_table_.begin, staging.memory.get() + hyper_table_.begin, hyper_table_.bytes,
+               stream);
   } else {
     return;
   }
   gpu_->record(staging.sent, stream);
-  std::memcpy(sent_.data(), staging.memory.get(), hyper_part_.begin + hyper_part_.bytes);
+  std::memcpy(sent_.data(), staging.memory.get(), hyper_table_.begin + hyper_table_.bytes);
   next_staging_ = (next_staging_ + 1) % kStagings;
 }
 
@@ -191,7 +195,7 @@ Ring::Copied DeviceStep::run_in_windows(const std::vector<Row>& rows, Sweep* swe
   Ring::Copied copied;
   walk(stream, [&](const Stage& stage) {
     if (ring != nullptr) ring->begin(memory, stream);
-    Window window(rows, tasks_.tasks, sweep, ring, *gpu_, tables_, stage, stream, copied);
+    Window window(rows, tasks_, sweep, ring, *gpu_, tables_, stage, stream, copied);
     for (std::uint64_t task = stage.first_task; task < stage.last_task; ++task) window.add(task);
     window.launch();
     if (ring != nullptr) ring->finish(stream);
@@ -206,8 +210,9 @@ Ring::Copied DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyp
   upload(rows, hypers, arguments, stream);
   begin(arguments);
   if (sweep == nullptr && memory.begin == nullptr) {
-    walk(stream,
-         [&](const Stage& stage) { gpu_->run(tables_, stage.pass, stage.first_task, stage.last_task, stream); });
+    walk(stream, [&](const Stage& stage) {
+      gpu_->run(tables_, stage.pass, tasks_.first_part[stage.first_task], tasks_.first_part[stage.last_task], stream);
+    });
     return {};
   }
   if (memory.begin == nullptr) return run_in_windows(rows, sweep, nullptr, memory, stream);

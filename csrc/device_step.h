@@ -48,7 +48,7 @@ class DeviceStep {
   static constexpr std::size_t kWindowPages = 4;
 
  private:
-  struct Part {  // of the tables, by its place in them
+  struct Table {  // of a table among the others
     std::size_t begin, bytes;
   };
   struct Staging {
@@ -58,10 +58,10 @@ class DeviceStep {
   };
   static constexpr std::size_t kStagings = 3;
 
-  Part add_part(std::size_t bytes);
+  Table add_table(std::size_t bytes);
   template <class T>
-  T* in_tables(const Part& part) const {
-    return reinterpret_cast<T*>(device_->get() + part.begin);
+  T* in_tables(const Table& table) const {
+    return reinterpret_cast<T*>(device_->get() + table.begin);
   }
   void upload(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
               StreamHandle stream);
@@ -77,10 +77,10 @@ class DeviceStep {
   std::size_t rows_, groups_;
   Home home_;
   std::size_t bytes_ = 0;  // of all tables
-  Part row_part_, hyper_part_, task_part_, place_part_, work_part_, partial_part_;
+  Table row_table_, hyper_table_, part_table_, row_partials_table_, work_table_, partial_table_;
   std::optional<GpuMemory> device_;
   std::vector<std::byte> sent_;  // what the device's rows and hypers are, so that only a change is sent
-  bool has_tasks_ = false;
+  bool has_parts_ = false;
   std::deque<Staging> stagings_;
   std::size_t next_staging_ = 0;
   StepTables tables_;

@@ -5,6 +5,8 @@
 // order in which things may happen is tested where there is no GPU.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -26,6 +28,22 @@ struct Run {
   std::byte* begin;
   std::size_t bytes;
 };
+
+struct Copy {
+  void* to;
+  const void* from;
+  std::size_t bytes;
+};
+
+// What copy_state tells the runtime about managed memory that is on the host. Which of these the device's copy engines
+// are quickest by, in both directions at once, is for each driver to be measured (placement.h).
+enum class CopyHint : std::uint8_t {
+  device,     // the device reaches both ends, this one through its mapping
+  none,       // nothing
+  direction,  // from the host to the device, or back
+  batch,      // in one call for all copies, where either end is, and that kernels run beside them (CUDA 13)
+};
+inline constexpr std::array kCopyHints = {CopyHint::device, CopyHint::none, CopyHint::direction, CopyHint::batch};
 
 // A call to the GPU's runtime that failed. `code` is its cudaError_t.
 class GpuError : public std::runtime_error {
@@ -78,8 +96,10 @@ class Gpu {
 
   virtual void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) = 0;
   // Between the device's memory and managed or locked host memory, by the device's copy engines: managed memory is
-  // copied from where it is, and stays there.
-  virtual void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) = 0;
+  // copied from where it is, and stays there. `to`: the end that all of them go to.
+  virtual void copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) = 0;
+  void set_copy_hint(CopyHint hint) noexcept { copy_hint_ = hint; }
+  CopyHint copy_hint() const noexcept { return copy_hint_; }
   virtual void clear(void* memory, std::size_t bytes, StreamHandle stream) = 0;
   // Moves managed memory, in one call where the runtime can. To the host it may block until the copies are done.
   virtual void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) = 0;
@@ -96,8 +116,11 @@ class Gpu {
                           StreamHandle stream) = 0;
   virtual void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                               StreamHandle stream) = 0;
-  virtual void run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+  virtual void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
                    StreamHandle stream) = 0;
+
+ private:
+  std::atomic<CopyHint> copy_hint_{CopyHint::device};
 };
 
 // The CUDA devices of this machine; 0 without a driver, or when the core was built without CUDA.

@@ -109,6 +109,37 @@ bool discard_batch(const std::vector<Run>& runs, cudaStream_t stream) {
   return false;
 }
 
+cudaMemcpyKind kind_of(CopyHint hint, Place to) {
+  if (hint == CopyHint::device) return cudaMemcpyDeviceToDevice;
+  if (hint == CopyHint::none) return cudaMemcpyDefault;
+  return to == Place::device ? cudaMemcpyHostToDevice : cudaMemcpyDeviceToHost;
+}
+
+void copy_batch(const std::vector<Copy>& copies, Place to, int device, cudaStream_t stream) {
+#if CUDART_VERSION >= 13000
+  if (copies.empty()) return;
+  std::vector<void*> targets;
+  std::vector<const void*> sources;
+  std::vector<std::size_t> bytes;
+  for (const Copy& copy : copies) {
+    targets.push_back(copy.to);
+    sources.push_back(copy.from);
+    bytes.push_back(copy.bytes);
+  }
+  cudaMemcpyAttributes how{};
+  how.srcAccessOrder = cudaMemcpySrcAccessOrderStream;
+  how.srcLocHint = location(to == Place::device ? Place::host : Place::device, device);
+  how.dstLocHint = location(to, device);
+  how.flags = cudaMemcpyFlagPreferOverlapWithCompute;
+  std::size_t first = 0;  // of the copies that are made so: all of them
+  PAGEDOPT_TRY(
+      cudaMemcpyBatchAsync(targets.data(), sources.data(), bytes.data(), copies.size(), &how, &first, 1, stream));
+#else
+  (void)copies, (void)to, (void)device, (void)stream;
+  throw GpuError("copies in one call need CUDA 13", static_cast<int>(cudaErrorNotSupported));
+#endif
+}
+
 cudaError_t advise(const void* memory, std::size_t bytes, cudaMemoryAdvise advice, int device) {
 #if CUDART_VERSION >= 13000
   return cudaMemAdvise(memory, bytes, advice, {cudaMemLocationTypeDevice, device});
@@ -255,13 +286,16 @@ class CudaGpu final : public Gpu {
     PAGEDOPT_TRY_BYTES(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), bytes);
   }
 
-  // Told that both ends are the device's, the runtime lets the device reach managed memory through its mapping; told
-  // nothing, or that one is the host's, it may let the host copy what is there [CUDA C++ Programming Guide, Unified
-  // Memory, "Memcpy()/Memset() Behavior"].
-  void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) override {
+  // Told that both ends are the device's, the runtime lets the device reach managed memory through its mapping, and may
+  // take it for a copy within the device; told that one is the host's, it may let the host copy what is there [CUDA C++
+  // Programming Guide, Unified Memory, "Memcpy()/Memset() Behavior"].
+  void copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) override {
     const OnDevice here(info_.device);
-    const cudaMemcpyKind kind = info_.can_migrate ? cudaMemcpyDeviceToDevice : cudaMemcpyDefault;
-    PAGEDOPT_TRY_BYTES(cudaMemcpyAsync(to, from, bytes, kind, stream_of(stream)), bytes);
+    const CopyHint hint = info_.can_migrate ? copy_hint() : CopyHint::none;
+    if (hint == CopyHint::batch) return copy_batch(copies, to, info_.device, stream_of(stream));
+    for (const Copy& copy : copies)
+      PAGEDOPT_TRY_BYTES(cudaMemcpyAsync(copy.to, copy.from, copy.bytes, kind_of(hint, to), stream_of(stream)),
+                         copy.bytes);
   }
 
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override {
@@ -304,10 +338,10 @@ class CudaGpu final : public Gpu {
     PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.finish_measure(tables, first_row, last_row, stream)));
   }
 
-  void run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+  void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
            StreamHandle stream) override {
     const OnDevice here(info_.device);
-    PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.run(tables, pass, first_task, last_task, stream)));
+    PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.run(tables, pass, first_part, last_part, stream)));
   }
 
  private:

@@ -337,8 +337,9 @@ void EmulatedGpu::copy(void* to, const void* from, std::size_t bytes, StreamHand
   submit_copy("copy", to, from, bytes, stream);
 }
 
-void EmulatedGpu::copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) {
-  submit_copy(range_of(static_cast<std::byte*>(to)) == nullptr ? "copy in" : "copy back", to, from, bytes, stream);
+void EmulatedGpu::copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) {
+  for (const Copy& copy : copies)
+    submit_copy(to == Place::device ? "copy in" : "copy back", copy.to, copy.from, copy.bytes, stream);
 }
 
 void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {
@@ -377,11 +378,13 @@ void EmulatedGpu::discard(const std::vector<Run>& runs, StreamHandle stream) {
          }});
 }
 
-std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first_task, std::uint64_t last_task) {
+std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part) {
   std::size_t found = 0;
-  for (std::uint64_t task = first_task; task < last_task; ++task) {
+  for (std::uint64_t index = first_part; index < last_part; ++index) {
+    const Part& part = tables.parts[index];
+    const Row& row = tables.rows[part.row];
     Span spans[2 * kSlots];
-    const std::size_t count = spans_of(tables.rows[tables.tasks[task].row], tables.tasks[task], spans);
+    const std::size_t count = spans_of(row, {part.row, Pass::update, part.first(), part.last(row.numel)}, spans);
     for (std::size_t i = 0; i < count; ++i) {
       const auto bytes = static_cast<std::size_t>(spans[i].end - spans[i].begin);
       touch(spans[i].begin, bytes, Place::device, false);
@@ -403,13 +406,13 @@ void EmulatedGpu::finish_measure(const StepTables& tables, std::uint32_t first_r
   submit(stream, {[=] { (void)emulated_kernels.finish_measure(tables, first_row, last_row, stream); }});
 }
 
-void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
                       StreamHandle stream) {
   std::lock_guard lock(mutex_);
   submit(stream, {[=] {
-           const std::size_t far = pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_task, last_task);
-           (void)emulated_kernels.run(tables, pass, first_task, last_task, stream);
-           log_.push_back({"run", number(stream), first_task, last_task - first_task, far});
+           const std::size_t far = pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_part, last_part);
+           (void)emulated_kernels.run(tables, pass, first_part, last_part, stream);
+           log_.push_back({"run", number(stream), first_part, last_part - first_part, far});
          }});
 }
 

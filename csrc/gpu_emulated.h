@@ -28,8 +28,8 @@ class EmulatedGpu final : public Gpu {
   struct Done {
     std::string what;
     std::uint64_t stream;
-    std::uint64_t begin;      // address, or the first task of a kernel
-    std::uint64_t bytes;      // or the number of tasks
+    std::uint64_t begin;      // address, or the first part of a kernel
+    std::uint64_t bytes;      // or the number of parts
     std::uint64_t far_bytes;  // of state a kernel used that was on the host
   };
   std::vector<Done> take_log();
@@ -60,7 +60,7 @@ class EmulatedGpu final : public Gpu {
   void synchronize(EventHandle event) override;
   void synchronize() override;
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
-  void copy_state(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
+  void copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) override;
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
   void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
   void discard(const std::vector<Run>& runs, StreamHandle stream) override;
@@ -70,7 +70,7 @@ class EmulatedGpu final : public Gpu {
                   StreamHandle stream) override;
   void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                       StreamHandle stream) override;
-  void run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+  void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
            StreamHandle stream) override;
 
  private:
@@ -106,7 +106,7 @@ class EmulatedGpu final : public Gpu {
   void take_plain(std::size_t bytes);
   std::size_t bytes_on_host(const std::byte* memory, std::size_t bytes);
   Range* range_of(const std::byte* memory);
-  std::size_t far_bytes(const StepTables& tables, std::uint64_t first_task, std::uint64_t last_task);
+  std::size_t far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part);
 
   GpuInfo info_;
   bool eager_;

@@ -2,6 +2,7 @@
 // windows: which is fastest here.
 #pragma once
 
+#include <array>
 #include <memory>
 
 #include "arena.h"
@@ -15,7 +16,15 @@ struct PlacementTimes {
   double stream_s, direct_s, staged_s;
 };
 
-// Takes some 50 ms and 200 MiB of the device for a moment. pre: arena->vm().can_move(), of this GPU, nothing runs in it
+// Seconds of a staged step over a few pages by each of kCopyHints; infinite for one that the runtime refuses.
+using HintTimes = std::array<double, kCopyHints.size()>;
+
+// Both take some 50 ms and 200 MiB of the device for a moment. pre: arena->vm().can_move(), of this GPU, nothing runs
+// in it
+
+// Lets the GPU copy state by the fastest hint from here on.
+HintTimes choose_copy_hint(const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena);
+// The same, and then measures each way.
 PlacementTimes measure_placement(const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena);
 
 }  // namespace pagedopt

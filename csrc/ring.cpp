@@ -26,6 +26,11 @@ std::size_t state_bytes(const Row& row, const Task& task) {
   return bytes;
 }
 
+std::vector<Copy> back(std::vector<Copy> copies) {
+  for (Copy& copy : copies) copy = {const_cast<void*>(copy.from), copy.to, copy.bytes};
+  return copies;
+}
+
 // Moves the row's address of the span's array.
 void shift(Row& row, const Span& span, std::ptrdiff_t bytes) {
   if (span.is_absmax)
@@ -87,7 +92,7 @@ void Ring::add(const Row& row, const Task& task, bool is_far) {
 }
 
 // Lays the window's state out from `to`, neighbours side by side, and lets its rows point there.
-std::vector<Ring::Copy> Ring::place(std::byte* to) {
+std::vector<Copy> Ring::place(std::byte* to) {
   struct Piece {
     Span span;
     Row* row;
@@ -101,12 +106,13 @@ std::vector<Ring::Copy> Ring::place(std::byte* to) {
   }
   std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.span.begin < b.span.begin; });
   std::vector<Copy> copies;
-  const auto add = [&](std::byte* home, std::size_t bytes) {
-    const bool follows = !copies.empty() && copies.back().home + copies.back().bytes == home && !is_border(home);
-    if (follows)
+  const std::byte* end = nullptr;  // of the last copy, at home
+  const auto add = [&](const std::byte* home, std::size_t bytes) {
+    if (home == end && !is_border(home))
       copies.back().bytes += bytes;
     else
-      copies.push_back({home, to, bytes});
+      copies.push_back({to, home, bytes});
+    end = home + bytes;
     to += bytes;
   };
   for (const auto& [span, row] : pieces) {
@@ -133,7 +139,7 @@ void Ring::run(const StepTables& tables, Pass pass, std::uint64_t first, std::ui
 
   gpu_->wait(window.emptied, in_);
   gpu_->copy(memory, window.rows.get(), rows_.size() * sizeof(Row), in_);
-  for (const Copy& copy : copies) gpu_->copy_state(copy.window, copy.home, copy.bytes, in_);
+  gpu_->copy_state(copies, Place::device, in_);
   gpu_->record(window.filled, in_);
 
   StepTables moved = tables;
@@ -143,8 +149,7 @@ void Ring::run(const StepTables& tables, Pass pass, std::uint64_t first, std::ui
   gpu_->record(window.used, compute);
 
   gpu_->wait(window.used, out_);
-  if (pass == Pass::update)
-    for (const Copy& copy : copies) gpu_->copy_state(copy.home, copy.window, copy.bytes, out_);
+  if (pass == Pass::update) gpu_->copy_state(back(copies), Place::host, out_);
   gpu_->record(window.emptied, out_);
 
   copied.in_bytes += bytes_;

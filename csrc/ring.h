@@ -48,8 +48,8 @@ class Ring {
   // Of the next window, in order. `is_far`: its state is to be copied; else none of it is in the range.
   bool has_room(const Row& row, const Task& task) const;
   void add(const Row& row, const Task& task, bool is_far);
-  // Runs the tasks added, [first, last), and begins the next window. Waits for the copy that the same memory was last
-  // used for. Adds to `copied`.
+  // Runs the parts of the tasks added, [first, last), and begins the next window. Waits for the copy that the same
+  // memory was last used for. Adds to `copied`.
   void run(const StepTables& tables, Pass pass, std::uint64_t first, std::uint64_t last, StreamHandle compute,
            Copied& copied);
   // What comes on `compute` from here on finds the state in its place, and the ring's memory unused.
@@ -69,12 +69,6 @@ class Ring {
     GpuMemory rows;  // from which they are sent
     Event filled, used, emptied;
   };
-  struct Copy {
-    std::byte* home;
-    std::byte* window;
-    std::size_t bytes;
-  };
-
   bool is_home(const std::byte* begin, const std::byte* end) const noexcept {
     return begin >= home_.begin && end <= home_.end;
   }
@@ -82,7 +76,7 @@ class Ring {
     return static_cast<std::size_t>(at - home_.begin) % home_.unit_bytes == 0;
   }
   void order(StreamHandle first, StreamHandle then);  // what comes on `then` waits for what is on `first`
-  std::vector<Copy> place(std::byte* to);
+  std::vector<Copy> place(std::byte* to);             // the copies in
   void forget() noexcept;
 
   std::shared_ptr<Gpu> gpu_;

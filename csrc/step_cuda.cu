@@ -118,33 +118,33 @@ __global__ void __launch_bounds__(kThreads) finish_kernel(StepTables tables, std
 }
 
 __global__ void __launch_bounds__(kThreads) norm_kernel(StepTables tables, std::uint64_t first_part) {
-  const Part part(tables.tasks, first_part + blockIdx.x);
+  const Part part = tables.parts[first_part + blockIdx.x];
   const Row& row = tables.rows[part.row];
-  if (part.empty() || row.grad == nullptr) return;
+  if (row.grad == nullptr) return;
   const Partial sum = sum_warps(norm_part(this_warp(), warp_index(), gradient_of(row, part)));
-  if (threadIdx.x == 0) tables.partials[tables.row_partials[part.row].gradient_norm + part.index_in_row()] = sum;
+  if (threadIdx.x == 0) tables.partials[tables.row_partials[part.row].gradient_norm + part.index] = sum;
 }
 
 __global__ void __launch_bounds__(kThreads, kMeasureCtas) measure_kernel(StepTables tables, std::uint64_t first_part) {
   __shared__ CodeMaps maps;
-  const Part part(tables.tasks, first_part + blockIdx.x);
+  const Part part = tables.parts[first_part + blockIdx.x];
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
-  if (part.empty() || work.skip) return;
-  const Piece piece = piece_of(row, work, part, Pass::measure);
+  const Piece piece = piece_of(row, work, part, Pass::measure);  // read beside `skip`, not after it
+  if (work.skip) return;
   if (is_8bit(row)) copy_maps(maps);
   const Partial sum = sum_warps(is_8bit(row) ? measure_part<true>(this_warp(), warp_index(), piece, maps)
                                              : measure_part<false>(this_warp(), warp_index(), piece, maps));
-  if (threadIdx.x == 0) tables.partials[tables.row_partials[part.row].measure + part.index_in_row()] = sum;
+  if (threadIdx.x == 0) tables.partials[tables.row_partials[part.row].measure + part.index] = sum;
 }
 
 __global__ void __launch_bounds__(kThreads, kCtas) update_kernel(StepTables tables, std::uint64_t first_part) {
   __shared__ DeviceTables lookups;
-  const Part part(tables.tasks, first_part + blockIdx.x);
+  const Part part = tables.parts[first_part + blockIdx.x];
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
-  if (part.empty() || work.skip) return;
-  const Piece piece = piece_of(row, work, part, Pass::update);
+  const Piece piece = piece_of(row, work, part, Pass::update);  // read beside `skip`, not after it
+  if (work.skip) return;
   if (is_8bit(row)) {
     copy_tables(lookups);
     update_part<true>(this_warp(), warp_index(), piece, lookups);
@@ -178,8 +178,7 @@ int finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint3
   return launch(finish_kernel, tables, first_row, last_row, stream);
 }
 
-int run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task, StreamHandle stream) {
-  const std::uint64_t first = first_task * kTaskParts, last = last_task * kTaskParts;
+int run(const StepTables& tables, Pass pass, std::uint64_t first, std::uint64_t last, StreamHandle stream) {
   if (pass == Pass::gradient_norm) return launch(norm_kernel, tables, first, last, stream);
   if (pass == Pass::measure) return launch(measure_kernel, tables, first, last, stream);
   return launch(update_kernel, tables, first, last, stream);

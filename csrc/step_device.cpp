@@ -23,6 +23,7 @@ class Builder {
     gradient_norms();
     std::uint32_t first = 0;
     while (first < rows_.size()) first = batch(first);
+    cut_tasks();
     return std::move(made_);
   }
 
@@ -38,6 +39,15 @@ class Builder {
       next += parts(rows_[row].numel);
     }
     made_.partial_count = next;
+  }
+
+  void cut_tasks() {
+    for (const Task& task : made_.tasks) {
+      made_.first_part.push_back(made_.parts.size());
+      for (std::int64_t first = task.first; first < task.last; first += kPartElements)
+        made_.parts.push_back({task.row, static_cast<std::uint32_t>(first / kPartElements)});
+    }
+    made_.first_part.push_back(made_.parts.size());
   }
 
   // One batch from row `first`; returns the row after it. Rows without a measure pass only end a batch that has one.

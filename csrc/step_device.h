@@ -1,7 +1,7 @@
 // One optimizer step on a GPU: the tables that its kernels read, the order of its tasks, and launching them. No CUDA
 // header is needed here. The same kernels also run on the CPU, for tests: `emulated_kernels`.
 //
-//   run(gradient_norm stage)         if there is one
+//   run(gradient_norm stage)         if there is one; here and below, the parts of its tasks
 //   begin_rows(all rows)             counts the step, makes the scalars
 //   for each batch of rows
 //     run(measure stage), finish_measure(its rows)      if there is one
@@ -24,11 +24,20 @@ namespace pagedopt {
 using StreamHandle = void*;  // a cudaStream_t
 
 // Elements of a task that one CTA takes: 64 blocks for its 8 warps. A CTA so moves 450 KiB of float32 Adam, which is
-// long beside its start (it reads its task, its row and the row's scalars in turn, about 2 us), while a small task
-// still spreads over several multiprocessors.
+// long beside its start (it reads its part, then its row and the row's scalars, about 2 us), while a small task still
+// spreads over several multiprocessors.
 inline constexpr std::int64_t kPartElements = std::int64_t{1} << 14;
-inline constexpr std::int64_t kTaskParts = kTaskElements / kPartElements;
 static_assert(kTaskElements % kPartElements == 0 && kPartElements % kBlockElements == 0);
+
+// Elements [index * kPartElements, (index + 1) * kPartElements) of a row, or to its end.
+struct Part {
+  std::uint32_t row, index;
+
+  PAGEDOPT_HD std::int64_t first() const { return index * kPartElements; }
+  PAGEDOPT_HD std::int64_t last(std::int64_t numel) const {
+    return first() + kPartElements < numel ? first() + kPartElements : numel;
+  }
+};
 
 struct DeviceHyper {
   Hyper hyper;
@@ -53,7 +62,7 @@ struct RowPartials {
 struct StepTables {
   const Row* rows = nullptr;
   const DeviceHyper* hypers = nullptr;
-  const Task* tasks = nullptr;
+  const Part* parts = nullptr;
   const RowPartials* row_partials = nullptr;
   RowWork* work = nullptr;            // one a row
   Partial* partials = nullptr;        // DeviceTasks::partial_count; may be null when that is 0
@@ -72,6 +81,8 @@ struct Stage {
 
 struct DeviceTasks {
   std::vector<Task> tasks;
+  std::vector<Part> parts;                // of the tasks, in order
+  std::vector<std::uint64_t> first_part;  // of each task; at the end, of one after the last
   std::vector<Stage> stages;
   std::vector<RowPartials> row_partials;
   std::uint64_t partial_count = 0;
@@ -82,11 +93,11 @@ struct DeviceTasks {
 DeviceTasks make_device_tasks(const std::vector<Row>& rows, const std::vector<Hyper>& hypers);
 
 // Each returns a cudaError_t, 0 when the launch was accepted; an error of the launch is cleared. Nothing waits.
-// pre: step_host's conditions on rows and hypers; tasks of empty ranges are allowed and launch nothing.
+// pre: step_host's conditions on rows and hypers; empty ranges are allowed and launch nothing.
 struct DeviceKernels {
   int (*begin_rows)(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row, StreamHandle stream);
   int (*finish_measure)(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row, StreamHandle stream);
-  int (*run)(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task,
+  int (*run)(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
              StreamHandle stream);
 };
 

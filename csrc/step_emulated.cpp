@@ -84,31 +84,30 @@ void update(const Piece& piece) {
 
 void run_norm(const StepTables& tables, const Part& part) {
   const Row& row = tables.rows[part.row];
-  if (part.empty() || row.grad == nullptr) return;
+  if (row.grad == nullptr) return;
   const Piece piece = gradient_of(row, part);
-  tables.partials[tables.row_partials[part.row].gradient_norm + part.index_in_row()] =
+  tables.partials[tables.row_partials[part.row].gradient_norm + part.index] =
       sum_warps([&](int index) { return norm_part(kWarp, index, piece); });
 }
 
 void run_state(const StepTables& tables, const Part& part, Pass pass) {
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
-  if (part.empty() || work.skip) return;
+  if (work.skip) return;
   const Piece piece = piece_of(row, work, part, pass);
   if (pass == Pass::update)
     is_8bit(row) ? update<true>(piece) : update<false>(piece);
   else
-    tables.partials[tables.row_partials[part.row].measure + part.index_in_row()] =
+    tables.partials[tables.row_partials[part.row].measure + part.index] =
         is_8bit(row) ? measure<true>(piece) : measure<false>(piece);
 }
 
-int run(const StepTables& tables, Pass pass, std::uint64_t first_task, std::uint64_t last_task, StreamHandle) {
-  for (std::uint64_t index = first_task * kTaskParts; index < last_task * kTaskParts; ++index) {
-    const Part part(tables.tasks, index);
+int run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part, StreamHandle) {
+  for (std::uint64_t i = first_part; i < last_part; ++i) {
     if (pass == Pass::gradient_norm)
-      run_norm(tables, part);
+      run_norm(tables, tables.parts[i]);
     else
-      run_state(tables, part, pass);
+      run_state(tables, tables.parts[i], pass);
   }
   return 0;
 }

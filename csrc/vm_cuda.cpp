@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <deque>
 
 #include "error.h"
 #include "fences.h"
@@ -20,6 +21,24 @@ std::byte* aligned(std::byte* address, std::size_t alignment) {
   const auto number = reinterpret_cast<std::uintptr_t>(address);
   return address + (round_up(number, alignment) - number);
 }
+
+// Streams that take turns.
+class Streams {
+ public:
+  Streams(Gpu& gpu, std::size_t count) {
+    while (streams_.size() < count) streams_.emplace_back(gpu);
+  }
+  StreamHandle next() noexcept { return streams_[turn_++ % streams_.size()]; }
+
+ private:
+  std::deque<Stream> streams_;
+  std::atomic<std::size_t> turn_{0};
+};
+
+// A prefetch into a stream that is idle is begun by the calling thread at once; into a busy one, by a thread of the
+// driver once the stream is idle, so that the link waits in between [NVIDIA, "Maximizing Unified Memory Performance in
+// CUDA"]. Prefetches depend on nothing that is on their streams, and few are under way at once.
+constexpr std::size_t kInStreams = 4;
 
 // A range of managed memory, no longer than the driver gives.
 std::unique_ptr<GpuMemory> reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes) {
@@ -39,12 +58,11 @@ class ManagedVm final : public Vm {
   ManagedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct)
       : gpu_(std::move(gpu)),
         page_bytes_(page_bytes),
-        direct_(direct),
         reserved_(reserve_bytes),
         range_(reserve_managed(*gpu_, reserved_, page_bytes)),
         base_(aligned(range_->get(), std::min(page_bytes, kHugePageBytes))),
         page_count_((std::max(reserved_, page_bytes) - static_cast<std::size_t>(base_ - range_->get())) / page_bytes),
-        in_(*gpu_),
+        in_(*gpu_, kInStreams),
         out_(*gpu_),
         side_(*gpu_),
         arrivals_(*gpu_, true),
@@ -55,7 +73,10 @@ class ManagedVm final : public Vm {
         departure_(page_count_),
         use_(page_count_),
         has_content_(page_count_),
-        was_visited_(page_count_) {}
+        was_visited_(page_count_) {
+    // All of it at once, untouched: the driver splits a range, and its blocks of 2 MiB, where advice ends.
+    if (direct) gpu_->map_for_device(base_, page_count_ * page_bytes_);
+  }
 
   ~ManagedVm() override {
     try {
@@ -73,15 +94,14 @@ class ManagedVm final : public Vm {
   void drop_cache(PageIndex) noexcept override {}
   Visits visits() const noexcept override { return {visited_pages_, arrived_pages_}; }
 
-  void commit(PageIndex first, PageIndex last) override {
-    if (direct_) gpu_->map_for_device(at(first), (last - first) * page_bytes_);
-  }
+  void commit(PageIndex, PageIndex) override {}
 
   void populate(PageIndex page) override {
-    departures_.wait(departure_[page], in_);
-    gpu_->prefetch({run(page)}, Place::device, in_);
-    gpu_->clear(at(page), page_bytes_, in_);
-    arrival_[page] = arrivals_.put_up(in_);
+    const StreamHandle in = in_.next();
+    departures_.wait(departure_[page], in);
+    gpu_->prefetch({run(page)}, Place::device, in);
+    gpu_->clear(at(page), page_bytes_, in);
+    arrival_[page] = arrivals_.put_up(in);
     count_visit(page);
     has_content_[page] = true;
   }
@@ -91,8 +111,9 @@ class ManagedVm final : public Vm {
     prefetch(std::vector<PageIndex>{page}, done);
   }
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
-    gpu_->prefetch(runs(pages), Place::device, in_);
-    const std::uint64_t fence = arrivals_.put_up(in_);
+    const StreamHandle in = in_.next();
+    gpu_->prefetch(runs(pages), Place::device, in);
+    const std::uint64_t fence = arrivals_.put_up(in);
     for (const PageIndex page : pages) {
       arrival_[page] = fence;
       count_visit(page);
@@ -223,12 +244,12 @@ class ManagedVm final : public Vm {
 
   std::shared_ptr<Gpu> gpu_;
   std::size_t page_bytes_;
-  bool direct_;
   std::size_t reserved_;
   std::unique_ptr<GpuMemory> range_;
   std::byte* base_;
   std::size_t page_count_;
-  Stream in_, out_, side_;  // moves up, moves down, what is done aside
+  Streams in_;         // moves up
+  Stream out_, side_;  // moves down, what is done aside
   Fences arrivals_, departures_, uses_;
   Fences plain_uses_;                                                  // by tensor operations on the default stream
   std::vector<std::atomic<std::uint64_t>> arrival_, departure_, use_;  // the page's last fence of each kind; 0: none

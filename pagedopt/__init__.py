@@ -11,27 +11,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pagedopt import optim
-    from pagedopt.errors import CheckpointError, ConfigError, ForkError, PagedoptError, PagerError, SpillError
+    from pagedopt.errors import (
+        CheckpointError,
+        ConfigError,
+        DeviceError,
+        ForkError,
+        MonitorError,
+        PagedoptError,
+        PagerError,
+        SpillError,
+    )
     from pagedopt.runtime import configure, stats
 
 __version__ = "0.1.0"
 
-_HOMES = {
-    "optim": "pagedopt",
-    "configure": "pagedopt.runtime",
-    "stats": "pagedopt.runtime",
-    "CheckpointError": "pagedopt.errors",
-    "ConfigError": "pagedopt.errors",
-    "ForkError": "pagedopt.errors",
-    "PagedoptError": "pagedopt.errors",
-    "PagerError": "pagedopt.errors",
-    "SpillError": "pagedopt.errors",
-}
-
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DeviceError",
     "ForkError",
+    "MonitorError",
     "PagedoptError",
     "PagerError",
     "SpillError",
@@ -42,16 +41,18 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = (
-        importlib.import_module("pagedopt.optim") if name == "optim" else getattr(importlib.import_module(home), name)
-    )
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # with it every name would exist, a misspelled one too
+
+    def __getattr__(name: str) -> Any:
+        """Import one of `__all__` when it is first asked for."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "optim":
+            return importlib.import_module("pagedopt.optim")  # which makes it an attribute
+        home = "pagedopt.runtime" if name in ("configure", "stats") else "pagedopt.errors"
+        globals()[name] = value = getattr(importlib.import_module(home), name)
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return __all__

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from pagedopt import _core, config
+from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import POLICIES, Policy
@@ -36,7 +37,6 @@ __all__ = [
     "register",
     "restart_pager",
     "shutdown",
-    "snapshot",
     "stages",
     "stats",
 ]
@@ -208,10 +208,12 @@ def _apply(process: _Process, keywords: dict[str, Any]) -> None:
 
 
 def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
+    shows = {entry.name: entry.kind.show for entry in entries(config.Settings)}
     problems = [
         Problem(
             "the running arena",
-            f"{name} is {getattr(process.settings, name)} and cannot become {getattr(loaded, name)}",
+            f"{name} is {shows[name](getattr(process.settings, name)) or 'not set'} and cannot become "
+            f"{shows[name](getattr(loaded, name)) or 'not set'}",
             "set it before the first paged optimizer steps",
         )
         for name in _FIXED
@@ -252,17 +254,21 @@ def _make_home(process: _Process, settings: config.Settings, device: Device) -> 
 
 
 def _placement(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
-    """The one that is set, or the fastest; the first of equals moves least."""
+    """The one that is set, or the fastest; the first of equals moves least. How to copy is measured for `staged`."""
     if settings.policy == "none":  # the driver's page faults do it all: nothing maps what is on the host
         return "stream"
-    if settings.placement != "auto":
-        return settings.placement
+    placement = settings.placement
     if not arena.can_move:
-        return "staged"
+        return "staged" if placement == "auto" else placement
+    if placement in ("stream", "direct"):
+        return placement
     try:
+        if placement == "staged":
+            _core.choose_copy_hint(gpu, arena)
+            return placement
         stream_s, direct_s, staged_s = _core.measure_placement(gpu, arena)
     except (_core.VmError, _core.GpuError):  # an arena too small to measure in, or a card too full
-        return "stream"
+        return "stream" if placement == "auto" else placement
     times = {"staged": staged_s, "direct": direct_s, "stream": stream_s}
     return min(times, key=times.__getitem__)
 
@@ -326,11 +332,14 @@ def shutdown() -> None:
         publisher.stop()
 
 
-def snapshot(measure: bool = False) -> Snapshot:
-    """What is where, and every counter.
+def stats(measure: bool = False) -> Snapshot:
+    """What is where in this process, and every counter; `pagedopt.snapshot` explains the fields.
 
     Args:
         measure: also ask the operating system how much memory is behind the pages (a system call a page).
+
+    Returns:
+        A frozen snapshot: an arena for each device with paged state, the pager, the machine's tiers, the optimizers.
     """
     return _snapshot(_process, measure)
 
@@ -353,9 +362,6 @@ def _device_tiers(homes: list[_Home], loaded: config.Settings | None) -> Iterato
     for home in homes:
         if home.device.gpu is not None and loaded is not None:
             yield device_tier(home.device.gpu, loaded)
-
-
-stats = snapshot
 
 
 def _pager_snapshot(pagers: list[Pager]) -> PagerSnapshot | None:

@@ -65,7 +65,7 @@ class ArenaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         extents: states held.
         extent_bytes: their bytes, without what pages are rounded up by.
         queued_moves: moves planned and not begun.
-        counters: every counter by its name; `pagedopt._core.COUNTERS` has the units and meanings.
+        counters: every counter by its name, which ends with its unit; `ProcessInfo.counters` has the meanings.
     """
 
     device: str
@@ -95,7 +95,8 @@ class TierSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         total_bytes: its size, or None where it cannot be read.
         free_bytes: what of it could be had now, or None where it cannot be read. Of a GPU, what the driver calls free:
             it hands out more, from what it keeps for pages that left (`pagedopt.pager.hoard`).
-        low_watermark_bytes: eviction starts with less than this free; None for a tier without watermarks.
+        low_watermark_bytes: eviction starts with less than this free; None where it does not: in a tier that is the
+            upper one of no arena, and with a budget of a fixed size.
         high_watermark_bytes: and stops with this much free.
     """
 
@@ -257,6 +258,7 @@ class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
         token: password of sockets on loopback TCP, or None.
         server_key: public CURVE key of sockets on other TCP addresses, or None.
         allow_control: whether it takes requests that change something.
+        counters: what each counter of its arenas counts, by name.
     """
 
     schema: int
@@ -275,3 +277,4 @@ class ProcessInfo(msgspec.Struct, frozen=True, kw_only=True):
     token: str | None = None
     server_key: str | None = None
     allow_control: bool = False
+    counters: dict[str, str] = {}

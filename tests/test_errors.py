@@ -13,6 +13,7 @@ from pagedopt import errors
 from pagedopt.errors import (
     CheckpointError,
     ConfigError,
+    DeviceError,
     ForkError,
     MonitorError,
     PagedoptError,
@@ -24,6 +25,7 @@ from pagedopt.errors import (
 TREE = [
     (ConfigError, ValueError),
     (SpillError, OSError),
+    (DeviceError, RuntimeError),
     (PagerError, RuntimeError),
     (CheckpointError, ValueError),
     (ForkError, RuntimeError),
@@ -47,6 +49,7 @@ def test_all_and_docstring_name_every_error() -> None:
         name for name, value in vars(errors).items() if inspect.isclass(value) and value.__module__ == errors.__name__
     }
     assert classes == set(errors.__all__)
+    assert {error for error, _ in TREE} == set(PagedoptError.__subclasses__())
     assert errors.__doc__ is not None
     for error, builtin in TREE:
         assert f"{error.__name__} ({builtin.__name__})" in errors.__doc__

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import pagedopt
+from pagedopt import errors
 
 PACKAGE = Path(pagedopt.__file__).parent
 
@@ -100,5 +101,27 @@ def test_public_names() -> None:
     for name in pagedopt.__all__:
         assert getattr(pagedopt, name) is not None
     assert sorted(pagedopt.__all__) == pagedopt.__all__
+    assert dir(pagedopt) == pagedopt.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        _ = pagedopt.nothing
+        _ = pagedopt.nothing  # type: ignore[attr-defined]
+
+
+def test_every_error_is_a_public_name() -> None:
+    assert set(errors.__all__) - {"Problem"} <= set(pagedopt.__all__)
+    assert all(getattr(pagedopt, name) is getattr(errors, name) for name in errors.__all__ if name != "Problem")
+
+
+@pytest.mark.slow
+def test_type_checkers_know_the_public_names(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pagedopt\n"
+        "used: int = pagedopt.stats(measure=True).arenas[0].upper_bytes\n"
+        "pagedopt.optim.PagedAdamW8bit([], lr=1e-3, betas=(0.9, 0.99)).step()\n"
+        "pagedopt.optim.AdamW([], rate=1e-3)\n"
+        "pagedopt.stast()\n"
+    )
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", f"--cache-dir={tmp_path}/cache", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wrong = [line.split(": ", 2) for line in done.stdout.splitlines() if ": error: " in line]
+    assert [place.rpartition(":")[2] for place, _, _ in wrong] == ["4", "5"], done.stdout + done.stderr

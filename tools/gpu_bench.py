@@ -45,6 +45,7 @@ SECTIONS: dict[str, Section] = {
     "residency": gpu_bench_paged.residency,
     "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
     "managed_link": gpu_bench_paged.managed_link,
+    "moves": gpu_bench_paged.moves,
     "paged_staged": partial(gpu_bench_paged.placed, placement="staged", bits=32),
     "paged_direct": partial(gpu_bench_paged.placed, placement="direct", bits=32),
     "paged_stream_8bit": partial(gpu_bench_paged.placed, placement="stream", bits=8),

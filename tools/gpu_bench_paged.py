@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
+import psutil
 import torch
 from bench_samples import MissingError, Series
-from gpu_bench_link import both_ways, warm
+from gpu_bench_link import warm
 from gpu_bench_resident import optimizer, params_of
 from gpu_card import managed_allowance
 from gpu_run import Run, Timed, goal, side_by_side
@@ -24,6 +28,10 @@ FREE_BYTES_MEAN = (
 TENSORS = 16
 WARM_STEPS, WARM_S, STEPS, SECONDS = 3, 5.0, 12, 8.0
 LINK_ROUNDS = 8
+COPIED_AT_ONCE = 8 << 20
+MOVES = {"to_device": 1, "to_device_calls": 1, "to_host": 1, "to_host_calls": 1, "both_ways": 2}
+"""Shares of the state of a round that each moves."""
+
 LEAST_PAGES = 64
 """Stay in at 100 % out, too: what a step holds at once, and some to read into."""
 
@@ -56,6 +64,10 @@ class Paged:
         run.card.synchronize()
         self.state_bytes = self.arena.ledger()["allocated_pages"] * self.arena.page_bytes
 
+    @property
+    def slots(self) -> list[torch.Tensor]:
+        return [self.optimizer.state[param][name] for param in self.params for name in ("exp_avg", "exp_avg_sq")]
+
     def budget_bytes(self, percent_out: int) -> int:
         pages = self.state_bytes * (100 - percent_out) // 100 // self.arena.page_bytes
         return max(pages, LEAST_PAGES) * self.arena.page_bytes
@@ -63,10 +75,9 @@ class Paged:
     def put_out(self, percent_out: int) -> None:
         """Bring everything in, then as much of the state out as that, from its end."""
         left = self.state_bytes * percent_out // 100
-        slots = [self.optimizer.state[param][name] for param in self.params for name in ("exp_avg", "exp_avg_sq")]
-        for slot in slots:
+        for slot in self.slots:
             self.arena.prefetch(slot.data_ptr(), slot.nbytes)
-        for slot in reversed(slots):
+        for slot in reversed(self.slots):
             if left > 0:
                 self.arena.evict(slot.data_ptr(), slot.nbytes)
                 left -= slot.nbytes
@@ -164,25 +175,98 @@ def placed(run: Run, placement: str, bits: int) -> dict[str, Any]:
     return {"contenders": cells, "goals": goals_of(cells, moves=placement != "direct")}
 
 
+def by_engines(run: Run, hint: str, pairs: list[tuple[torch.Tensor, torch.Tensor, bool]]) -> Callable[[], None]:
+    """Copies (to, from, to the device) of state in pieces as long as a ring's, each pair on a stream of its own."""
+    streams = [run.card.stream() for _ in pairs]
+
+    def copy() -> None:
+        run.card.gpu.copy_hint = hint
+        for (target, source, to_device), stream in zip(pairs, streams, strict=True):
+            run.card.fork(stream)
+            for at in range(0, source.nbytes, COPIED_AT_ONCE):
+                run.card.gpu.copy_state(
+                    target.data_ptr() + at,
+                    source.data_ptr() + at,
+                    min(COPIED_AT_ONCE, source.nbytes - at),
+                    to_device=to_device,
+                    stream=run.card.handle(stream),
+                )
+        for stream in streams:
+            run.card.join(stream)
+
+    return copy
+
+
 def managed_link(run: Run) -> dict[str, Any]:
-    """Copies of state on the host by the copy engines, as `staged` makes them, beside `link`'s of locked memory."""
+    """Copies of state on the host as `staged` makes them, by each hint, beside `link`'s of locked memory."""
     paged = Paged(run, 32)
+    hints = _core.choose_copy_hint(run.card.gpu, paged.arena)
+    chosen = run.card.gpu.copy_hint
     paged.put_out(100)
-    slots = [paged.optimizer.state[param][name] for param in paged.params for name in ("exp_avg", "exp_avg_sq")]
-    host, nbytes = (slots[0], slots[1]), slots[0].nbytes
+    host, nbytes = paged.slots[:2], paged.slots[0].nbytes
     card = torch.empty_like(host[0]), torch.zeros_like(host[1])
+    ways = {"to_device": [(card[0], host[0], True)], "to_host": [(host[1], card[1], False)]}
+    ways["both_ways"] = ways["to_device"] + ways["to_host"]
     contenders = [
-        Timed("to_device", warm(lambda: card[0].copy_(host[0], non_blocking=True)), nbytes),
-        Timed("to_host", warm(lambda: host[1].copy_(card[1], non_blocking=True)), nbytes),
-        Timed("both_ways", warm(both_ways(run, host, card)), 2 * nbytes),
+        Timed(f"{hint}_{way}", warm(by_engines(run, hint, pairs)), len(pairs) * nbytes)
+        for hint in hints
+        for way, pairs in ways.items()
     ]
-    found = side_by_side(run, contenders, LINK_ROUNDS, 10)
+    found = side_by_side(run, contenders, LINK_ROUNDS, 12)
+    run.card.gpu.copy_hint = chosen
     goals = []
-    for name in ("to_device", "to_host", "both_ways"):
-        locked, rate = run.rate(name), found[name]["gb_per_s"]
+    for way in ways:
+        locked, rate = run.rate(way), found[f"{chosen}_{way}"]["gb_per_s"]
         ratio = rate * 1e9 / locked if rate and locked else None
-        goals.append(goal(f"{name.replace('_', ' ')}: managed memory over locked, bytes a second", ratio))
+        goals.append(goal(f"{way.replace('_', ' ')}: managed memory over locked, bytes a second", ratio))
+    refused = [hint for hint, seconds in hints.items() if math.isinf(seconds)]
+    step_s = {hint: seconds for hint, seconds in hints.items() if hint not in refused}
+    steps = {"staged_step_s": step_s, "refused": refused, "chosen": chosen}
+    return {"bytes": nbytes, "contenders": found, "goals": goals, **steps}
+
+
+def moves(run: Run) -> dict[str, Any]:
+    """Moves of state as the pager asks for them, by themselves: until they are done, and until the calls return."""
+    paged, samples = Paged(run, 32, pager=False), {name: [] for name in MOVES}
+    half = len(paged.slots) // 2
+    one, other = paged.slots[:half], paged.slots[half:]
+    nbytes = sum(slot.nbytes for slot in one)
+    end = time.monotonic() + SECONDS
+    while len(samples["both_ways"]) < LINK_ROUNDS and time.monotonic() < end:
+        paged.put_out(100)
+        for name, calls_name, call, slots in (
+            ("to_device", "to_device_calls", paged.arena.prefetch, one),
+            ("to_host", "to_host_calls", paged.arena.evict, one),
+        ):
+            begin = time.perf_counter()
+            move_all(call, slots)
+            samples[calls_name].append(time.perf_counter() - begin)
+            run.card.synchronize()
+            samples[name].append(time.perf_counter() - begin)
+        move_all(paged.arena.prefetch, one)
+        run.card.synchronize()
+        begin = time.perf_counter()
+        out = threading.Thread(target=move_all, args=(paged.arena.evict, one))
+        out.start()
+        move_all(paged.arena.prefetch, other)
+        out.join()
+        run.card.synchronize()
+        samples["both_ways"].append(time.perf_counter() - begin)
+    found = {name: Series(nbytes * MOVES[name], samples[name]).as_json() for name in MOVES}
+    goals = []
+    for way in ("to_device", "to_host", "both_ways"):
+        locked, rate = run.rate(way), found[way]["gb_per_s"]
+        ratio = rate * 1e9 / locked if rate and locked else None
+        goals.append(goal(f"{way.replace('_', ' ')}: moves over copies of locked memory, bytes a second", ratio))
+    for way in ("to_device", "to_host"):
+        share = found[f"{way}_calls"]["median_s"] / found[way]["median_s"]
+        goals.append(goal(f"{way.replace('_', ' ')}: part of the time in which the calls block", share))
     return {"bytes": nbytes, "contenders": found, "goals": goals}
+
+
+def move_all(call: Callable[[int, int], int], slots: list[torch.Tensor]) -> None:
+    for slot in slots:
+        call(slot.data_ptr(), slot.nbytes)
 
 
 def none(run: Run) -> dict[str, Any]:
@@ -208,7 +292,8 @@ def residency(run: Run) -> dict[str, Any]:
         samples = [run.card.seconds(lambda slots=slots: [slot.amax() for slot in slots]) for _ in range(3)]
         upper = paged.arena.ledger()["upper_pages"] * paged.arena.page_bytes
         series = Series(nbytes, samples).as_json()
-        found[name] = {**series, "free_bytes": run.card.free_bytes, "upper_bytes": upper, "number": number}
+        free = {"free_bytes": run.card.free_bytes, "host_free_bytes": psutil.virtual_memory().available}
+        found[name] = {**series, **free, "upper_bytes": upper, "number": number}
     here_s, away_s = found["resident_again"]["median_s"], found["evicted"]["median_s"]
     goals = [goal("time to read state that is out, over state that is in", away_s / here_s, at_least=AWAY_OVER_HERE)]
     return {"contenders": found, "goals": goals, "free_bytes_means": FREE_BYTES_MEAN}

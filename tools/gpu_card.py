@@ -72,6 +72,9 @@ class Card:
     def stream(self) -> Any:
         return torch.cuda.Stream()
 
+    def handle(self, stream: Any) -> int:
+        return int(stream.cuda_stream)
+
     def on(self, stream: Any) -> Any:
         return torch.cuda.stream(stream)
 
@@ -141,6 +144,9 @@ class EmulatedCard(Card):
 
     def stream(self) -> Any:
         return None
+
+    def handle(self, stream: Any) -> int:
+        return 0
 
     @contextmanager
     def on(self, stream: Any) -> Iterator[None]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pagedopt import __version__
-from pagedopt.cli import demo, export, ps, stats, top, trace
+from pagedopt.cli import config, demo, export, ps, stats, top, trace
 from pagedopt.errors import MonitorError, PagedoptError
 
 __all__ = ["main"]
@@ -34,7 +34,15 @@ class Verb(Protocol):
         """
 
 
-VERBS: dict[str, Verb] = {"demo": demo, "top": top, "ps": ps, "stats": stats, "trace": trace, "export": export}
+VERBS: dict[str, Verb] = {
+    "demo": demo,
+    "config": config,
+    "top": top,
+    "ps": ps,
+    "stats": stats,
+    "trace": trace,
+    "export": export,
+}
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -43,7 +51,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="pagedopt", description="PyTorch optimizers whose state lives in pages that a pager moves between tiers."
     )
     parser.add_argument("--version", action="version", version=f"pagedopt {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB")
     for name, verb in VERBS.items():
         text = (verb.__doc__ or "").strip()
         child = verbs.add_parser(name, help=text.splitlines()[0], description=text)
@@ -60,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.verb is None:
+        parser.exit(2, parser.format_help())
     try:
         VERBS[arguments.verb].run(arguments)
     except PagedoptError as error:

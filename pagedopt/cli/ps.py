@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 
-from pagedopt.errors import MonitorError
 from pagedopt.snapshot import ProcessInfo
 
 __all__ = ["add_arguments", "run"]
@@ -26,7 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     """
     import msgspec
 
-    from pagedopt.monitor.places import processes, runtime_dir
+    from pagedopt.cli.watching import nothing
+    from pagedopt.monitor.places import processes
 
     found = processes()
     if arguments.json:
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
         for process in found:
             print(_line(process))
     if not found:
-        raise MonitorError(f"no process can be watched in {runtime_dir()}", exit_code=3)
+        raise nothing()
 
 
 def _line(process: ProcessInfo) -> str:

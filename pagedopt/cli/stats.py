@@ -6,7 +6,7 @@ A line a figure, `name value unit`, with n/a for what cannot be measured; with -
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -34,21 +34,22 @@ def run(arguments: argparse.Namespace) -> None:
     from pagedopt.cli.watching import choose
     from pagedopt.top.feed import Feed
 
-    with Feed(choose(arguments.pid), topics=(), with_lists=False) as feed:
+    process = choose(arguments.pid)
+    with Feed(process, topics=(), with_lists=False) as feed:
         snapshot: Snapshot = feed.ask("snapshot")
     if arguments.json:
         print(msgspec.json.format(msgspec.json.encode(snapshot)).decode())
         return
-    rows = list(_rows(snapshot))
+    rows = list(_rows(snapshot, process.counters))
     width = max(len(name) for name, _, _ in rows)
     for name, value, unit in rows:
         print(f"{name:<{width}} {value:>16} {unit}".rstrip())
 
 
-def _rows(snapshot: Snapshot) -> Iterator[tuple[str, str, str]]:
+def _rows(snapshot: Snapshot, meanings: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
     from pagedopt.monitor.figures import figures
 
-    for figure in figures(snapshot):
+    for figure in figures(snapshot, meanings):
         labels = "".join(f"{{{value}}}" for value in figure.labels.values())
         value = "n/a" if figure.value is None else f"{figure.value:,.6g}" if isinstance(figure.value, float) else None
         yield f"{figure.name}{labels}", f"{figure.value:,}" if value is None else value, figure.unit

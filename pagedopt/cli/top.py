@@ -73,7 +73,7 @@ def _show(source: Live | Recording, arguments: argparse.Namespace) -> None:
     if arguments.jsonl and not arguments.once:
         plain.print_lines(source, interval_s=arguments.interval, pid=pid, where=where, file=sys.stdout)
         return
-    is_terminal = sys.stdout.isatty() and sys.stdin.isatty()
+    is_terminal = all(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))  # it draws on stderr
     if is_terminal and not (arguments.once or arguments.json):
         _run_app(source, arguments, where)
         return

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_arguments", "run"]
 
+OUT = Path("pagedopt-trace.json")
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declares the arguments of the verb."""
@@ -26,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add_pid(parser)
     add("-s", "--seconds", type=seconds, default=5.0, metavar="S", help="how long to record (5)")
-    add("-o", "--out", type=Path, default=Path("pagedopt-trace.json"), metavar="FILE", help="(pagedopt-trace.json)")
+    add("-o", "--out", type=Path, default=OUT, metavar="FILE", help=f"where the record goes ({OUT})")
     add("--merge", type=Path, metavar="FILE", help="a trace of torch.profiler to put the record into")
 
 
@@ -44,7 +46,7 @@ def run(arguments: argparse.Namespace) -> None:
     profile = None if arguments.merge is None else _profile(arguments.merge)
     process = choose(arguments.pid)
     batches, ended = _record(process, arguments.seconds)
-    document = chrome.document(process.pid, batches)
+    document = chrome.document(process.pid, process.command, batches)
     if profile is not None:
         document = chrome.merge(profile, process.pid, batches)
     try:

@@ -8,7 +8,7 @@ from pagedopt.errors import MonitorError
 from pagedopt.monitor.places import RUNTIME_DIR_VARIABLE, processes, runtime_dir
 from pagedopt.snapshot import ProcessInfo
 
-__all__ = ["add_pid", "choose", "process_id", "seconds"]
+__all__ = ["add_pid", "choose", "nothing", "process_id", "seconds"]
 
 
 def process_id(text: str) -> int:
@@ -34,6 +34,16 @@ def add_pid(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pid", type=process_id, metavar="N", help="of this process (default: the only one there is)")
 
 
+def nothing(pid: int | None = None) -> MonitorError:
+    """The error for when there is no process, or not that one: where was looked, and how one comes to be seen."""
+    which = "no process" if pid is None else f"process {pid} is not among the processes that"
+    return MonitorError(
+        f"{which} can be watched in {runtime_dir()}. One can from its first paged optimizer on, unless "
+        f"PAGEDOPT_MONITOR=0; {RUNTIME_DIR_VARIABLE} has to be the same there and here",
+        exit_code=3,
+    )
+
+
 def choose(pid: int | None) -> ProcessInfo:
     """The process to look at.
 
@@ -42,13 +52,7 @@ def choose(pid: int | None) -> ProcessInfo:
     """
     found = [process for process in processes() if pid is None or process.pid == pid]
     if not found:
-        which = "no process" if pid is None else f"process {pid} is not among the processes that"
-        what = f"{which} can be watched in {runtime_dir()}"
-        raise MonitorError(
-            f"{what}. One can from its first paged optimizer on, unless PAGEDOPT_MONITOR=0; "
-            f"{RUNTIME_DIR_VARIABLE} has to be the same there and here",
-            exit_code=3,
-        )
+        raise nothing(pid)
     if len(found) > 1:
         pids = ", ".join(str(process.pid) for process in found)
         raise MonitorError(f"{len(found)} processes can be watched; choose one with --pid: {pids}")

@@ -28,7 +28,8 @@ Nothing has to be set. What is set is looked for in these places; the first that
 A setting has the same name everywhere, and every place takes the same values; text is read where a number or a switch
 is meant, so `depth = 8` and `depth = "8"` are the same. All problems of all places are raised together, as one
 `pagedopt.errors.ConfigError`, each with where it was given, what is wrong, what is allowed and what was probably meant.
-`pagedopt.config.origins()` says where each value comes from.
+`pagedopt config` shows what a process started in the current directory would run by and where each value is given;
+`pagedopt.config.origins()` tells the same within a process.
 
 Sizes have a unit: B, KiB to PiB (powers of 1024) or KB to PB (powers of 1000). `16G` is refused because it can be read
 both ways, and so is a small number without a unit. A relative path starts at the directory of the file it is written

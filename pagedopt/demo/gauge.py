@@ -56,7 +56,7 @@ class Residency:
 
 def read_gauge() -> Gauge:
     """The gauge now. All zero before the first paged optimizer."""
-    arenas = runtime.snapshot().arenas
+    arenas = runtime.stats().arenas
     if not arenas:
         return Gauge()
     arena = arenas[0]
@@ -94,7 +94,7 @@ class Recorder:
 
     def _sample(self) -> None:
         while not self._done.wait(1 / SAMPLES_PER_S):
-            for arena in runtime.snapshot(measure=True).arenas:
+            for arena in runtime.stats(measure=True).arenas:
                 if arena.allocated_bytes:
                     time_s, measured_bytes = time.perf_counter() - self._start_s, arena.measured_upper_bytes or 0
                     self.samples.append(Residency(time_s, arena.upper_bytes, measured_bytes))

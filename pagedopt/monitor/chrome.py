@@ -62,7 +62,11 @@ def events(pid: int, batches: Iterable[TraceBatch], base: int) -> Iterator[dict[
             }
     for thread, role in sorted(roles.items()):
         if role:
-            yield {"ph": "M", "name": "thread_name", "pid": pid, "tid": thread, "args": {"name": f"pagedopt {role}"}}
+            yield _named("thread_name", pid, thread, f"pagedopt {role}")
+
+
+def _named(what: str, pid: int, thread: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "name": what, "pid": pid, "tid": thread, "args": {"name": name}}
 
 
 def _note_role(roles: dict[int, str], thread: int, name: str) -> None:
@@ -75,13 +79,17 @@ def _note_role(roles: dict[int, str], thread: int, name: str) -> None:
         roles.setdefault(thread, "writer")
 
 
-def document(pid: int, batches: list[TraceBatch]) -> dict[str, Any]:
-    """A file of its own."""
+def document(pid: int, command: str, batches: list[TraceBatch]) -> dict[str, Any]:
+    """A file of its own: here the process and the threads that compute have no names from elsewhere."""
     base = base_ns(batches[0].unix_ns) if batches else 0
+    found = list(events(pid, batches, base))
+    named = {each["tid"] for each in found if each["ph"] == "M"}
+    computing = dict.fromkeys(each["tid"] for each in found if each["tid"] not in named)
+    names = [_named("process_name", pid, pid, command), *(_named("thread_name", pid, tid, "step") for tid in computing)]
     return {
         "displayTimeUnit": "ms",
         "baseTimeNanoseconds": base,
-        "traceEvents": list(events(pid, batches, base)),
+        "traceEvents": [*names, *found],
         "pagedopt": {"pid": pid, "lost_events": batches[-1].lost if batches else 0},
     }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 import msgspec
@@ -36,21 +36,26 @@ _TIERS: Final = (("upper_tier", "upper_bytes"), ("lower_tier", "lower_bytes"))
 _ARENA: Final = {
     "budget_bytes": ("bytes", "the upper tier may hold"),
     "allocated_bytes": ("bytes", "of pages with state on them"),
-    "fresh_bytes": ("bytes", "of these without content yet"),
+    "fresh_bytes": ("bytes", "of pages without content yet"),
     "kept_bytes": ("bytes", "of pages that are never evicted"),
     "lower_file_bytes": ("bytes", "of the spill file on disk"),
     "measured_upper_bytes": ("bytes", "of memory the system says is behind the upper pages"),
     "measured_cache_bytes": ("bytes", "of page cache the system holds for lower pages"),
     "extents": ("states", "held"),
-    "extent_bytes": ("bytes", "of them, without what pages are rounded up by"),
+    "extent_bytes": ("bytes", "of states, without what pages are rounded up by"),
     "queued_moves": ("moves", "planned and not begun"),
 }
 
 
-def figures(snapshot: Snapshot) -> Iterator[Figure]:
-    """Every figure of a snapshot."""
+def figures(snapshot: Snapshot, meanings: Mapping[str, str]) -> Iterator[Figure]:
+    """Every figure of a snapshot.
+
+    Args:
+        snapshot: a process at one moment.
+        meanings: what its counters count, by name (`ProcessInfo.counters`).
+    """
     for arena in snapshot.arenas:
-        yield from _arena(arena)
+        yield from _arena(arena, meanings)
     for tier in snapshot.tiers:
         labels = {"tier": tier.name}
         yield Figure("tier_total_bytes", tier.total_bytes, "bytes", "size of the machine's tier", labels)
@@ -62,7 +67,7 @@ def figures(snapshot: Snapshot) -> Iterator[Figure]:
         yield Figure("planning_seconds", pager.planning_ns / 1e9, "seconds", "spent planning", is_total=True)
 
 
-def _arena(arena: ArenaSnapshot) -> Iterator[Figure]:
+def _arena(arena: ArenaSnapshot, meanings: Mapping[str, str]) -> Iterator[Figure]:
     labels = {"device": arena.device}
     for tier, nbytes in _TIERS:
         where = {**labels, "tier": getattr(arena, tier)}
@@ -70,9 +75,8 @@ def _arena(arena: ArenaSnapshot) -> Iterator[Figure]:
     for name, (unit, meaning) in _ARENA.items():
         yield Figure(name, getattr(arena, name), unit, meaning, labels)
     for name, value in arena.counters.items():
+        meaning = meanings.get(name, f"counter {name}")
         if name.endswith("_ns"):
-            what = name.removesuffix("_ns")
-            yield Figure(f"{what}_seconds", value / 1e9, "seconds", f"counter {what}", labels, is_total=True)
+            yield Figure(name.removesuffix("_ns") + "_seconds", value / 1e9, "seconds", meaning, labels, is_total=True)
         else:
-            unit = name.rpartition("_")[2]
-            yield Figure(name, value, unit, f"counter {name}", labels, is_total=True)
+            yield Figure(name, value, name.rpartition("_")[2], meaning, labels, is_total=True)

@@ -36,7 +36,7 @@ class Collector:
             where = {"pid": str(process.pid), "rank": "" if process.rank is None else str(process.rank)}
             up.add_metric(list(where.values()), 0 if snapshot is None else 1)
             if snapshot is not None:
-                _add(families, where, figures(snapshot))
+                _add(families, where, figures(snapshot, process.counters))
         yield up
         yield from families.values()
 

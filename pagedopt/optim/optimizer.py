@@ -206,7 +206,23 @@ class RuleOptimizer(torch.optim.Optimizer):
         del own
         return self._store.home(layout, saved)
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state, as torch.optim has it: tensors that are the optimizer's own, and its options by group.
+
+        Raises:
+            ForkError: the state is paged and this is a forked child of the process it belongs to.
+        """
+        self._refuse_in_fork()
+        return super().state_dict()
+
+    def _refuse_in_fork(self) -> None:
+        """Reading pages of another process would crash this one."""
+        with core_errors():
+            for arena in self._store.arenas.values():
+                arena.refuse_in_fork()
+
     def __getstate__(self) -> dict[str, Any]:
+        self._refuse_in_fork()
         return {**super().__getstate__(), "_paging": self._paging}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Final
 import zmq
 
 from pagedopt import __version__
+from pagedopt._core import COUNTERS
 from pagedopt.config.settings import Monitor
 from pagedopt.errors import MonitorError, PagedoptError
 from pagedopt.monitor import places, wire
@@ -146,6 +147,7 @@ class Publisher:
             token=self._door.token,
             server_key=None if key is None else key.decode(),
             allow_control=self.settings.allow_control,
+            counters={name: meaning for name, _, meaning in COUNTERS},
         )
 
     def _clean_up(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ import numpy as np
 
 from pagedopt import config
 from pagedopt._core import Arena
-from pagedopt.config.settings import entries
+from pagedopt.config.shown import shown
 from pagedopt.errors import ConfigError, MonitorError
 from pagedopt.monitor.wire import TraceBatch
 from pagedopt.pager.registry import Registry
@@ -23,8 +22,6 @@ __all__ = ["Sources"]
 
 TUNABLE: Final = ("budget", "policy", "depth", "low_watermark", "high_watermark", "interval_s", "on_pager_failure")
 """Settings that a watcher may change where `monitor.allow_control` is on."""
-
-_ENTRIES: Final = tuple(entries(config.Settings))
 
 MEASURE_SHARE: Final = 0.005
 """Most of the time that may go into asking the system where pages are."""
@@ -80,16 +77,7 @@ class Sources:
 
     def config(self) -> tuple[SettingSnapshot, ...]:
         """Every setting in force and its origin."""
-        settings, origins = self.settings()
-        return tuple(
-            SettingSnapshot(
-                name=entry.name,
-                value=entry.kind.show(operator.attrgetter(entry.name)(settings)),
-                origin=str(origins[entry.name]),
-                kind=origins[entry.name].kind,
-            )
-            for entry in _ENTRIES
-        )
+        return shown(*self.settings())
 
     def change(self, values: Mapping[str, str]) -> tuple[SettingSnapshot, ...]:
         """Set settings, given as text; returns all of them.

@@ -119,7 +119,7 @@ class TopApp(App[None]):
 
     def action_show(self, view: str) -> None:
         """Shows a view."""
-        self._look_at(replace(self.look, view=view, row=0, is_reversed=False, is_detailed=False, is_help=False))
+        self._look_at(replace(self.look, view=view, picked=None, is_reversed=False, is_detailed=False, is_help=False))
 
     def action_turn(self, by: int) -> None:
         """Shows the view so many further on."""

@@ -24,9 +24,12 @@ from pagedopt.snapshot import (
     TensorSnapshot,
 )
 
-__all__ = ["Feed", "Frame", "processes", "replay"]
+__all__ = ["Feed", "Frame", "not_answering", "processes", "replay"]
 
 KEPT_EVENTS: Final = 100
+SILENT_S: Final = 3.0
+SILENT_TURNS: Final = 3
+"""A process that sends nothing for so long, and for so many of its turns, is stopped or holds the GIL."""
 REFRESH_S: Final = 5.0
 """How often tensors and settings, which hardly change, are asked for."""
 
@@ -188,7 +191,13 @@ class Feed:
                     return message.payload
             if not is_alive(self.frame.process):
                 break
-        raise MonitorError(f"process {self.frame.process.pid} does not answer", exit_code=4)
+        raise not_answering(self.frame.process.pid)
+
+    @property
+    def silent_s(self) -> float | None:
+        """How long nothing came, once that is longer than a process that is well leaves between two messages."""
+        silent_s = time.monotonic() - self._last_s
+        return silent_s if silent_s > max(SILENT_S, SILENT_TURNS / self.frame.process.rate_hz) else None
 
     def take_trace(self) -> list[TraceBatch]:
         """The parts of a trace that came since the last call."""
@@ -231,6 +240,11 @@ class Feed:
     def _write(self, message: Message) -> None:
         if self._record is not None:
             self._record.write(wire.to_json(message).decode() + "\n")
+
+
+def not_answering(pid: int) -> MonitorError:
+    """The error for when a process that is there says nothing."""
+    return MonitorError(f"process {pid} does not answer: it is stopped, or holds the GIL", exit_code=4)
 
 
 def replay(path: Path, speed: float | None = 1.0) -> Iterator[Frame]:

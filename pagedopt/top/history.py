@@ -69,4 +69,5 @@ class History:
             settings=frame.settings or None,
             events=frame.events,
             ended=frame.lost,
+            meanings=frame.process.counters,
         )

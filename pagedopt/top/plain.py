@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 
 from pagedopt.errors import MonitorError
+from pagedopt.top.feed import not_answering
 from pagedopt.top.sources import Live, Recording
 from pagedopt.top.view import Look, Watched, report
 from pagedopt.top.view_model import rates
@@ -54,7 +55,7 @@ def gather(source: Live | Recording, *, timeout_s: float, pid: int | None, where
         time.sleep(TICK_S)
     for each in found:
         if not each.snapshots:
-            raise MonitorError(each.ended or f"process {each.pid} does not answer", exit_code=4)
+            raise not_answering(each.pid) if each.ended is None else MonitorError(each.ended, exit_code=4)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TextIO
 
@@ -111,7 +112,11 @@ class Live:
 
     def watched(self) -> list[Watched]:
         """All that is known."""
-        return [watched for history in self._histories.values() for watched in history.watched()]
+        return [
+            replace(watched, silent_s=self._feeds[key].silent_s if key in self._feeds else None)
+            for key, history in self._histories.items()
+            for watched in history.watched()
+        ]
 
     @property
     def fault(self) -> MonitorError | None:

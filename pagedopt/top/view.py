@@ -14,8 +14,9 @@ from pagedopt.top.view_overview import overview, process_columns, process_lines,
 from pagedopt.top.view_pages import pages_view
 from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, without_color
 from pagedopt.top.view_rates import rates_view
+from pagedopt.top.view_table import place
 from pagedopt.top.view_tensors import tensor_columns, tensors_in_order, tensors_view
-from pagedopt.top.view_text import fit
+from pagedopt.top.view_text import duration_text, fit
 from pagedopt.top.view_words import Wanted, help_lines, waiting_lines
 
 __all__ = [
@@ -129,12 +130,12 @@ def _tabs(look: Look) -> Text:
 
 
 def _title(watched: Watched | None, look: Look) -> Text:
-    """Which process this is, and whether it ended."""
+    """Which process this is, and whether it still sends."""
     if watched is None:
         return Text(" no process", style=DIM)
-    mark = "" if watched.ended is None else f" LAST SEEN: {watched.ended} "
+    mark, short_mark = _mark(watched)
     if len(mark) + 20 > look.width:
-        mark = " ENDED "
+        mark = short_mark
     rank = "" if watched.rank is None else f" rank {watched.rank}"
     name = " ".join(filter(None, (f" pid {watched.pid}{rank}", watched.device, watched.optimizer)))
     left = look.width - len(name) - len(mark) - 3
@@ -143,6 +144,15 @@ def _title(watched: Watched | None, look: Look) -> Text:
     else:
         name = fit(name, min(len(name), max(0, look.width - len(mark) - 1)), look.glyphs.ellipsis)
     return Text.assemble((name, TITLE), " ", (mark, f"{ALARM} reverse"))
+
+
+def _mark(watched: Watched) -> tuple[str, str]:
+    """Why the figures are old, if they are: in full, and in a word."""
+    if watched.ended is not None:
+        return f" LAST SEEN: {watched.ended} ", " ENDED "
+    if watched.silent_s is not None:
+        return f" SILENT FOR {duration_text(watched.silent_s * 1e9)}: stopped, or it holds the GIL ", " SILENT "
+    return "", ""
 
 
 def _footer(look: Look) -> Text:
@@ -195,13 +205,13 @@ def moved(all_watched: Sequence[Watched], look: Look, by: int) -> Look:
         keys = [row[0].key for row in processes_in_order(all_watched, look)]
         at = min(max(0, keys.index(watched.key) + by), len(keys) - 1)
         return replace(look, process=keys[at])
-    if look.view == "tensors":
-        rows = len(tensors_in_order(watched, look))
-    elif look.view == "config":
-        rows = len(settings_in_order(watched, look))
-    else:
+    names = {
+        "tensors": lambda: [row.name for row in tensors_in_order(watched, look)],
+        "config": lambda: [row.name for row in settings_in_order(watched, look)],
+    }.get(look.view, list)()
+    if not names:
         return look
-    return replace(look, row=min(max(0, min(look.row, rows - 1) + by), max(0, rows - 1)))
+    return replace(look, picked=names[min(max(0, place(names, look.picked) + by), len(names) - 1)])
 
 
 def other_process(all_watched: Sequence[Watched], look: Look) -> Look:
@@ -210,7 +220,7 @@ def other_process(all_watched: Sequence[Watched], look: Look) -> Look:
     if watched is None:
         return look
     keys = [row[0].key for row in processes_in_order(all_watched, look)]
-    return replace(look, process=keys[(keys.index(watched.key) + 1) % len(keys)], row=0)
+    return replace(look, process=keys[(keys.index(watched.key) + 1) % len(keys)], picked=None)
 
 
 def resorted(all_watched: Sequence[Watched], look: Look) -> Look:

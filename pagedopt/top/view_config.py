@@ -11,7 +11,7 @@ from pagedopt.snapshot import SettingSnapshot
 from pagedopt.top.view_look import Look
 from pagedopt.top.view_model import Watched
 from pagedopt.top.view_palette import DIM
-from pagedopt.top.view_table import Column, ordered, table
+from pagedopt.top.view_table import Column, definitions, ordered, place, table
 
 __all__ = ["COLUMNS", "config_view", "settings_in_order"]
 
@@ -38,9 +38,9 @@ def config_view(watched: Watched, look: Look) -> list[Text]:
     if watched.settings is None:
         return [Text(" the settings: n/a until the process sends them", style=DIM)]
     rows = settings_in_order(watched, look)
-    selected = min(max(0, look.row), len(rows) - 1)
+    selected = place([row.name for row in rows], look.picked)
     if look.is_detailed and rows:
-        return _details(rows[selected])
+        return _details(rows[selected], look)
     title = look.sorts.get("config")
     return table(
         COLUMNS,
@@ -59,9 +59,10 @@ def _meanings() -> dict[str, Entry]:
     return {entry.name: entry for entry in entries(Settings)}
 
 
-def _details(row: SettingSnapshot) -> list[Text]:
-    facts = [("setting", row.name), ("value", row.value or NOT_SET), ("from", f"{row.origin} ({row.kind})")]
+def _details(row: SettingSnapshot, look: Look) -> list[Text]:
+    kind = "" if row.kind == row.origin else f" ({row.kind})"
+    facts = [("setting", row.name), ("value", row.value or NOT_SET), ("from", f"{row.origin}{kind}")]
     entry = _meanings().get(row.name)
     if entry is not None:
-        facts += [("variable", entry.variable), ("allowed", entry.kind.allowed), ("meaning", entry.meaning)]
-    return [Text.assemble((f" {name:<9}", DIM), value) for name, value in facts]
+        facts += [("variable", ", ".join(entry.variables)), ("allowed", entry.kind.allowed), ("meaning", entry.meaning)]
+    return definitions(facts, look.width, word_style=DIM)

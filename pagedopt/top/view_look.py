@@ -22,7 +22,8 @@ class Look:
         height: lines.
         view: one of `VIEWS`.
         process: key of the process looked at; the first one when None or gone.
-        row: the selected row of the view's table, by its place; the overview selects by `process`.
+        picked: the selected row of the view's table, by its name; the first one when None or gone. The overview
+            selects by `process`.
         sorts: which column each view is sorted by, by its title.
         is_reversed: whether the other way round.
         is_detailed: whether the selected row is shown by itself.
@@ -37,7 +38,7 @@ class Look:
     height: int
     view: str = "overview"
     process: str | None = None
-    row: int = 0
+    picked: str | None = None
     sorts: Mapping[str, str] = field(default_factory=dict)
     is_reversed: bool = False
     is_detailed: bool = False

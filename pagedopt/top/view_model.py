@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import pairwise
 
@@ -52,6 +52,8 @@ class Watched:
         snapshots: oldest first; the last is shown.
         past_pages: earlier maps of pages, oldest first, without the one in `pages`.
         ended: why nothing new will come, or None.
+        meanings: what each counter counts, by name.
+        silent_s: how long nothing came though something should have, or None.
     """
 
     pid: int
@@ -65,6 +67,8 @@ class Watched:
     settings: tuple[SettingSnapshot, ...] | None = None
     events: tuple[EventSnapshot, ...] = ()
     ended: str | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)
+    silent_s: float | None = None
 
     @property
     def key(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rich.text import Text
 
@@ -10,12 +10,13 @@ from pagedopt.snapshot import ArenaSnapshot, EventSnapshot, TierSnapshot
 from pagedopt.top.view_look import Look
 from pagedopt.top.view_model import Rates, Stall, Watched, last_stall, ledger, rates
 from pagedopt.top.view_palette import ALARM, DIM, TITLE, pressure_style, tier_glyph, tier_style
-from pagedopt.top.view_table import Column, ordered, table
+from pagedopt.top.view_table import FIGURE_CELLS, Column, ordered, table
 from pagedopt.top.view_text import (
     MISSING,
     bar_cells,
     bytes_text,
     compact_bytes,
+    compact_share,
     count_text,
     duration_text,
     fit,
@@ -50,7 +51,7 @@ def process_lines(watched: Watched, look: Look) -> list[Text]:
     if watched.arena is None:
         lines += [Text(" no paged state yet: it is made at the first step of a paged optimizer", style=DIM)]
     else:
-        lines += [Text(), *state_bars(watched.arena, look), *tier_bars(watched, watched.arena, look)]
+        lines += [Text(), *state_bars(watched, watched.arena, look), *tier_bars(watched, watched.arena, look)]
     return lines
 
 
@@ -60,16 +61,14 @@ def _event(event: EventSnapshot, now_ns: int) -> Text:
 
 
 def figures(watched: Watched, look: Look) -> Text:
-    """Pressure, steps a second, the last stall and the policy, as far as the line goes."""
+    """Pressure, steps a second, hits and the last stall, as far as the line goes; only the last changes its length."""
     now, stall = rates(watched.arenas), last_stall(watched.arenas)
-    pager = watched.pager
-    word = None if pager is None else pager.pressure
+    word = None if watched.pager is None else watched.pager.pressure
     parts = [
-        Text.assemble("pressure ", (word or MISSING, pressure_style(word))),
-        Text.assemble((count_text(now.steps), TITLE), " steps/s"),
+        Text.assemble("pressure ", (f"{word or MISSING:<4}", pressure_style(word))),
+        Text.assemble((f"{count_text(now.steps):>4}", TITLE), " steps/s"),
+        Text.assemble("hits ", (f"{share_text(now.hit_share):>6}", TITLE)),
         Text.assemble("stall ", (_stall_text(watched, stall), TITLE)),
-        Text.assemble("policy ", (MISSING if pager is None else pager.policy, TITLE)),
-        Text.assemble("hits ", (share_text(now.hit_share), TITLE)),
     ]
     line = Text(" ")
     for part in parts:
@@ -90,8 +89,8 @@ def _stall_text(watched: Watched, stall: Stall | None) -> str:
     return "never" if counters["stall_ns"] == 0 else "not lately"
 
 
-def state_bars(arena: ArenaSnapshot, look: Look) -> list[Text]:
-    """A bar a tier on the scale of the whole state, and their sum. The budget is a tick on the upper one."""
+def state_bars(watched: Watched, arena: ArenaSnapshot, look: Look) -> list[Text]:
+    """A bar a tier on the scale of the whole state; their sum, the budget (a tick on the upper one) and the policy."""
     width = _bar_width(look)
     lines = [_heading("state", "", ("asked for", "share", "measured"), look)]
     for row in ledger(arena):
@@ -104,7 +103,8 @@ def state_bars(arena: ArenaSnapshot, look: Look) -> list[Text]:
         figures = (bytes_text(row.nbytes), share_text(share), bytes_text(row.measured_bytes))
         lines.append(_bar_line(row.tier, bar, figures, look))
     budget = "no budget" if arena.budget_bytes is None else f"budget {bytes_text(arena.budget_bytes)}"
-    total = Text.assemble(" ", fit("sum", LABEL_WIDTH), (fit(budget, width + 2, look.glyphs.ellipsis), DIM))
+    rule = budget if watched.pager is None else f"{budget}, policy {watched.pager.policy}"
+    total = Text.assemble(" ", fit("sum", LABEL_WIDTH), (fit(rule, width + 2, look.glyphs.ellipsis), DIM))
     total.append(_columns((bytes_text(arena.allocated_bytes),), look), style=TITLE)
     return [*lines, total]
 
@@ -170,14 +170,24 @@ def _tick(bar: Text, share: float, glyph: str, style: str) -> Text:
     return Text.assemble(bar[:at], (glyph, style), bar[at + 1 :])
 
 
+def _figure_column(
+    title: str,
+    figure: Callable[[tuple[Watched, Rates]], float | None],
+    text: Callable[[float | None], str],
+    importance: int,
+    style: str = "",
+) -> Column[tuple[Watched, Rates]]:
+    return Column(
+        title, lambda row: text(figure(row)), figure, importance, is_number=True, style=style, least=FIGURE_CELLS
+    )
+
+
 def _tier_column(tier: str, importance: int) -> Column[tuple[Watched, Rates]]:
     def nbytes(row: tuple[Watched, Rates]) -> int | None:
         arena = row[0].arena
         return None if arena is None else next((each.nbytes for each in ledger(arena) if each.tier == tier), None)
 
-    return Column(
-        tier.upper(), lambda row: compact_bytes(nbytes(row)), nbytes, importance, is_number=True, style=tier_style(tier)
-    )
+    return _figure_column(tier.upper(), nbytes, compact_bytes, importance, tier_style(tier))
 
 
 def process_columns(all_watched: Sequence[Watched]) -> list[Column[tuple[Watched, Rates]]]:
@@ -191,22 +201,18 @@ def process_columns(all_watched: Sequence[Watched]) -> list[Column[tuple[Watched
         Column("RANK", lambda row: _text(row[0].rank), lambda row: row[0].rank, 4),
         Column("DEVICE", lambda row: _text(row[0].device), lambda row: row[0].device, 3),
         Column("OPTIMIZER", lambda row: _text(row[0].optimizer), lambda row: row[0].optimizer, 6, is_stretched=True),
-        Column("STATE", lambda row: compact_bytes(_state(row[0])), lambda row: _state(row[0]), 9, is_number=True),
+        _figure_column("STATE", lambda row: _state(row[0]), compact_bytes, 9),
         *(_tier_column(name, 8 - index) for index, name in enumerate(names)),
         _tier_column("fresh", 0),
-        Column("IN/s", lambda row: compact_bytes(row[1].in_bytes), lambda row: row[1].in_bytes, 5, is_number=True),
-        Column("OUT/s", lambda row: compact_bytes(row[1].out_bytes), lambda row: row[1].out_bytes, 5, is_number=True),
-        Column("HIT", lambda row: _percent(row[1].hit_share), lambda row: row[1].hit_share, 8, is_number=True),
-        Column("STALL", lambda row: _percent(row[1].stall_share), lambda row: row[1].stall_share, 7, is_number=True),
+        _figure_column("IN/s", lambda row: row[1].in_bytes, compact_bytes, 5),
+        _figure_column("OUT/s", lambda row: row[1].out_bytes, compact_bytes, 5),
+        _figure_column("HIT", lambda row: row[1].hit_share, compact_share, 8),
+        _figure_column("STALL", lambda row: row[1].stall_share, compact_share, 7),
     ]
 
 
 def _text(value: object) -> str:
     return MISSING if value is None else str(value)
-
-
-def _percent(share: float | None) -> str:
-    return share_text(share).replace(" ", "")
 
 
 def _state(watched: Watched) -> int | None:

@@ -19,7 +19,7 @@ from pagedopt.top.view_text import (
     sparkline,
 )
 
-__all__ = ["counter_text", "rates_view"]
+__all__ = ["counter_name", "counter_text", "rates_view"]
 
 NAME_WIDTH = 8
 FIGURE_WIDTH = 12
@@ -30,7 +30,7 @@ def rates_view(watched: Watched, look: Look) -> list[Text]:
     if watched.arena is None:
         return [Text(" no paged state yet", style=DIM)]
     if look.is_detailed:
-        return _counters(watched, look)
+        return _counters(watched)
     width = max(4, look.width - NAME_WIDTH - FIGURE_WIDTH - 3)
     now = rates(watched.arenas)
     arenas = watched.arenas[-width - 1 :]
@@ -68,6 +68,11 @@ def _figure(each: Series, value: float | None) -> str:
     return share_text(value) if each.unit == "share" else count_text(value) + ("" if value is None else "/s")
 
 
+def counter_name(name: str) -> str:
+    """A counter as it is called on the screen; its unit stands with its value."""
+    return name.removesuffix("_ns").removesuffix("_bytes").replace("_", " ")
+
+
 def counter_text(name: str, value: int) -> str:
     """A counter in the unit its name ends with."""
     if name.endswith("_bytes"):
@@ -75,11 +80,15 @@ def counter_text(name: str, value: int) -> str:
     return duration_text(value) if name.endswith("_ns") else f"{value}"
 
 
-def _counters(watched: Watched, look: Look) -> list[Text]:
+def _counters(watched: Watched) -> list[Text]:
     arena = watched.arena
     assert arena is not None
     lines = [
-        Text.assemble(f" {name:<24}", (fit(counter_text(name, value), 12, right=True), TITLE))
+        Text.assemble(
+            f" {counter_name(name):<24}",
+            (fit(counter_text(name, value), 12, right=True), TITLE),
+            (f"  {watched.meanings.get(name, '')}", DIM),
+        )
         for name, value in arena.counters.items()
     ]
     return [Text(" since the process began", style=DIM), *lines]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Any, Generic, TypeVar
 
 from rich.text import Text
@@ -11,7 +12,10 @@ from rich.text import Text
 from pagedopt.top.view_palette import ACCENT, DIM, SELECTED, Glyphs
 from pagedopt.top.view_text import fit
 
-__all__ = ["Column", "flow", "ordered", "table"]
+__all__ = ["FIGURE_CELLS", "Column", "definitions", "flow", "ordered", "place", "table"]
+
+FIGURE_CELLS = 5
+"""What a compact size or a percentage takes at most: `99.9M`, `1023B`, `99.9%`."""
 
 Row = TypeVar("Row")
 
@@ -27,6 +31,7 @@ class Column(Generic[Row]):
         importance: the least important columns go first where the room is short.
         is_number: set to the right, and sorted from large to small.
         is_stretched: it takes the room that is left, and is cut where that is too little.
+        least: cells it has at least, so that it stands still while its figures change.
         style: the colour of its cells.
     """
 
@@ -37,6 +42,7 @@ class Column(Generic[Row]):
     is_number: bool = False
     is_stretched: bool = False
     style: str = ""
+    least: int = 1
 
 
 def ordered(rows: Sequence[Row], column: Column[Row], is_reversed: bool) -> list[Row]:
@@ -44,6 +50,11 @@ def ordered(rows: Sequence[Row], column: Column[Row], is_reversed: bool) -> list
     known = [row for row in rows if column.order(row) is not None]
     known.sort(key=column.order, reverse=column.is_number != is_reversed)
     return known + [row for row in rows if column.order(row) is None]
+
+
+def place(names: Sequence[str], picked: str | None) -> int:
+    """Where in the order the picked row is: rows are told by name, for a table sorted by a figure changes its order."""
+    return names.index(picked) if picked in names else 0
 
 
 def table(
@@ -91,7 +102,9 @@ def _layout(
     columns: Sequence[Column[Row]], cells: dict[int, list[str]], titles: dict[int, str], room: int
 ) -> tuple[list[Column[Row]], list[int]]:
     """The columns that fit in `room`, and their widths."""
-    wanted = {id(column): max(len(titles[id(column)]), *map(len, cells[id(column)]), 1) for column in columns}
+    wanted = {
+        id(column): max(len(titles[id(column)]), column.least, *map(len, cells[id(column)])) for column in columns
+    }
     least = {
         id(column): min(wanted[id(column)], 8) if column.is_stretched else wanted[id(column)] for column in columns
     }
@@ -125,4 +138,17 @@ def flow(parts: Sequence[Text], width: int) -> list[Text]:
         if lines[-1].cell_len > 1 and lines[-1].cell_len + part.cell_len + 1 > width:
             lines.append(Text(" "))
         lines[-1].append_text(part).append("  ")
+    return lines
+
+
+def definitions(
+    words: Sequence[tuple[str, str]], width: int, *, word_style: str = "", text_style: str = ""
+) -> list[Text]:
+    """A word and its meaning on a line, the meaning wrapped beside it."""
+    indent = 3 + max(len(word) for word, _ in words)
+    lines = []
+    for word, meaning in words:
+        parts = wrap(meaning, max(10, width - indent - 1)) or [""]
+        lines.append(Text.assemble((f" {word:<{indent - 1}}", word_style), (parts[0], text_style)))
+        lines += [Text(" " * indent + part, style=text_style) for part in parts[1:]]
     return lines

@@ -12,8 +12,8 @@ from pagedopt.top.view_look import Look
 from pagedopt.top.view_model import UPPER, PageOrder, Watched, tensor_pages, tier_names
 from pagedopt.top.view_pages import strip
 from pagedopt.top.view_palette import DIM, TITLE
-from pagedopt.top.view_table import Column, ordered, table
-from pagedopt.top.view_text import MISSING, bytes_text, compact_bytes, count_text, share_text
+from pagedopt.top.view_table import FIGURE_CELLS, Column, definitions, ordered, place, table
+from pagedopt.top.view_text import MISSING, bytes_text, compact_bytes, compact_share, count_text
 
 __all__ = ["TensorRow", "tensor_columns", "tensors_in_order", "tensors_view"]
 
@@ -33,6 +33,11 @@ class TensorRow:
     tiers: bytes | None
     upper_share: float | None
 
+    @property
+    def name(self) -> str:
+        """What tells it from every other tensor of the process."""
+        return f"{self.tensor.optimizer}.{self.tensor.index}"
+
 
 def _rows(watched: Watched) -> list[TensorRow]:
     names = {each.number: each.name for each in watched.optimizers}
@@ -43,10 +48,6 @@ def _rows(watched: Watched) -> list[TensorRow]:
         share = tiers.count(UPPER) / len(tiers) if tiers else None
         rows.append(TensorRow(tensor, names.get(tensor.optimizer), tiers, share))
     return rows
-
-
-def _name(row: TensorRow) -> str:
-    return f"{row.tensor.optimizer}.{row.tensor.index}"
 
 
 def _shape(row: TensorRow) -> str:
@@ -60,24 +61,23 @@ def _pages(row: TensorRow) -> str:
     return f"{tensor.first_page}" + (f"-{tensor.last_page}" if tensor.last_page != tensor.first_page else "")
 
 
-def _upper(row: TensorRow) -> str:
-    return share_text(row.upper_share).replace(" ", "")
-
-
 def tensor_columns(watched: Watched) -> list[Column[TensorRow]]:
     """The columns of the table."""
     upper = "UPPER" if watched.arena is None else watched.arena.upper_tier.upper()
     return [
-        Column("TENSOR", _name, lambda row: (row.tensor.optimizer, row.tensor.index), 99),
+        Column("TENSOR", lambda row: row.name, lambda row: (row.tensor.optimizer, row.tensor.index), 99),
         Column("SHAPE", _shape, lambda row: math.prod(row.tensor.shape), 7, is_number=True),
         Column("DTYPE", lambda row: row.tensor.dtype, lambda row: row.tensor.dtype, 3),
         Column("OPTIMIZER", lambda row: row.optimizer or MISSING, lambda row: row.optimizer, 4),
         Column("GROUP", lambda row: str(row.tensor.group), lambda row: row.tensor.group, 2),
         Column(
             "STATE", lambda row: compact_bytes(row.tensor.state_bytes), lambda row: row.tensor.state_bytes, 9,
-            is_number=True,
+            is_number=True, least=FIGURE_CELLS,
         ),
-        Column(upper, _upper, lambda row: row.upper_share, 8, is_number=True),
+        Column(
+            upper, lambda row: compact_share(row.upper_share), lambda row: row.upper_share, 8,
+            is_number=True, least=FIGURE_CELLS,
+        ),
         Column("PAGES", _pages, lambda row: row.tensor.first_page, 5),
     ]  # fmt: skip
 
@@ -100,7 +100,7 @@ def tensors_view(watched: Watched, look: Look) -> list[Text]:
     rows = tensors_in_order(watched, look)
     if not rows:
         return [Text(" no optimizer of pagedopt is alive in this process", style=DIM)]
-    selected = min(max(0, look.row), len(rows) - 1)
+    selected = place([row.name for row in rows], look.picked)
     if look.is_detailed:
         return _details(rows[selected], watched, look)
     columns = tensor_columns(watched)
@@ -136,7 +136,7 @@ def _details(row: TensorRow, watched: Watched, look: Look) -> list[Text]:
         ("pages", _pages(row)),
         ("of them", where),
     ]
-    lines = [Text.assemble((f" {name:<8}", DIM), value) for name, value in facts]
+    lines = definitions(facts, look.width, word_style=DIM)
     if row.tiers:
         lines += [Text(), Text.assemble(" ", strip(PageOrder(row.tiers, -1, 0), names, look.width - 2, look))]
     return lines

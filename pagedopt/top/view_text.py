@@ -9,6 +9,7 @@ __all__ = [
     "bar_cells",
     "bytes_text",
     "compact_bytes",
+    "compact_share",
     "count_text",
     "duration_text",
     "fit",
@@ -119,6 +120,11 @@ def sparkline(values: Sequence[float | None], width: int, ascii_only: bool = Fal
         for value in shown
     ]
     return "".join(cells).rjust(max(0, width))
+
+
+def compact_share(share: float | None) -> str:
+    """`25.0%`: for tables."""
+    return share_text(share).replace(" ", "")
 
 
 def compact_bytes(nbytes: float | None) -> str:

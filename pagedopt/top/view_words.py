@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 
@@ -10,7 +9,7 @@ from rich.text import Text
 
 from pagedopt.top.view_look import Look
 from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, tier_glyph, tier_style
-from pagedopt.top.view_table import flow
+from pagedopt.top.view_table import definitions, flow
 
 __all__ = ["Wanted", "help_lines", "waiting_lines"]
 
@@ -38,8 +37,8 @@ MEANINGS = (
 
 def help_lines(look: Look) -> list[Text]:
     """The keys and the words."""
-    lines = [Text(" keys", style=TITLE), *_definitions(KEYS, look.width)]
-    lines += [Text(), Text(" words and signs", style=TITLE), *_definitions(MEANINGS, look.width)]
+    lines = [Text(" keys", style=TITLE), *definitions(KEYS, look.width, text_style=DIM)]
+    lines += [Text(), Text(" words and signs", style=TITLE), *definitions(MEANINGS, look.width, text_style=DIM)]
     signs = [
         Text.assemble((tier_glyph(name, look.glyphs), tier_style(name)), f" {name}")
         for name in ("device", "host", "disk", "fresh", "other")
@@ -47,17 +46,6 @@ def help_lines(look: Look) -> list[Text]:
     for glyph, name in ((look.glyphs.budget, "budget"), (look.glyphs.low, "low"), (look.glyphs.high, "high watermark")):
         signs.append(Text.assemble((glyph, TITLE), f" {name}"))
     return lines + flow(signs, look.width)
-
-
-def _definitions(words: Sequence[tuple[str, str]], width: int) -> list[Text]:
-    """A word and its meaning on a line, the meaning wrapped beside it."""
-    indent = 3 + max(len(word) for word, _ in words)
-    lines = []
-    for word, meaning in words:
-        parts = wrap(meaning, max(10, width - indent - 1)) or [""]
-        lines.append(Text.assemble(f" {word:<{indent - 1}}", (parts[0], DIM)))
-        lines += [Text(" " * indent + part, style=DIM) for part in parts[1:]]
-    return lines
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECTIONS = {
     "link": {"copy", "to_device", "to_host", "both_ways"},
-    "managed_link": {"to_device", "to_host", "both_ways"},
+    "managed_link": {f"{hint}_both_ways" for hint in ("device", "none", "direction", "batch")},
+    "moves": {"to_device", "to_host", "both_ways", "to_device_calls"},
     "resident_one_tensor": {"pagedopt_adamw", "pagedopt_adamw8bit", "torch_fused", "bitsandbytes_adamw8bit"},
     "paged_stream": {"0_out", "25_out", "50_out", "75_out", "100_out"},
     "paged_staged": {"0_out", "25_out", "50_out", "75_out", "100_out"},

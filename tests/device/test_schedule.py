@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import pagedopt
-from pagedopt import optim, runtime
+from pagedopt import _core, optim, runtime
 from pagedopt.optim import devices, sweep
 from pagedopt.pager.policy import Plan
 
@@ -92,7 +92,9 @@ def test_streams_are_apart(twins: Callable[..., Any], emulate: Any) -> None:
     for what, stream, *_ in itertools.chain.from_iterable(logs):
         streams.setdefault(what, set()).add(stream)
     assert streams["run"] == {0}
-    assert len({*streams["run"], *streams["prefetch"], *streams["evict"]}) == 3
+    assert len(streams["evict"]) == 1
+    assert len(streams["prefetch"]) == 4, "a prefetch finds its stream busy with the one before"
+    assert len({*streams["run"], *streams["prefetch"], *streams["evict"]}) == 6
 
 
 def test_direct_leaves_pages_where_they_are(twins: Callable[..., Any], emulate: Any) -> None:
@@ -270,6 +272,24 @@ def test_auto_placement_measures_once(twins: Callable[..., Any], emulate: Any) -
     assert pagedopt.stats().arenas[0].counters["evicted_explicit_pages"] == measured
     tables_bytes = (1 << 30) - gpu.free_bytes - gpu.device_bytes - gpu.kept_bytes
     assert tables_bytes < 1 << 20, "the measurement kept memory"
+
+
+def test_the_fastest_hint_on_copies_that_works_is_kept(emulate: Any) -> None:
+    gpu = emulate(pager=False, device_page_bytes="8MiB")
+    arena = runtime.arena(None, devices.device_of(torch.device("cpu")))
+    refused = set()
+    for calls in range(300, 1800, 300):  # a call that fails takes the hint that was being tried out of the running
+        gpu.fail_after(calls)
+        times = _core.choose_copy_hint(gpu, arena)
+        working = {hint: seconds for hint, seconds in times.items() if seconds < float("inf")}
+        assert gpu.copy_hint == min(working, key=working.__getitem__)
+        refused |= times.keys() - working.keys()
+        if len(refused) > 1:
+            break
+    assert len(refused) > 1
+    assert times.keys() == {"device", "none", "direction", "batch"}
+    with pytest.raises(ValueError, match="direction"):
+        gpu.copy_hint = "fast"
 
 
 class Scatter:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
 import urllib.request
@@ -22,6 +23,7 @@ from pagedopt.errors import MonitorError
 from pagedopt.monitor import chrome
 from pagedopt.monitor.figures import figures
 from pagedopt.monitor.places import processes
+from pagedopt.monitor.wire import TraceBatch
 from pagedopt.snapshot import ProcessInfo
 from pagedopt.top.feed import Feed
 
@@ -229,6 +231,23 @@ def test_base_of_the_clock_is_that_of_the_profiler() -> None:
     assert chrome.base_ns(1795368156735472905) == 1790857026000000000  # seen in a file of torch 2.13
 
 
+def test_file_of_its_own_names_the_process_and_its_threads() -> None:
+    kinds = {"prefetch": (11, 0), "evict": (12, 2), "step": (10, 6), "stall": (10, 5)}
+    record = struct.Struct("<QQQIIBB6x")  # begin, duration, bytes, page, thread, kind, reason
+    records = b"".join(record.pack(1000, 5, 64, 7, thread, kind, 2) for thread, kind in kinds.values())
+    batch = TraceBatch(device="cpu", records=records, lost=0, monotonic_ns=1000, unix_ns=10**18)
+    events = chrome.document(10, "python train.py", [batch])["traceEvents"]
+    names = {(event["name"], event["tid"]): event["args"]["name"] for event in events if event["ph"] == "M"}
+    assert names == {
+        ("process_name", 10): "python train.py",
+        ("thread_name", 10): "step",
+        ("thread_name", 11): "pagedopt reader",
+        ("thread_name", 12): "pagedopt writer",
+    }
+    merged = chrome.merge({"traceEvents": []}, 10, [batch])["traceEvents"]
+    assert not {"process_name", "step"} & {str(event["args"].get("name", event["name"])) for event in merged}
+
+
 def test_merging_keeps_what_was_there() -> None:
     profile = {"baseTimeNanoseconds": 5, "traceEvents": [{"name": "x"}], "other": 1}
     assert chrome.merge(profile, 1, []) == profile
@@ -253,6 +272,8 @@ def test_prometheus_answers_on_loopback(train: Train, watchable: Watchable) -> N
     assert f'pagedopt_budget_bytes{{device="cpu",pid="{process.pid}",rank=""}} 4.194304e+06' in text
     assert "# TYPE pagedopt_steps_total counter" in text
     assert "# TYPE pagedopt_stall_seconds_total counter" in text
+    for name, _, meaning in COUNTERS:
+        assert meaning in text, name
     assert "_ns" not in text
 
 
@@ -266,7 +287,7 @@ def test_dashboard_asks_for_metrics_that_exist() -> None:
         for name in re.findall(r"pagedopt_\w+", target["expr"])
     }
     arena = msgspec.structs.replace(SNAPSHOT.arenas[0], counters={name: 1 for name, _, _ in COUNTERS}, budget_bytes=1)
-    rows = figures(msgspec.structs.replace(SNAPSHOT, arenas=(arena,)))
+    rows = figures(msgspec.structs.replace(SNAPSHOT, arenas=(arena,)), {})
     known = {f"pagedopt_{row.name}" + ("_total" if row.is_total else "") for row in rows}
     assert asked - known == set()
     assert len(asked) > 10

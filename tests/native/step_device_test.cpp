@@ -182,7 +182,7 @@ void device_step(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
   std::memset(static_cast<void*>(work.data()), 0x5a, work.size() * sizeof(RowWork));
   std::vector<Partial> partials(made.partial_count);
   StepTables tables;
-  tables.rows = rows.data(), tables.hypers = groups.data(), tables.tasks = made.tasks.data();
+  tables.rows = rows.data(), tables.hypers = groups.data(), tables.parts = made.parts.data();
   tables.row_partials = made.row_partials.data(), tables.work = work.data(), tables.partials = partials.data();
   tables.found_inf = options.found_inf, tables.grad_scale = options.grad_scale;
   tables.host_grad_scale = options.host_grad_scale;
@@ -196,7 +196,8 @@ void device_step(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
     if (stage.pass != Pass::gradient_norm) begin();
     for (std::uint64_t first = stage.first_task, last; first < stage.last_task; first = last) {
       last = stage.last_task - first > options.tasks_a_run ? first + options.tasks_a_run : stage.last_task;
-      require(kernels.run(tables, stage.pass, first, last, nullptr) == 0, "run fails");
+      require(kernels.run(tables, stage.pass, made.first_part[first], made.first_part[last], nullptr) == 0,
+              "run fails");
     }
     if (stage.pass == Pass::measure) kernels.finish_measure(tables, stage.first_row, stage.last_row, nullptr);
   }
@@ -446,8 +447,14 @@ void check_tasks(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
       std::int64_t& at = done[static_cast<int>(task.pass)][task.row];
       require(task.pass == stage.pass && task.row >= stage.first_row && task.row < stage.last_row,
               what + ": task " + std::to_string(i) + " is not of its stage");
-      require(task.first == std::max<std::int64_t>(at, 0), what + ": task " + std::to_string(i) + " leaves a gap");
-      at = task.last;
+      at = std::max<std::int64_t>(at, 0);
+      require(task.first == at, what + ": task " + std::to_string(i) + " leaves a gap");
+      for (std::uint64_t p = made.first_part[i]; p < made.first_part[i + 1]; ++p) {
+        const Part& part = made.parts[p];
+        require(part.row == task.row && part.first() == at, what + ": part " + std::to_string(p) + " leaves a gap");
+        at = part.last(rows[task.row].numel);
+      }
+      require(at == task.last, what + ": task " + std::to_string(i) + " has other parts");
       const Hyper& hyper = hypers[rows[task.row].group];
       require(task.pass != Pass::update || !measures(rows[task.row], hyper) ||
                   done[static_cast<int>(Pass::measure)][task.row] == rows[task.row].numel,

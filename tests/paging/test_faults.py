@@ -241,7 +241,7 @@ def test_forked_child_is_told(run_python: Any) -> None:
     done = run_python(
         TRAINING
         + """
-import os
+import copy, os, pickle
 tensors = parameters()
 optimizer = optim.PagedAdamW(tensors)
 def step():
@@ -256,6 +256,12 @@ if child == 0:
         step()
     except pagedopt.ForkError as error:
         print("child:", error, flush=True)
+        for read in (optimizer.state_dict, lambda: copy.deepcopy(optimizer), lambda: pickle.dumps(optimizer)):
+            try:
+                read()
+                print("no error", flush=True)
+            except pagedopt.ForkError:
+                print("refused", flush=True)
         del optimizer
         own = optim.PagedAdamW(tensors)
         for tensor in tensors:
@@ -270,6 +276,7 @@ print("parent goes on")
 """
     )
     assert "child: this optimizer state belongs to process" in done.stdout, done.stdout + done.stderr
+    assert done.stdout.count("refused") == 3, done.stdout + done.stderr
     assert "child has its own: 20" in done.stdout, done.stdout + done.stderr
     assert done.stdout.endswith("parent goes on\n")
 

@@ -144,6 +144,7 @@ EVENTS = (
     EventSnapshot(monotonic_ns=2 * SECOND_NS, unix_ns=0, kind="pressure", text="pressure some, was none"),
 )
 
+MEANINGS = {"prefetched_bytes": "read from the lower tier", "stall_ns": "during which a step waited for a page"}
 
 PROCESS = ProcessInfo(
     schema=SCHEMA,
@@ -156,6 +157,7 @@ PROCESS = ProcessInfo(
     telemetry="ipc:///nowhere.pub",
     control="ipc:///nowhere.ctl",
     rank=0,
+    counters=MEANINGS,
     token="do not print me",
 )
 
@@ -187,6 +189,7 @@ def training() -> Watched:
         tensors=tensors(),
         settings=SETTINGS,
         events=EVENTS,
+        meanings=MEANINGS,
     )
 
 
@@ -199,6 +202,10 @@ def unknown() -> Watched:
 
 def dead() -> Watched:
     return replace(training(), ended="process 4242 has ended")
+
+
+def silent() -> Watched:
+    return replace(training(), silent_s=12.3)
 
 
 def second() -> Watched:

@@ -164,7 +164,7 @@ def test_rows_are_selected_sorted_and_opened() -> None:
         assert any(line.startswith("▸0.2 ") for line in shown(app))
         await pilot.press("enter")
         await pilot.pause()
-        assert shown(app)[2] == " tensor  2 of optimizer 0 (PagedAdamW8bit)"
+        assert shown(app)[2] == " tensor   2 of optimizer 0 (PagedAdamW8bit)"
         await pilot.press("escape", "s", "s", "s", "s", "s")
         await pilot.pause()
         assert "STATE▼" in shown(app)[3]

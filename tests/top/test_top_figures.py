@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from pagedopt.snapshot import ArenaSnapshot
 from pagedopt.top.view_look import Look
 from pagedopt.top.view_model import Rates, Stall, last_stall, ledger, page_order, rates, series, tensor_pages
+from pagedopt.top.view_overview import process_table
 from pagedopt.top.view_pages import page_cells
 from pagedopt.top.view_palette import ASCII, UNICODE
 from pagedopt.top.view_table import Column, ordered, table
@@ -249,3 +251,14 @@ def test_cells_up_to_the_front_are_underlined() -> None:
     underlined = [place for place, cell in enumerate(cells) if "underline" in str(cell.style)]
     assert underlined == [0, 1, 2, 3, 4, 45, 46]
     assert [cell.plain for cell in cells[42:47]] == ["▓", "▓", "►", "▓", "▓"]
+
+
+def test_columns_stand_still_while_their_figures_change() -> None:
+    """Whatever the rates and shares are, each column of the table of processes is where it was."""
+    heads = set()
+    for second, share in ((0.25, 0), (1.0, 48), (9.0, 12), (30.0, 47)):
+        changed = scenes.arena(second, upper_bytes=share * scenes.PAGE, lower_bytes=(48 - share) * scenes.PAGE)
+        snapshots = (scenes.snapshot(0), scenes.snapshot(1, arenas=(changed,)))
+        watched = replace(scenes.training(), snapshots=snapshots)
+        heads.add(process_table([watched], watched, Look(120, 24), 3)[0].plain)
+    assert len(heads) == 1, heads

@@ -37,17 +37,22 @@ SCENES = [
     Scene("nothing_40x24", (), {"width": 40}),
     Scene("dead_80x24", (scenes.dead,)),
     Scene("dead_40x24", (scenes.dead,), {"width": 40}),
+    Scene("silent_80x24", (scenes.silent,)),
+    Scene("silent_40x24", (scenes.silent,), {"width": 40}),
     *(Scene(f"unknown_{view}", (scenes.unknown,), {"view": view}) for view in VIEWS),
     Scene("unborn", (scenes.unborn,)),
     Scene("failed", (scenes.failed,)),
     Scene("help_80x24", ONE, {"is_help": True}),
     Scene("help_40x40", ONE, {"is_help": True, "width": 40, "height": 40}),
     *(
-        Scene(f"{view}_detail", ONE, {"view": view, "row": 4, "is_detailed": True})
+        Scene(f"{view}_detail", ONE, {"view": view, "picked": "0.4", "is_detailed": True})
         for view in ("overview", "pages", "tensors")
     ),
-    Scene("config_detail", ONE, {"view": "config", "row": 2, "is_detailed": True}),
-    Scene("tensors_sorted", ONE, {"view": "tensors", "sorts": {"tensors": "STATE"}, "row": 8, "height": 10}),
+    Scene("config_detail", ONE, {"view": "config", "picked": "depth", "is_detailed": True}),
+    Scene(
+        "config_detail_40x24", ONE, {"view": "config", "picked": "monitor.enabled", "is_detailed": True, "width": 40}
+    ),
+    Scene("tensors_sorted", ONE, {"view": "tensors", "sorts": {"tensors": "STATE"}, "picked": "0.0", "height": 10}),
     Scene("paused_note", ONE, {"is_paused": True, "note": "replay a-long-name.jsonl"}),
 ]
 
@@ -75,7 +80,7 @@ def test_every_file_is_a_screen() -> None:
 def test_no_screen_is_larger_than_its_room(width: int, height: int, is_ascii: bool) -> None:
     for processes in ([], [scenes.training(), scenes.second()], [scenes.unknown()], [scenes.unborn()]):
         for view in VIEWS:
-            for changes in ({}, {"is_detailed": True}, {"is_help": True}, {"row": 10**6}, {"row": -3}):
+            for changes in ({}, {"is_detailed": True}, {"is_help": True}, {"picked": "gone"}):
                 look = Look(width=width, height=height, view=view, is_ascii=is_ascii, **changes)  # type: ignore[arg-type]
                 lines = screen(processes, look, WANTED)
                 assert len(lines) == height

@@ -169,6 +169,10 @@ def test_real_terminal(run: Run, terminal: Terminal, tmp_path: Path) -> None:
     lines = terminal.wait_for("1 overview  2  3  4  5")
     assert max(map(len, lines)) <= 40
     terminal.resize(80, 24)
+    first.send_signal(signal.SIGSTOP)
+    terminal.wait_for(f"pid {first.pid}", "SILENT FOR", "stopped, or it holds the GIL")
+    first.send_signal(signal.SIGCONT)
+    until(lambda: "SILENT" not in "\n".join(terminal.lines()), "figures that come again")
     first.send_signal(signal.SIGKILL)
     first.wait()
     lines = terminal.wait_for("LAST SEEN: process", "has ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from pagedopt.top import sources
 from pagedopt.top.feed import Frame, replay
 from pagedopt.top.history import KEPT_MAPS, KEPT_SNAPSHOTS, History
 from pagedopt.top.sources import KEPT_ENDED, Live, Recording
-from pagedopt.top.view import Look, chosen, followed
+from pagedopt.top.view import Look, Wanted, chosen, followed, moved, screen
+from pagedopt.top.view_tensors import tensors_in_order
 
 
 class Machine:
@@ -28,6 +30,7 @@ class Machine:
         self.refused: set[int] = set()
         self.recorded: list[int] = []
         self.closed: list[int] = []
+        self.silent_s: dict[int, float] = {}
 
     def start(self, pid: int) -> None:
         process = msgspec.structs.replace(scenes.PROCESS, pid=pid)
@@ -59,6 +62,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
                 made.recorded.append(process.pid)
             self.pid = process.pid
             self.frame = Frame(process=process)
+            self.silent_s = made.silent_s.get(process.pid)
 
         def poll(self, timeout_s: float) -> Frame | None:
             assert timeout_s == 0, "a screen does not wait"
@@ -94,6 +98,15 @@ def test_processes_come_and_ended_ones_stay_marked(machine: Machine) -> None:
     assert live.watched()[0].arena is not None
     live.close()
     assert sorted(machine.closed) == [1, 2]
+
+
+def test_silent_process_is_told_of(machine: Machine) -> None:
+    machine.silent_s[2] = 7.0
+    live = Live()
+    machine.start(1)
+    machine.start(2)
+    live.poll()
+    assert [(each.pid, each.silent_s) for each in live.watched()] == [(1, None), (2, 7.0)]
 
 
 def test_only_the_last_ended_ones_are_kept(machine: Machine) -> None:
@@ -166,6 +179,19 @@ def test_look_follows_a_new_process_only_once_its_own_has_ended() -> None:
     assert chosen([scenes.dead()], look) == scenes.dead()
     look = followed([scenes.dead()], [scenes.dead(), second], look)
     assert look.process == second.key
+
+
+def test_look_stays_at_a_tensor_whose_place_changes() -> None:
+    """Sorted by what is in host memory, the order changes with every step."""
+    before = scenes.training()
+    after = replace(before, pages=scenes.pages(cursor=40))
+    look = moved([before], Look(80, 24, view="tensors", sorts={"tensors": "HOST"}), 3)
+    assert look.picked is not None
+    places = [[row.name for row in tensors_in_order(each, look)].index(look.picked) for each in (before, after)]
+    assert places[0] != places[1]
+    for each in (before, after):
+        (marked,) = (line for line in screen([each], look, Wanted()) if line.plain.startswith("▸"))
+        assert marked.plain.split()[0] == f"▸{look.picked}"
 
 
 def test_look_stays_at_a_process_that_gets_its_arena() -> None:

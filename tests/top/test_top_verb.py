@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import stat
 import subprocess
 import sys
@@ -153,3 +155,21 @@ def test_torch_is_not_loaded(top: Run, recorded: Path) -> None:
 def test_record_is_readable_by_its_user_only(top: Run, tmp_path: Path) -> None:
     top("--once", "--record", tmp_path / "new.jsonl")
     assert stat.S_IMODE((tmp_path / "new.jsonl").stat().st_mode) == 0o600
+
+
+def test_screen_that_could_not_be_drawn_is_text(recorded: Path) -> None:
+    """The screen is drawn on stderr: `pagedopt top 2> log` in a terminal would show nothing and wait for a key."""
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "pagedopt", "top", "--replay", str(recorded)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE) as watching:
+        os.close(theirs)
+        seen = b""
+        with contextlib.suppress(OSError):  # EIO: the other side is closed
+            while part := os.read(ours, 4096):
+                seen += part
+        os.close(ours)
+        assert watching.wait(60) == 0
+        assert watching.stderr is not None
+        assert watching.stderr.read() == b""
+    assert b"pid 4242 rank 0 cpu PagedAdamW8bit" in seen
+    assert b"\x1b[?1049h" not in seen

@@ -17,7 +17,7 @@ from pagedopt.config.settings import Meaning, Settings, build, entries
 from pagedopt.config.sources import Given, Schema, calls, environment, files
 from pagedopt.errors import Problem
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCHEMA = {entry.name: entry for entry in entries(Settings)}
 
 
