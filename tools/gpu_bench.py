@@ -3,8 +3,9 @@
     python tools/gpu_bench.py                 # everything, six minutes, into tools/results
     python tools/gpu_bench.py --emulate --minutes 0.3 --out /tmp/x    # that the script works, where there is no GPU
 
-It writes <date>-<gpu>.json after every section and a table beside it. Never more managed memory than a quarter of what
-the card has free, nor than 16 GiB: see gpu_card.py.
+It writes <date>-<gpu>.json after every section and a table beside it; with -trial in the name where not all sections
+were asked for. A section that hangs or breaks the card's context costs itself alone: another process goes on behind it.
+Never more managed memory than a quarter of what the card has free, nor than 16 GiB: see gpu_card.py.
 """
 
 from __future__ import annotations
@@ -27,24 +28,25 @@ import gpu_bench_paged
 import gpu_bench_resident
 import gpu_bench_training
 from bench_samples import MissingError, say
+from gpu_again import again
 from gpu_bench_link import link
 from gpu_card import Card, EmulatedCard, Managed, managed_allowance
 from gpu_run import Run
 
 SCHEMA = 1
-GRACE_S = 45.0
+BROKEN_STATUS = 3
 Section = Callable[[Run], dict[str, Any]]
 
 SECTIONS: dict[str, Section] = {
     "link": link,
-    "residency": gpu_bench_paged.residency,
-    "managed_link": gpu_bench_paged.managed_link,
-    "moves": gpu_bench_paged.moves,
     "resident_one_tensor": gpu_bench_resident.one_tensor,
-    "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
-    "paged_staged": partial(gpu_bench_paged.placed, placement="staged", bits=32),
     "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,
     "resident_llama": gpu_bench_resident.llama,
+    "residency": gpu_bench_paged.residency,
+    "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
+    "managed_link": gpu_bench_paged.managed_link,
+    "moves": gpu_bench_paged.moves,
+    "paged_staged": partial(gpu_bench_paged.placed, placement="staged", bits=32),
     "paged_direct": partial(gpu_bench_paged.placed, placement="direct", bits=32),
     "paged_stream_8bit": partial(gpu_bench_paged.placed, placement="stream", bits=8),
     "paged_staged_8bit": partial(gpu_bench_paged.placed, placement="staged", bits=8),
@@ -54,17 +56,34 @@ SECTIONS: dict[str, Section] = {
     "bitsandbytes_paged": gpu_bench_resident.bitsandbytes_paged,
     "torchao": gpu_bench_resident.torchao,
 }
-"""In order of importance: what the time does not suffice for is at the end."""
+"""In order of importance: what the time does not suffice for is at the end. What needs no managed memory comes first:
+a driver that fails at that may fail at everything after it."""
 
 NEEDED_S = {"training": 30.0, "paged_none": 20.0, "torchao": 60.0}
 """Seconds that have to be left for a section to begin."""
 
+SECTION_S = {"training": 75.0, "torchao": 100.0}
+USUAL_S = 45.0
+GRACE_S = 45.0
+"""A section begins nothing more after USUAL_S, or its SECTION_S, and is ended when it takes GRACE_S longer."""
+
+EMULATED_SLOWER = 10
+
+
+def begin_section(name: str, run: Run) -> None:
+    """Set its times; a thread of C ends the process when it hangs, whatever holds the interpreter."""
+    slower = EMULATED_SLOWER if run.card.is_emulated else 1
+    soft_s = min(SECTION_S.get(name, USUAL_S) * slower, max(0.0, run.deadline - time.monotonic()))
+    run.section_end = time.monotonic() + soft_s
+    faulthandler.dump_traceback_later(soft_s + GRACE_S * slower, exit=True)
+
 
 def run_section(name: str, run: Run) -> dict[str, Any]:
     """A section, or why there is none. Whatever it raises is recorded; the next one runs."""
+    begin_section(name, run)
     if run.left_s <= (0 if run.card.is_emulated else NEEDED_S.get(name, 0)):
         return {"reason": "the time budget was spent"}
-    say(f"{name} ... ({run.left_s:.0f} s left)")
+    say(f"{name} ... ({run.deadline - time.monotonic():.0f} s left)")
     begin = time.monotonic()
     try:
         result = SECTIONS[name](run)
@@ -80,6 +99,15 @@ def run_section(name: str, run: Run) -> dict[str, Any]:
     except RuntimeError as error:
         result["not_closed"] = str(error)
     return {"seconds": time.monotonic() - begin, **result}
+
+
+def is_spoiled(run: Run, result: dict[str, Any]) -> bool:
+    """Whether this process can do nothing more: memory is still held, or the card's context is broken."""
+    try:
+        run.card.synchronize()
+    except RuntimeError as error:
+        result["broken"] = str(error).splitlines()[0]
+    return "broken" in result or "not_closed" in result
 
 
 def goal_rows(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -107,6 +135,8 @@ def table(results: dict[str, Any]) -> str:
     """Goal against reached, then what was measured, in markdown."""
     gpu, commit = results["gpu"]["name"], (results["commit"]["id"] or "unknown")[:12]
     lines = [f"# {gpu}, {results['date'][:10]}, commit {commit}", ""]
+    if not results["is_whole"]:
+        lines += ["A trial: not all sections were asked for.", ""]
     if results["emulated"]:
         lines += ["Emulated: only that the script works; no figure means anything.", ""]
     lines += ["| section | what | goal | reached | |", "|---|---|---|---|---|"]
@@ -139,13 +169,17 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--out", type=Path, default=bench_machine.ROOT / "tools" / "results")
     parser.add_argument("--emulate", action="store_true", help="tiny sizes on the core's emulated GPU")
+    # For the process that measures:
+    parser.add_argument("--run", help=argparse.SUPPRESS, metavar="DATE")
+    parser.add_argument("--deadline", help=argparse.SUPPRESS, type=float)
     return parser.parse_args(arguments)
 
 
 def header(card: Card, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "date": options.run,
+        "is_whole": set(options.sections) == set(SECTIONS),
         "emulated": card.is_emulated,
         "minutes": options.minutes,
         "gpu": card.describe(),
@@ -158,23 +192,59 @@ def header(card: Card, options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def main(arguments: list[str]) -> None:
+def results_of(out: Path, date: str) -> Path | None:
+    """The file of the run that began then."""
+    for path in out.glob(f"{date[:10]}-*.json"):
+        if json.loads(path.read_text()).get("date") == date:
+            return path
+    return None
+
+
+def measure(options: argparse.Namespace) -> int:
+    """The sections that the run has no result of yet, in this process."""
+    faulthandler.dump_traceback_later(60 * (EMULATED_SLOWER if options.emulate else 1), exit=True)
+    card = EmulatedCard() if options.emulate else Card()
+    run = Run(card, Managed(card), options.deadline)
+    path = results_of(options.out, options.run)
+    results = header(card, options) if path is None else json.loads(path.read_text())
+    path = path or options.out / f"{options.run[:10]}-{card.slug()}{'' if results['is_whole'] else '-trial'}.json"
+    run.done = results["sections"]
+    for name in [name for name in options.sections if name not in run.done]:
+        run.done[name] = {"reason": "its process hung or crashed"}
+        save(results, path)
+        run.done[name] = result = run_section(name, run)
+        is_last = is_spoiled(run, result)
+        save(results, path)
+        if is_last:
+            say(f"{name}: this process is of no more use: {result.get('broken') or result['not_closed']}")
+            return BROKEN_STATUS
+    faulthandler.cancel_dump_traceback_later()
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Measure in a process, and where that ends early in another one."""
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    seconds = options.minutes * 60
-    faulthandler.dump_traceback_later(seconds + GRACE_S + 60 * options.emulate, exit=True)
-    card = EmulatedCard() if options.emulate else Card()
-    run = Run(card, Managed(card), time.monotonic() + seconds)
-    results = header(card, options)
-    path = options.out / f"{results['date'][:10]}-{card.slug()}.json"
-    save(results, path)
-    for name in options.sections:
-        run.done[name] = results["sections"][name] = run_section(name, run)
-        save(results, path)
-    faulthandler.cancel_dump_traceback_later()
-    print(table(results))
+    if options.run:
+        return measure(options)
+    date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    deadline = time.monotonic() + options.minutes * 60
+    command = [sys.executable, sys.argv[0], *arguments, "--run", date, "--deadline", repr(deadline)]
+
+    def progress() -> str | None:
+        path = results_of(options.out, date)
+        return path and path.read_text()
+
+    slower = EMULATED_SLOWER if options.emulate else 1
+    is_done = again(command, deadline + (GRACE_S + 10) * slower, progress)
+    path = results_of(options.out, date)
+    if path is None:
+        return 1
+    print(table(json.loads(path.read_text())))
     print(f"written to {path}")
+    return 0 if is_done else 1
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

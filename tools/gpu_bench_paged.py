@@ -26,7 +26,7 @@ FREE_BYTES_MEAN = (
     "(NVIDIA's open kernel modules, uvm_va_block.c and uvm_pmm_gpu.c): free_bytes does not rise when pages leave"
 )
 TENSORS = 16
-WARM_STEPS, STEPS, SECONDS = 3, 12, 8.0
+WARM_STEPS, WARM_S, STEPS, SECONDS = 3, 5.0, 12, 8.0
 LINK_ROUNDS = 8
 COPIED_AT_ONCE = 8 << 20
 MOVES = {"to_device": 1, "to_device_calls": 1, "to_host": 1, "to_host_calls": 1, "both_ways": 2}
@@ -92,12 +92,14 @@ def counted(arena: _core.Arena) -> dict[str, int]:
 def sample(paged: Paged, before_each: Any = None) -> tuple[list[float], dict[str, float]]:
     """Seconds of steps in a steady state, each with all of its kernels done, and the counters of a step."""
     run, samples = paged.run, []
-    most = run.card.scaled(STEPS, 4)
+    most, end = run.card.scaled(STEPS, 4), time.monotonic() + WARM_S
     for _ in range(WARM_STEPS):
         paged.optimizer.step()
-    run.card.synchronize()
+        run.card.synchronize()
+        if time.monotonic() > end and not run.card.is_emulated:
+            break
     before, end = counted(paged.arena), time.monotonic() + SECONDS
-    while len(samples) < most and (len(samples) < 3 or (time.monotonic() < end and run.left_s > 0)):
+    while not samples or (len(samples) < most and time.monotonic() < end and run.left_s > 0):
         if before_each is not None:
             before_each()
         begin = time.perf_counter()
@@ -135,11 +137,15 @@ def row(
     }
 
 
+def no_time(percent_out: int) -> dict[str, Any]:
+    return {**Series(reason="the time budget was spent").as_json(), "percent_out": percent_out}
+
+
 def over_budgets(run: Run, bits: int, percents: tuple[int, ...], **settings: Any) -> dict[str, dict[str, Any]]:
     paged, cells = Paged(run, bits, **settings), {}
     for percent in percents:
         if run.left_s <= 0:
-            cells[f"{percent}_out"] = {**Series(reason="the time budget was spent").as_json(), "percent_out": percent}
+            cells[f"{percent}_out"] = no_time(percent)
             continue
         budget = paged.budget_bytes(percent) if percent else paged.state_bytes + LEAST_PAGES * paged.arena.page_bytes
         runtime.configure(budget=f"{budget}B")
@@ -267,6 +273,9 @@ def none(run: Run) -> dict[str, Any]:
     """32-bit, no hints: a part is evicted before each step, and comes back by page faults."""
     paged, cells = Paged(run, 32, policy="none"), {}
     for percent in (100, 50, 0):
+        if run.left_s <= 0:
+            cells[f"{percent}_out"] = no_time(percent)
+            continue
         samples, counters = sample(paged, lambda percent=percent: paged.put_out(percent))
         cells[f"{percent}_out"] = row(paged, percent, samples, counters, paged.state_bytes)
     return {"contenders": cells, "goals": goals_of(cells, moves=False)}

@@ -86,7 +86,7 @@ class Card:
         stream.wait_stream(torch.cuda.current_stream())
 
     def pinned(self, nbytes: int) -> torch.Tensor:
-        return torch.ones(nbytes, dtype=torch.uint8).pin_memory()
+        return torch.ones(nbytes, dtype=torch.uint8, pin_memory=True)
 
     def tidy(self) -> None:
         gc.collect()

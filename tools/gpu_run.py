@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,17 +20,20 @@ class Run:
         card: the card.
         managed: its managed memory.
         deadline: of `time.monotonic`.
+        section_end: what of a section has not begun by then does not begin.
         done: results of the sections before.
     """
 
     card: Card
     managed: Managed
     deadline: float
+    section_end: float = math.inf
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def left_s(self) -> float:
-        return self.deadline - time.monotonic()
+        """Of all, or of the section."""
+        return min(self.deadline, self.section_end) - time.monotonic()
 
     def rate(self, name: str) -> float | None:
         """Bytes a second that the section `link` found."""

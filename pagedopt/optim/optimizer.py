@@ -192,17 +192,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         self.param_groups = plan.groups
         with core_errors():
             for param, group, saved in plan.entries:
-                self.state[param] = self._load_entry(param, group, saved, before.pop(param, None))
+                self.state[param] = self._load_entry(param, group, saved, before)
         self.state.update(plan.others)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
-    def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: Entry | None) -> Entry:
+    def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: dict[Tensor, Entry]) -> Entry:
         """The state to be of one parameter. Its state before makes room, unless somebody else holds it still."""
         layout = Layout.of(param, group, self.family.rule)
-        if before is not None and saved.is_made_of(before) and self._store.holds(layout, before):
-            return self._store.home(layout, saved, before)
-        before = None
+        own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
+        if own is not None and saved.is_made_of(own) and self._store.holds(layout, own):
+            return self._store.home(layout, saved, own)
+        del own
         return self._store.home(layout, saved)
 
     def state_dict(self) -> dict[str, Any]:
@@ -242,5 +243,5 @@ class RuleOptimizer(torch.optim.Optimizer):
                 clone.state[copy.deepcopy(param, memo)] = copy.deepcopy(entry, memo)
                 continue
             saved = read_entry(self.family.rule, entry, param.shape, {}, "a parameter")
-            clone.state[copy.deepcopy(param, memo)] = clone._load_entry(param, group, saved, None)
+            clone.state[copy.deepcopy(param, memo)] = clone._load_entry(param, group, saved, {})
         return clone

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import increment_version
 
 from pagedopt import _core, runtime
 from pagedopt.optim.devices import aligned_memory, gpu_of, number_on, stream_of
@@ -18,6 +17,7 @@ from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Rule
 from pagedopt.optim.saved import GNORM_HISTORY
 from pagedopt.optim.state import DTYPES, Entry, Layout, check_param
+from pagedopt.optim.versions import increment_versions
 
 __all__ = ["Member", "PreparedSweep", "Scaling", "hyper_of", "structure_of"]
 
@@ -195,7 +195,7 @@ class _Chunk:
         if len(touched) < len(grads):
             addresses = [0 if grad is None else at for grad, at in zip(grads, addresses, strict=True)]
         step.grads += addresses
-        increment_version(touched)  # here, while they are at hand
+        increment_versions(touched)  # here, while they are at hand
         step.params += self.addresses if self.is_plain else self._dense(step, grads)
         return True
 

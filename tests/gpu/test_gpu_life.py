@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -85,8 +86,8 @@ def test_an_error_names_call_file_and_line_and_nothing_exits(run_python: Callabl
         hyper = _core.Hyper(rule="adam", lr=1.0, beta1=0.9, beta2=0.9, eps=1.0, weight_decay=0.0, decoupled=False,
                             amsgrad=False, maximize=False, skip_zeros=False, max_unorm=0.0, percentile_clipping=100)
         sweep = _core.Sweep(rows, [hyper], None, gpu)
-        sweep.step_on([hyper], stream=0, grad_scale=1.0, found_inf=0, scale=0, lr=[0])
-        try:
+        try:  # a later launch of the step may already tell
+            sweep.step_on([hyper], stream=0, grad_scale=1.0, found_inf=0, scale=0, lr=[0])
             gpu.synchronize()
         except _core.GpuError as error:
             print(error)
@@ -94,8 +95,7 @@ def test_an_error_names_call_file_and_line_and_nothing_exits(run_python: Callabl
         """
     )
     assert done.returncode == 0, done.stderr
-    assert "cudaDeviceSynchronize() failed" in done.stdout
-    assert "gpu_cuda.cpp:" in done.stdout
+    assert re.search(r"\) failed: .*illegal.* \(cudaErrorIllegalAddress, gpu_cuda\.cpp:\d+\)", done.stdout)
     assert done.stdout.endswith("alive\n")
 
 

@@ -197,6 +197,10 @@ def test_state_comes_with_the_first_gradient() -> None:
 
 def test_named_parameters() -> None:
     module = torch.nn.Linear(3, 2)
+    try:
+        torch.optim.AdamW(module.named_parameters())
+    except TypeError:
+        pytest.skip("this version of torch takes no names")
     ours = optim.PagedAdamW(module.named_parameters())
     assert ours.state_dict()["param_groups"][0]["param_names"] == ["weight", "bias"]
 

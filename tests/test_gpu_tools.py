@@ -1,0 +1,200 @@
+"""The check for GPUs: what hangs, crashes or fails costs itself alone, and results of a rehearsal say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+sys.path.insert(0, str(TOOLS))
+
+from gpu_again import again  # noqa: E402
+from gpu_journal import records  # noqa: E402
+from gpu_tests import by_value, verdicts  # noqa: E402
+
+
+def script(folder: Path, text: str) -> list[str]:
+    path = folder / "script.py"
+    path.write_text(textwrap.dedent(text))
+    return [sys.executable, str(path), str(folder / "log")]
+
+
+@pytest.mark.parametrize(("statuses", "ends_well", "runs"), [("310", True, 3), ("0", True, 1), ("3111", False, 4)])
+def test_a_command_that_gets_on_is_run_again(tmp_path: Path, statuses: str, ends_well: bool, runs: int) -> None:
+    command = script(
+        tmp_path,
+        f"""
+        import sys
+        lines = open(sys.argv[1], "a+")
+        lines.seek(0)
+        done = len(lines.read())
+        if done < {len(statuses)}:
+            lines.write("x")
+        sys.exit(int(({statuses!r} + "9")[done]))
+        """,
+    )
+    log = tmp_path / "log"
+    done = again(command, time.monotonic() + 60, lambda: log.exists() and log.stat().st_size)
+    assert (done, len(log.read_text())) == (ends_well, runs)
+
+
+def test_a_command_without_time_is_killed(tmp_path: Path) -> None:
+    begin = time.monotonic()
+    assert not again(script(tmp_path, "import time; time.sleep(60)"), begin + 1, lambda: None)
+    assert time.monotonic() - begin < 30
+
+
+SUITE = """
+    import os, time, pytest
+    def test_first(): pass
+    def test_wrong(): assert 1 == 2, "one is not two"
+    @pytest.mark.parametrize("how", ["with a blank"])
+    def test_hangs(how): time.sleep(600)
+    def test_between(): pass
+    def test_crashes(): os.abort()
+    @pytest.mark.skip(reason="too far")
+    def test_skipped(): pass
+    def test_last(): pass
+"""
+
+
+def run_suite(tmp_path: Path, text: str, limit_s: str = "2") -> tuple[int, str, dict[str, str]]:
+    file, journal = tmp_path / "test_suite.py", tmp_path / "journal.jsonl"
+    file.write_text(textwrap.dedent(text))
+    command = [sys.executable, str(TOOLS / "gpu_tests.py"), "--journal", str(journal), "--seconds", "100", str(file)]
+    env, pipes = {**os.environ, "GPU_TEST_S": limit_s}, {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    done = subprocess.run(command, env=env, text=True, timeout=120, check=False, **pipes)
+    found = {test.split("::")[1]: outcome for test, (outcome, _) in verdicts(journal).items()}
+    return done.returncode, done.stdout, found
+
+
+def test_a_test_that_hangs_or_crashes_costs_itself_alone(tmp_path: Path) -> None:
+    status, text, found = run_suite(tmp_path, SUITE)
+    assert found == {
+        "test_first": "passed",
+        "test_wrong": "failed",
+        "test_hangs[with a blank]": "unfinished",
+        "test_between": "passed",
+        "test_crashes": "unfinished",
+        "test_skipped": "skipped",
+        "test_last": "passed",
+    }
+    assert status == 1
+    assert text.endswith("3 passed, 1 failed, 2 unfinished, 1 skipped\n"), text
+    assert "one is not two" in text
+    assert "in test_hangs" in text, "where it hung is told"
+
+
+BROKEN = """
+    import sys, types
+    class cuda:
+        works = True
+        is_initialized = staticmethod(lambda: True)
+        @classmethod
+        def synchronize(cls):
+            if not cls.works:
+                raise RuntimeError("CUDA error: an illegal memory access was encountered")
+    sys.modules["torch"] = types.SimpleNamespace(cuda=cuda)
+    def test_breaks(): cuda.works = False
+    def test_after(): assert cuda.works
+"""
+
+
+def test_a_broken_context_ends_the_process(tmp_path: Path) -> None:
+    status, text, found = run_suite(tmp_path, BROKEN)
+    assert (status, found) == (1, {"test_breaks": "failed", "test_after": "passed"})
+    assert "the context is broken: CUDA error: an illegal memory access" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("def test_it(): pass", 0),
+        ("import pytest\n@pytest.mark.skip(reason='no GPU')\ndef test_it(): pass", 1),
+        ("import nothing_of_this_name", 1),
+    ],
+    ids=["passes", "only skips", "cannot be read"],
+)
+def test_only_tests_that_ran_and_passed_are_a_success(tmp_path: Path, text: str, status: int) -> None:
+    assert run_suite(tmp_path, text)[0] == status
+
+
+def test_a_journal_that_was_cut_off_is_read(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    journal.write_text('{"test": "a", "outcome": "begun"}\n{"test": "b", "outc')
+    assert [record["test"] for record in records(journal)] == ["a"]
+    assert verdicts(journal) == {"a": ("unfinished", "")}
+
+
+def test_files_that_the_order_does_not_name_come_last() -> None:
+    names = ["test_aa.py", "test_gpu_resume.py", "test_gpu_moves.py", "test_gpu_kernels.py"]
+    assert [file.name for file in by_value([Path(name) for name in names])] == [*reversed(names[1:]), names[0]]
+
+
+@pytest.fixture(scope="module")
+def run_of_sections(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Any]:
+    """A run whose second section hangs, whose fourth holds on to its memory and whose last raises."""
+    folder = tmp_path_factory.mktemp("bench")
+    path = folder / "bench.py"
+    path.write_text(
+        textwrap.dedent(
+            f"""
+            import sys, time
+            sys.path.insert(0, {str(TOOLS)!r})
+            import gpu_bench
+            from gpu_bench_paged import Paged
+            held = []
+            def holds(run):
+                held.append(Paged(run, 8))
+                return {{"held": True}}
+            def fails(run):
+                raise ValueError("as it should")
+            gpu_bench.SECTIONS.update(hangs=lambda run: time.sleep(600), holds=holds, fails=fails)
+            gpu_bench.SECTION_S["hangs"] = gpu_bench.GRACE_S = 0.2
+            sys.exit(gpu_bench.main(sys.argv[1:]))
+            """
+        )
+    )
+    names = ["placement_auto", "hangs", "link", "holds", "fails"]
+    command = [sys.executable, str(path), "--emulate", "--minutes", "3", "--out", str(folder / "out"), "--sections"]
+    done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=280, check=False)
+    [results] = (folder / "out").glob("*.json")
+    return done, (results.name, json.loads(results.read_text()))
+
+
+def test_a_section_that_hangs_or_holds_memory_costs_itself_alone(run_of_sections: Any) -> None:
+    done, (_, results) = run_of_sections
+    assert done.returncode == 0, done.stderr[-3000:]
+    sections = results["sections"]
+    assert list(sections) == ["placement_auto", "hangs", "link", "holds", "fails"]
+    assert sections["hangs"] == {"reason": "its process hung or crashed"}
+    assert sections["holds"]["held"]
+    assert "still in use" in sections["holds"]["not_closed"]
+    assert sections["fails"]["reason"] == "ValueError: as it should"
+    assert sections["link"]["contenders"]["copy"]["gb_per_s"] > 0
+    assert len(sections["placement_auto"]["staged_s"]) == 3
+
+
+def test_results_of_a_rehearsal_say_so(run_of_sections: Any) -> None:
+    done, (name, results) = run_of_sections
+    assert name.endswith("-emulated-gpu-trial.json")
+    assert results["emulated"] is True
+    assert "Emulated: only that the script works" in done.stdout
+    assert "A trial" in done.stdout
+
+
+def test_without_a_gpu_nothing_is_measured(tmp_path: Path) -> None:
+    command = [sys.executable, str(TOOLS / "gpu_bench.py"), "--minutes", "1", "--out", str(tmp_path)]
+    env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "no GPU to measure" in done.stderr
+    assert not list(tmp_path.iterdir())
