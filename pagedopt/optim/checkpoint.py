@@ -163,8 +163,8 @@ def _bitsandbytes_entry(saved: Saved) -> dict[str, Any]:
         if slot.absmax is None:
             entry[f"state{number}"] = slot.values.contiguous()
             continue
-        codes = torch.empty(slot.values.shape, dtype=torch.uint8)
-        absmax = torch.empty(-(-codes.numel() // BLOCK), dtype=torch.float32)
+        codes = torch.empty(slot.values.shape, dtype=torch.uint8, device="cpu")
+        absmax = torch.empty(-(-codes.numel() // BLOCK), dtype=torch.float32, device="cpu")
         if slot.values.is_contiguous() and slot.absmax.numel() == absmax.numel():
             codes, absmax = slot.values, slot.absmax
         else:
