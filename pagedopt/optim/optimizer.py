@@ -15,7 +15,7 @@ from torch import Tensor
 from pagedopt import config, runtime
 from pagedopt.optim import checkpoint
 from pagedopt.optim.faults import core_errors
-from pagedopt.optim.options import Group, check_options, resolve
+from pagedopt.optim.options import Group, check_options, plain, resolve
 from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved, read_entry
@@ -37,7 +37,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     family: ClassVar[Family]
     variant: ClassVar[Variant]
-    _step_supports_amp_scaling = True
+    # On request only: who sees it refuses to clip gradients (Lightning) or cannot tell a skipped step (Accelerate).
+    _step_supports_amp_scaling = False
 
     def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
         arguments = dict(arguments)
@@ -69,6 +70,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             TypeError: for a parameter that cannot be updated.
         """
         before = len(self.param_groups)
+        if isinstance(param_group, dict):
+            param_group.update(plain(param_group))
         super().add_param_group(param_group)
         try:
             self._check_group(self.param_groups[before])
@@ -85,7 +88,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         if len(set(map(id, group["params"]))) < len(group["params"]):
             raise ValueError(f"{where}: a parameter is listed twice")
         for param in group["params"]:
-            check_param(param, may_move=True)
+            if param.requires_grad:  # a frozen one, quantised perhaps, is only looked at should it get a gradient
+                check_param(param, may_move=True)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
