@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from pagedopt import config, runtime
 from pagedopt.optim import checkpoint
@@ -91,6 +92,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             if param.requires_grad:  # a frozen one, quantised perhaps, is only looked at should it get a gradient
                 check_param(param, may_move=True)
 
+    @_disable_dynamo  # one break of the graph under torch.compile, as around torch.optim's own
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.

@@ -387,6 +387,27 @@ def test_frozen_parameters_of_any_type_are_left_alone(dtype: torch.dtype) -> Non
         ours.step()
 
 
+@pytest.mark.parametrize("name", ["AdamW", "PagedAdamW8bit"])
+def test_a_compiled_training_step(name: str) -> None:
+    """The step is a break of the graph, with nothing in it that Dynamo would look at and warn of."""
+    ours, twin = (pair(name)[0] for _ in range(2))
+
+    def train(optimizer: Any) -> torch.Tensor:
+        loss = sum((param**2).sum() for param in params_of(optimizer))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    compiled = torch.compile(train, backend="eager")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            torch.testing.assert_close(compiled(ours), train(twin))
+    assert not [str(warning.message) for warning in caught if "Dynamo" in str(warning.message)]
+    assert_equal_params(ours, twin)
+
+
 def test_two_optimizers_and_one_per_parameter() -> None:
     ours, torchs = pair("PagedAdamW", (71, 67), (9,), (300,))
     each = [optim.PagedAdamW([param], **OPTIONS) for param in params_of(ours)]
