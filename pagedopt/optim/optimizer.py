@@ -175,6 +175,22 @@ class RuleOptimizer(torch.optim.Optimizer):
                 stacklevel=6,  # the line that called step
             )
 
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the groups, as torch.optim has them: the state's tensors themselves, no copies.
+
+        Parameters that FSDP1 sharded are the exception: 8-bit state is given as float32 values, so that
+        `FSDP.optim_state_dict` can gather it, and loads again wherever it is sharded otherwise, but not to the bit.
+        """
+        packed: dict[str, Any] = super().state_dict()
+        params = dict(enumerate(self._params()))
+        if not any(map(checkpoint.is_flattened, params.values())):
+            return packed
+        state = {
+            key: checkpoint.gatherable(self.family.rule, entry, params[key].shape) if entry and key in params else entry
+            for key, entry in packed["state"].items()
+        }
+        return {**packed, "state": state}
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state: this class's own, another's of pagedopt, torch.optim's, or that of bitsandbytes.
 
