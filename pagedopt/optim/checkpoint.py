@@ -14,14 +14,23 @@ from torch import Tensor
 
 from pagedopt.errors import CheckpointError
 from pagedopt.optim.options import OWN_STORAGE, Group, check_options
-from pagedopt.optim.rules import FAMILIES, Family, Variant
-from pagedopt.optim.saved import BITSANDBYTES_NAMES, BLOCK, Saved, code_map, is_bitsandbytes, read_entry
+from pagedopt.optim.rules import FAMILIES, Family, Rule, Variant
+from pagedopt.optim.saved import (
+    BITSANDBYTES_NAMES,
+    BLOCK,
+    GNORM_HISTORY,
+    Saved,
+    SavedSlot,
+    code_map,
+    is_bitsandbytes,
+    read_entry,
+)
 from pagedopt.optim.transfer import copy_slot
 
 if TYPE_CHECKING:
     from pagedopt.optim.optimizer import RuleOptimizer
 
-__all__ = ["LoadPlan", "bitsandbytes_state_dict", "read"]
+__all__ = ["LoadPlan", "bitsandbytes_state_dict", "gatherable", "is_flattened", "read"]
 
 _BITSANDBYTES_ONLY: Final = ("alpha", "t_alpha", "t_beta3")
 """Options of its groups that Adam has no use for."""
@@ -152,6 +161,33 @@ def _bitsandbytes_group(group: Mapping[str, Any]) -> dict[str, Any]:
     return {key: group[key] for key in kept if key in group} | {"alpha": 0.0, "t_alpha": None, "t_beta3": None}
 
 
+def is_flattened(param: Tensor) -> bool:
+    """Whether a parameter is a part of one that FSDP1 flattened and sharded."""
+    return getattr(param, "_fsdp_flattened", False)
+
+
+def gatherable(rule: Rule, entry: Mapping[str, Any], shape: torch.Size) -> dict[str, Any]:
+    """A shard's state as `FSDP.optim_state_dict` can gather it: float32 values, all in the parameter's shape.
+
+    It takes every tensor that is no scalar for a shard of the same extent, which codes with their absmax and the norms
+    of percentile clipping are not. The norms are left out: they are a shard's own.
+    """
+    saved = read_entry(rule, entry, shape, {}, "a sharded parameter")
+    kept = {key: value for key, value in saved.rest.items() if key != GNORM_HISTORY}
+    values = {
+        slot.name: _values_of(saved.slots[slot.name], slot.signed) for slot in rule.slots if slot.name in saved.slots
+    }
+    return {"step": entry["step"], **values, **kept}
+
+
+def _values_of(slot: SavedSlot, signed: bool) -> Tensor:
+    if slot.absmax is None:
+        return slot.values
+    values = torch.empty_like(slot.values, dtype=torch.float32, device="cpu")
+    copy_slot(slot, values, None, signed, _overwrite)
+    return values.to(slot.values.device)
+
+
 def _overwrite(target: Tensor, source: Tensor) -> None:
     target.copy_(source)
 
@@ -163,8 +199,8 @@ def _bitsandbytes_entry(saved: Saved) -> dict[str, Any]:
         if slot.absmax is None:
             entry[f"state{number}"] = slot.values.contiguous()
             continue
-        codes = torch.empty(slot.values.shape, dtype=torch.uint8)
-        absmax = torch.empty(-(-codes.numel() // BLOCK), dtype=torch.float32)
+        codes = torch.empty(slot.values.shape, dtype=torch.uint8, device="cpu")
+        absmax = torch.empty(-(-codes.numel() // BLOCK), dtype=torch.float32, device="cpu")
         if slot.values.is_contiguous() and slot.absmax.numel() == absmax.numel():
             codes, absmax = slot.values, slot.absmax
         else:

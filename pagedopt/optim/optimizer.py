@@ -11,11 +11,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._compile import _disable_dynamo
 
 from pagedopt import config, runtime
 from pagedopt.optim import checkpoint
 from pagedopt.optim.faults import core_errors
-from pagedopt.optim.options import Group, check_options, resolve
+from pagedopt.optim.options import Group, check_options, plain, resolve
 from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved, read_entry
@@ -37,7 +38,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     family: ClassVar[Family]
     variant: ClassVar[Variant]
-    _step_supports_amp_scaling = True
+    # On request only: who sees it refuses to clip gradients (Lightning) or cannot tell a skipped step (Accelerate).
+    _step_supports_amp_scaling = False
 
     def __init__(self, params: Any, arguments: Mapping[str, Any]) -> None:
         arguments = dict(arguments)
@@ -69,6 +71,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             TypeError: for a parameter that cannot be updated.
         """
         before = len(self.param_groups)
+        if isinstance(param_group, dict):
+            param_group.update(plain(param_group))
         super().add_param_group(param_group)
         try:
             self._check_group(self.param_groups[before])
@@ -85,8 +89,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         if len(set(map(id, group["params"]))) < len(group["params"]):
             raise ValueError(f"{where}: a parameter is listed twice")
         for param in group["params"]:
-            check_param(param, may_move=True)
+            if param.requires_grad:  # a frozen one, quantised perhaps, is only looked at should it get a gradient
+                check_param(param, may_move=True)
 
+    @_disable_dynamo  # one break of the graph under torch.compile, as around torch.optim's own
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient.
@@ -168,6 +174,22 @@ class RuleOptimizer(torch.optim.Optimizer):
                 "it was copied to where this optimizer keeps its state",
                 stacklevel=6,  # the line that called step
             )
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and the groups, as torch.optim has them: the state's tensors themselves, no copies.
+
+        Parameters that FSDP1 sharded are the exception: 8-bit state is given as float32 values, so that
+        `FSDP.optim_state_dict` can gather it, and loads again wherever it is sharded otherwise, but not to the bit.
+        """
+        packed: dict[str, Any] = super().state_dict()
+        params = dict(enumerate(self._params()))
+        if not any(map(checkpoint.is_flattened, params.values())):
+            return packed
+        state = {
+            key: checkpoint.gatherable(self.family.rule, entry, params[key].shape) if entry and key in params else entry
+            for key, entry in packed["state"].items()
+        }
+        return {**packed, "state": state}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load a state: this class's own, another's of pagedopt, torch.optim's, or that of bitsandbytes.

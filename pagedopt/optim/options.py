@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -10,7 +11,7 @@ import torch
 
 from pagedopt.optim.rules import Family, Variant
 
-__all__ = ["ARGS_NAMES", "OWN_STORAGE", "Group", "check_options", "codec_of", "resolve"]
+__all__ = ["ARGS_NAMES", "OWN_STORAGE", "Group", "check_options", "codec_of", "plain", "resolve"]
 
 Group = dict[str, Any]
 
@@ -26,14 +27,14 @@ def _is_flag(value: object) -> bool:
 
 
 def _is_whole(value: object, low: int, high: float) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= int(value) <= high
 
 
 def _is_number(value: Any, low: float, below: float = math.inf) -> bool:
     """Whether `value` is a number, or a tensor of one, in [low, below)."""
     if isinstance(value, torch.Tensor) and value.numel() != 1:
         return False
-    return isinstance(value, (int, float, torch.Tensor)) and low <= float(value) < below
+    return isinstance(value, (numbers.Real, torch.Tensor)) and low <= float(value) < below
 
 
 def _are_betas(value: Any) -> bool:
@@ -71,6 +72,14 @@ def check_options(group: Mapping[str, Any], where: str) -> None:
     for name, (allowed, text) in _CHECKS.items():
         if name in group and not allowed(group[name]):
             raise ValueError(f"{where}: {name}={group[name]!r} is not allowed; it is {text}")
+
+
+def plain(options: Mapping[str, Any]) -> Group:
+    """The options with Python's numbers for numpy's, which `torch.load(weights_only=True)` would refuse."""
+    return {
+        name: value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
+        for name, value in options.items()
+    }
 
 
 def _args_items(args: object, where: str) -> dict[str, Any]:
@@ -115,7 +124,7 @@ def resolve(family: Family, variant: Variant, arguments: Mapping[str, Any]) -> G
     check_options(options, where)
     _check_contradictions(variant, options, where)
     options["betas"] = tuple(float(beta) for beta in options["betas"])
-    return options
+    return plain(options)
 
 
 def codec_of(group: Mapping[str, Any], numel: int) -> str:

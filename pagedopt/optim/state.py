@@ -43,7 +43,10 @@ def check_param(param: Tensor, *, may_move: bool = False) -> None:
     if param.layout != torch.strided:
         raise TypeError(f"a parameter has layout {param.layout}; pagedopt updates dense tensors")
     if hasattr(param, "to_local"):
-        raise TypeError("a parameter is a DTensor; this version of pagedopt updates plain tensors only")
+        raise TypeError(
+            "a parameter is a DTensor, as fully_shard (FSDP2) and tensor parallelism make them; this version of "
+            "pagedopt updates plain tensors, as DistributedDataParallel, ZeroRedundancyOptimizer or FSDP1 have them"
+        )
     if param.device.type not in ("cpu", "cuda") and not (may_move and param.device.type == "meta"):
         raise ValueError(
             f"a parameter is on {param.device}; pagedopt updates parameters on cpu and cuda. "

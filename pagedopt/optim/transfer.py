@@ -36,7 +36,7 @@ def same_order(tensor: Tensor, strides: tuple[int, ...]) -> bool:
 def _decode(codes: Tensor, slot: SavedSlot, signed: bool, first: int) -> Tensor:
     """The values of `codes`, which begin at element `first` of the slot."""
     assert slot.absmax is not None
-    values = torch.empty(codes.numel(), dtype=torch.float32)
+    values = torch.empty(codes.numel(), dtype=torch.float32, device="cpu")
     absmax = slot.absmax[first // slot.block :].cpu()
     block = min(slot.block, codes.numel())
     _core.decode(codes.data_ptr(), absmax.data_ptr(), codes.numel(), values.data_ptr(), signed, block)
@@ -56,9 +56,9 @@ def _values(slot: SavedSlot, strides: tuple[int, ...], signed: bool, length: int
 def _restrided(slot: SavedSlot, strides: tuple[int, ...], signed: bool) -> Tensor:
     values = slot.values
     if slot.absmax is not None:
-        values = torch.empty_strided(values.shape, values.stride(), dtype=torch.float32)
+        values = torch.empty_strided(values.shape, values.stride(), dtype=torch.float32, device="cpu")
         flat(values).copy_(_decode(flat(slot.values.cpu()), slot, signed, 0))
-    return torch.empty_strided(values.shape, strides, dtype=torch.float32).copy_(values)
+    return torch.empty_strided(values.shape, strides, dtype=torch.float32, device="cpu").copy_(values)
 
 
 def _is_alike(source: SavedSlot, data: Tensor, absmax: Tensor) -> bool:
@@ -94,8 +94,8 @@ def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bo
         if absmax is None:
             write(target[first:last], values)
             continue
-        codes = torch.empty(values.numel(), dtype=torch.uint8)
-        maxima = torch.empty(-(-values.numel() // block), dtype=torch.float32)
+        codes = torch.empty(values.numel(), dtype=torch.uint8, device="cpu")
+        maxima = torch.empty(-(-values.numel() // block), dtype=torch.float32, device="cpu")
         _core.encode(values.data_ptr(), values.numel(), codes.data_ptr(), maxima.data_ptr(), signed, block)
         write(target[first:last], codes)
         write(absmax[first // block : -(-last // block)], maxima)

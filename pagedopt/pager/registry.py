@@ -31,24 +31,18 @@ class Registry:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._next = 0
-        self._optimizers: dict[int, weakref.ref[Any]] = {}
-        self._by_id: dict[int, weakref.ref[Any]] = {}
+        self._numbers: weakref.WeakKeyDictionary[Any, int] = weakref.WeakKeyDictionary()
 
     def add(self, optimizer: Listed) -> None:
         """Take an optimizer in, once."""
         with self._lock:
-            known = self._by_id.get(id(optimizer))
-            if known is not None and known() is optimizer:
-                return
-            self._by_id[id(optimizer)] = self._optimizers[self._next] = weakref.ref(optimizer)
-            self._next += 1
+            if optimizer not in self._numbers:
+                self._numbers[optimizer] = self._next
+                self._next += 1
 
     def _alive(self) -> list[tuple[int, Listed]]:
         with self._lock:
-            found = [(number, ref()) for number, ref in self._optimizers.items()]
-            self._optimizers = {number: self._optimizers[number] for number, live in found if live is not None}
-            self._by_id = {id(live): self._optimizers[number] for number, live in found if live is not None}
-        return [(number, live) for number, live in found if live is not None]
+            return [(number, optimizer) for optimizer, number in self._numbers.items()]
 
     def optimizers(self) -> tuple[OptimizerSnapshot, ...]:
         """The optimizers, in the order in which they were made."""

@@ -98,11 +98,13 @@ def test_rate_scale_and_overflow_are_read_on_the_card(name: str, start: Callable
     assert_same(on_host, params)
 
 
+@pytest.mark.parametrize("in_step", [False, True])
 @pytest.mark.parametrize("name", ["AdamW8bit", "PagedAdamW"])
-def test_grad_scaler(name: str, start: Callable[..., Card]) -> None:
+def test_grad_scaler(name: str, in_step: bool, start: Callable[..., Card]) -> None:
     card = start(budget="1MiB")
     weight = torch.nn.Parameter(torch.linspace(-1, 1, 70_001, device=card.device))
     optimizer = make(name, [weight])
+    optimizer._step_supports_amp_scaling = in_step
     scaler = torch.amp.GradScaler("cuda", init_scale=2.0**10, growth_interval=1000)
     for factor, moves in ((1.0, True), (float("inf"), False), (1.0, True)):
         before = weight.detach().clone()

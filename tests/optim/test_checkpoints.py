@@ -200,6 +200,28 @@ def test_loading_a_memory_mapped_file_before_any_step(arena: Any, tmp_path: Any)
     assert all(map(torch.equal, train(ours, 2, seed=1), train(other, 2, seed=1)))
 
 
+@pytest.mark.parametrize("target", ["AdamW", "PagedAdamW8bit"])
+@pytest.mark.parametrize("source", ["AdamW", "AdamW8bit"])
+@pytest.mark.parametrize("block_wise", [True, False])
+def test_whatever_the_default_device(arena: Any, source: str, target: str, block_wise: bool) -> None:
+    """Who trains on a GPU often makes it the default; the core's memory of the host is on the host all the same."""
+    first = getattr(optim, source)(make_params(), lr=1e-2, block_wise=block_wise)
+    train(first, 2)
+    state = saved(first.state_dict())
+    found = []
+    for device in ("cpu", "meta"):
+        other = getattr(optim, target)(clone_params(first), lr=1e-2, percentile_clipping=50)
+        for group in other.param_groups:
+            for param in group["params"]:
+                param.grad = torch.ones_like(param)
+        with torch.device(device):
+            other.load_state_dict(state)
+            other.step()
+            entries = [*other.state.values(), *optim.bitsandbytes_state_dict(other)["state"].values()]
+        found.append([value for entry in entries for value in entry.values() if isinstance(value, torch.Tensor)])
+    assert all(map(torch.equal, *found))
+
+
 def test_a_loaded_state_is_a_copy(arena: Any) -> None:
     ours = optim.AdamW(make_params(), lr=1e-2)
     train(ours, 1)

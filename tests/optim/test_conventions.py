@@ -144,8 +144,10 @@ def test_a_tensor_for_a_learning_rate_may_change_in_place() -> None:
 
 @pytest.mark.parametrize(("name", "bits"), CLASSES)
 @pytest.mark.parametrize("unscale", [False, True])
-def test_grad_scaler(name: str, bits: int, unscale: bool) -> None:
+@pytest.mark.parametrize("in_step", [False, True])
+def test_grad_scaler(name: str, bits: int, unscale: bool, in_step: bool) -> None:
     ours, torchs = pair(name)
+    ours._step_supports_amp_scaling = in_step
     scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10, growth_interval=2)
     for step in range(4):
         set_gradients(ours, torchs, seed=step)
@@ -164,6 +166,21 @@ def test_grad_scaler(name: str, bits: int, unscale: bool) -> None:
         assert (step == 2) == all(map(torch.equal, params_of(ours), before))
     assert_equal_params(ours, torchs, bits)
     assert all(float(entry["step"]) == 3 for entry in ours.state.values())
+
+
+@pytest.mark.parametrize("name", ["AdamW", "PagedAdamW8bit"])
+def test_a_step_is_skipped_where_frameworks_see_it(name: str) -> None:
+    """As with the classes of bitsandbytes: Lightning then clips gradients, Accelerate counts skipped steps."""
+    ours, _ = pair(name)
+    calls: list[int] = []
+    ours.register_step_pre_hook(lambda *_: calls.append(1))
+    scaler = torch.amp.GradScaler("cpu")
+    set_gradients(ours)
+    scaler.scale(torch.ones(()))
+    params_of(ours)[1].grad[0] = float("inf")
+    scaler.step(ours)
+    assert not calls
+    assert not getattr(ours, "_step_supports_amp_scaling", False), "who asks for this would refuse to clip gradients"
 
 
 @pytest.mark.parametrize(("name", "bits"), CLASSES)
@@ -356,6 +373,43 @@ def test_meta_parameters_may_be_filled_later() -> None:
     module.weight.grad = torch.ones(3, 5)
     ours.step()
     assert not torch.equal(module.weight, torch.ones(3, 5))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float64])
+def test_frozen_parameters_of_any_type_are_left_alone(dtype: torch.dtype) -> None:
+    """The quantised weights of a model under adapters, as `model.parameters()` lists them."""
+    weight = torch.nn.Parameter(torch.ones(3), requires_grad=True)
+    frozen = torch.nn.Parameter(torch.ones(5, dtype=dtype), requires_grad=False)
+    ours = optim.PagedAdamW8bit([frozen, weight])
+    for _ in range(2):
+        weight.grad = torch.ones(3)
+        ours.step()
+    assert list(ours.state) == [weight]
+    assert not torch.equal(weight, torch.ones(3))
+    frozen.grad = torch.ones(5, dtype=dtype)
+    with pytest.raises(TypeError, match=str(dtype)):
+        ours.step()
+
+
+@pytest.mark.parametrize("name", ["AdamW", "PagedAdamW8bit"])
+def test_a_compiled_training_step(name: str) -> None:
+    """The step is a break of the graph, with nothing in it that Dynamo would look at and warn of."""
+    ours, twin = (pair(name)[0] for _ in range(2))
+
+    def train(optimizer: Any) -> torch.Tensor:
+        loss = sum((param**2).sum() for param in params_of(optimizer))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
+
+    compiled = torch.compile(train, backend="eager")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(3):
+            torch.testing.assert_close(compiled(ours), train(twin))
+    assert not [str(warning.message) for warning in caught if "Dynamo" in str(warning.message)]
+    assert_equal_params(ours, twin)
 
 
 def test_two_optimizers_and_one_per_parameter() -> None:
