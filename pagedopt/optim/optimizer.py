@@ -180,7 +180,11 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         Parameters that FSDP1 sharded are the exception: 8-bit state is given as float32 values, so that
         `FSDP.optim_state_dict` can gather it, and loads again wherever it is sharded otherwise, but not to the bit.
+
+        Raises:
+            ForkError: the state is paged and this is a forked child of the process it belongs to.
         """
+        self._refuse_in_fork()
         packed: dict[str, Any] = super().state_dict()
         params = dict(enumerate(self._params()))
         if not any(map(checkpoint.is_flattened, params.values())):
@@ -227,15 +231,6 @@ class RuleOptimizer(torch.optim.Optimizer):
             return self._store.home(layout, saved, own)
         del own
         return self._store.home(layout, saved)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state, as torch.optim has it: tensors that are the optimizer's own, and its options by group.
-
-        Raises:
-            ForkError: the state is paged and this is a forked child of the process it belongs to.
-        """
-        self._refuse_in_fork()
-        return super().state_dict()
 
     def _refuse_in_fork(self) -> None:
         """Reading pages of another process would crash this one."""
