@@ -237,6 +237,7 @@ inline cudaError_t advise(const void* begin, std::size_t bytes, cudaMemoryAdvise
   return find_place(device, call);
 }
 
+#if CUDART_VERSION >= 13000
 // As CUDA 12 counts them: -1 is the host. None: the place is neither that nor a device.
 inline std::optional<int> number_of(cudaMemLocation place) {
   if (place.type == cudaMemLocationTypeHost) return -1;
@@ -244,7 +245,6 @@ inline std::optional<int> number_of(cudaMemLocation place) {
   return std::nullopt;
 }
 
-#if CUDART_VERSION >= 13000
 // What the batched calls have in common.
 inline cudaError_t check_batch(void** begins, std::size_t* bytes, std::size_t count, unsigned long long flags,
                                cudaStream_t stream, Call& call) {

@@ -149,8 +149,8 @@ class Replica {
     const auto* const a = static_cast<const unsigned char*>(want);
     const auto* const b = static_cast<const unsigned char*>(got);
     for (std::size_t i = 0; i < bytes; ++i)
-      require(a[i] == b[i],
-              what + ": byte " + std::to_string(i) + " is " + std::to_string(b[i]) + ", not " + std::to_string(a[i]));
+      if (a[i] != b[i])
+        fail(what + ": byte " + std::to_string(i) + " is " + std::to_string(b[i]) + ", not " + std::to_string(a[i]));
   }
 
   Plan plan_;
