@@ -198,3 +198,37 @@ def test_without_a_gpu_nothing_is_measured(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no GPU to measure" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("body", "status"), [("pass", 0), ("assert False", 1)])
+def test_the_command_says_what_failed_and_names_a_rehearsal(tmp_path: Path, body: str, status: int) -> None:
+    (tmp_path / "test_one.py").write_text(f"def test_one(): {body}")
+    chosen = {"EMULATE_GPU": "1", "PARTS": "tests", "TESTS": str(tmp_path / "test_one.py"), "COMMIT": "abc"}
+    done = command(tmp_path, **chosen)
+    assert done.returncode == status, done.stdout + done.stderr
+    names = {f"emulated-gpu-{name}" for name in ("machine.txt", "tests.log", "tests.jsonl")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert "commit: abc" in done.stdout
+    assert ("FAILED" in done.stdout) is (status == 1)
+
+
+def test_a_build_that_fails_is_4_and_nothing_follows(tmp_path: Path) -> None:
+    done = command(tmp_path, PARTS="build tests bench", WHEELS=str(tmp_path))  # no wheels there
+    assert done.returncode == 4
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu-machine.txt", "gpu-build.log"}
+
+
+def test_without_what_was_built_nothing_is_tested(tmp_path: Path) -> None:
+    done = command(tmp_path, PARTS="tests", PYTHON="/bin/false")
+    assert (done.returncode, "cannot be imported" in done.stdout) == (4, True)
+
+
+def command(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "OUT": str(folder / "out"),
+        "SITE": str(folder / "site"),
+        **variables,
+    }
+    return subprocess.run([str(TOOLS / "gpu_check")], env=env, capture_output=True, text=True, timeout=200, check=False)
