@@ -141,7 +141,7 @@ def test_files_that_the_order_does_not_name_come_last() -> None:
 
 @pytest.fixture(scope="module")
 def run_of_sections(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Any]:
-    """A run whose second section hangs, whose fourth holds on to its memory and whose last raises."""
+    """A run whose second section hangs, whose fourth holds on to its memory and whose fifth raises."""
     folder = tmp_path_factory.mktemp("bench")
     path = folder / "bench.py"
     path.write_text(
@@ -163,7 +163,7 @@ def run_of_sections(tmp_path_factory: pytest.TempPathFactory) -> tuple[subproces
             """
         )
     )
-    names = ["placement_auto", "hangs", "link", "holds", "fails"]
+    names = ["placement_auto", "hangs", "link", "holds", "fails", "managed_link"]
     command = [sys.executable, str(path), "--emulate", "--minutes", "3", "--out", str(folder / "out"), "--sections"]
     done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=280, check=False)
     [results] = (folder / "out").glob("*.json")
@@ -174,11 +174,13 @@ def test_a_section_that_hangs_or_holds_memory_costs_itself_alone(run_of_sections
     done, (_, results) = run_of_sections
     assert done.returncode == 0, done.stderr[-3000:]
     sections = results["sections"]
-    assert list(sections) == ["placement_auto", "hangs", "link", "holds", "fails"]
+    assert list(sections) == ["placement_auto", "hangs", "link", "holds", "fails", "managed_link"]
     assert sections["hangs"] == {"reason": "its process hung or crashed"}
     assert sections["holds"]["held"]
     assert "still in use" in sections["holds"]["not_closed"]
     assert sections["fails"]["reason"] == "ValueError: as it should"
+    assert "contenders" in sections["managed_link"], (sections["managed_link"], done.stderr[-1500:])
+
     assert sections["link"]["contenders"]["copy"]["gb_per_s"] > 0
     assert len(sections["placement_auto"]["staged_s"]) == 3
 
