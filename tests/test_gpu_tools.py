@@ -180,7 +180,6 @@ def test_a_section_that_hangs_or_holds_memory_costs_itself_alone(run_of_sections
     assert "still in use" in sections["holds"]["not_closed"]
     assert sections["fails"]["reason"] == "ValueError: as it should"
     assert "contenders" in sections["managed_link"], (sections["managed_link"], done.stderr[-1500:])
-
     assert sections["link"]["contenders"]["copy"]["gb_per_s"] > 0
     assert len(sections["placement_auto"]["staged_s"]) == 3
 
