@@ -22,20 +22,20 @@ class Fences {
   Fences(const Fences&) = delete;
   Fences& operator=(const Fences&) = delete;
 
-  // Behind the work on `stream` so far.
+  // Behind the work on `stream` so far. Whether that is where the fence before was put up is not asked: a stream may
+  // have the handle of one that is gone.
   std::uint64_t put_up(StreamHandle stream) {
     std::lock_guard lock(mutex_);
-    follow(stream);
-    ++last_;
-    gpu_.record(event(last_), stream);
-    return last_;
+    if (last_ > passed_) gpu_.wait(event(last_), stream);  // the fences before come first
+    gpu_.record(event(last_ + 1), stream);
+    return ++last_;  // not if that failed
   }
 
   // What comes on `stream` waits for the fence.
   void wait(std::uint64_t fence, StreamHandle stream) {
     if (fence <= passed_) return;
     std::lock_guard lock(mutex_);
-    if (stream != stream_) gpu_.wait(event(fence), stream);
+    gpu_.wait(event(fence), stream);
   }
 
   // The calling thread waits for it.
@@ -62,16 +62,10 @@ class Fences {
   static constexpr std::size_t kEvents = 64;
 
   EventHandle event(std::uint64_t fence) const { return events_[fence % kEvents]; }
-  // The fences before come first on another stream, too.
-  void follow(StreamHandle stream) {
-    if (last_ > passed_ && stream != stream_) gpu_.wait(event(last_), stream);
-    stream_ = stream;
-  }
 
   Gpu& gpu_;
   std::mutex mutex_;
   std::deque<Event> events_;
-  StreamHandle stream_ = nullptr;  // of the last fence
   std::uint64_t last_ = 0;
   std::atomic<std::uint64_t> passed_{0};
 };

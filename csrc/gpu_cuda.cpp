@@ -1,52 +1,13 @@
 // The CUDA runtime behind gpu.h, and nothing else. Compiled for CUDA 12 and 13; the differences between them are all
-// here. The runtime is linked statically and finds the driver when it is first called: without one, the count is 0.
-#include <cuda_runtime_api.h>
+// here and in cuda_device.h. The runtime is linked statically and finds the driver when it is first called: without
+// one, the count is 0.
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "error.h"
-#include "gpu.h"
+#include "cuda_device.h"
 
 namespace pagedopt {
 namespace {
-
-// Throws what went wrong in words, after taking the error from the runtime, which would report it again elsewhere.
-void check(cudaError_t code, const char* call, int line, std::size_t bytes = 0, const char* advice = "") {
-  if (code == cudaSuccess) return;
-  (void)cudaGetLastError();
-  std::string text = std::string(call) + (bytes ? " of " + std::to_string(bytes) + " bytes" : "") +
-                     " failed: " + cudaGetErrorString(code) + " (" + cudaGetErrorName(code) + ", " +
-                     file_name(__FILE__) + ":" + std::to_string(line) + ")";
-  if (code == cudaErrorMemoryAllocation) {
-    std::size_t free = 0, total = 0;
-    if (cudaMemGetInfo(&free, &total) == cudaSuccess)
-      text += "; the card has " + std::to_string(free) + " of " + std::to_string(total) + " bytes free";
-    (void)cudaGetLastError();
-  }
-  throw GpuError(text + advice, static_cast<int>(code));
-}
-#define PAGEDOPT_TRY(call) check((call), #call, __LINE__)
-#define PAGEDOPT_TRY_BYTES(call, ...) check((call), #call, __LINE__, __VA_ARGS__)
-
-// The calling thread's device, for as long as this lives.
-class OnDevice {
- public:
-  explicit OnDevice(int device) {
-    PAGEDOPT_TRY(cudaGetDevice(&before_));
-    if (before_ == device) return;
-    PAGEDOPT_TRY(cudaSetDevice(device));
-    changed_ = true;
-  }
-  ~OnDevice() {
-    if (changed_) (void)cudaSetDevice(before_);
-  }
-  OnDevice(const OnDevice&) = delete;
-  OnDevice& operator=(const OnDevice&) = delete;
-
- private:
-  int before_ = 0;
-  bool changed_ = false;
-};
 
 cudaStream_t stream_of(StreamHandle stream) { return static_cast<cudaStream_t>(stream); }
 cudaEvent_t event_of(EventHandle event) { return static_cast<cudaEvent_t>(event); }
@@ -171,118 +132,111 @@ class CudaGpu final : public Gpu {
   const GpuInfo& info() const noexcept override { return info_; }
 
   std::size_t free_bytes() override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     std::size_t free = 0, total = 0;
     PAGEDOPT_TRY(cudaMemGetInfo(&free, &total));
     return free;
   }
 
   std::byte* allocate(Memory kind, std::size_t bytes) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     void* memory = nullptr;
     switch (kind) {
       case Memory::managed:
-        PAGEDOPT_TRY_BYTES(cudaMallocManaged(&memory, bytes, cudaMemAttachGlobal), bytes);
+        PAGEDOPT_TRY_BYTES(cudaMallocManaged(&memory, bytes, cudaMemAttachGlobal), bytes, room_on_card);
         (void)::madvise(memory, bytes, MADV_DONTFORK);  // a child that touched it would crash
         break;
-      case Memory::device: PAGEDOPT_TRY_BYTES(cudaMalloc(&memory, bytes), bytes); break;
-      case Memory::pinned: PAGEDOPT_TRY_BYTES(cudaMallocHost(&memory, bytes), bytes); break;
+      case Memory::device: PAGEDOPT_TRY_BYTES(cudaMalloc(&memory, bytes), bytes, room_on_card); break;
+      case Memory::pinned: PAGEDOPT_TRY_BYTES(cudaMallocHost(&memory, bytes), bytes, room_to_lock); break;
     }
     return static_cast<std::byte*>(memory);
   }
 
   void free(Memory kind, void* memory) noexcept override {
-    if (memory == nullptr || is_foreign()) return;
-    try {
-      const OnDevice here(info_.device);
-      (void)(kind == Memory::pinned ? cudaFreeHost(memory) : cudaFree(memory));
-    } catch (const GpuError&) {
-    }
-    (void)cudaGetLastError();
+    if (memory != nullptr) give_back([&] { return kind == Memory::pinned ? cudaFreeHost(memory) : cudaFree(memory); });
   }
 
   void register_host(void* memory, std::size_t bytes) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     PAGEDOPT_TRY_BYTES(cudaHostRegister(memory, bytes, cudaHostRegisterMapped | cudaHostRegisterPortable), bytes,
-                       "; the system limits locked memory (ulimit -l), or there is not enough of it");
+                       room_to_lock);
   }
 
   void unregister_host(void* memory) noexcept override {
-    if (is_foreign()) return;
-    (void)cudaHostUnregister(memory);
-    (void)cudaGetLastError();
+    give_back([&] { return cudaHostUnregister(memory); });
   }
 
-  // Without this each call would set the device and set it back, which gives every process a context on device 0. And a
-  // graph that another thread records is not to end because this one waits for events.
+  // So that no call has to set the device and set it back. And a graph that another thread records is not to end
+  // because this one waits for events.
   void begin_thread() override {
+    refuse_in_fork();
     PAGEDOPT_TRY(cudaSetDevice(info_.device));
     cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
     PAGEDOPT_TRY(cudaThreadExchangeStreamCaptureMode(&mode));
   }
 
   bool is_capturing(StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     PAGEDOPT_TRY(cudaStreamIsCapturing(stream_of(stream), &status));
     return status != cudaStreamCaptureStatusNone;
   }
 
   StreamHandle make_stream() override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     cudaStream_t stream = nullptr;
     PAGEDOPT_TRY(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     return stream;
   }
 
   void free_stream(StreamHandle stream) noexcept override {
-    if (!is_foreign()) (void)cudaStreamDestroy(stream_of(stream));
+    give_back([&] { return cudaStreamDestroy(stream_of(stream)); });
   }
 
   EventHandle make_event(bool spins) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     cudaEvent_t event = nullptr;
     PAGEDOPT_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | (spins ? 0U : cudaEventBlockingSync)));
     return event;
   }
 
   void free_event(EventHandle event) noexcept override {
-    if (!is_foreign()) (void)cudaEventDestroy(event_of(event));
+    give_back([&] { return cudaEventDestroy(event_of(event)); });
   }
 
   void record(EventHandle event, StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     PAGEDOPT_TRY(cudaEventRecord(event_of(event), stream_of(stream)));
   }
 
   void wait(EventHandle event, StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     PAGEDOPT_TRY(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0));
   }
 
   bool is_done(EventHandle event) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     const cudaError_t code = cudaEventQuery(event_of(event));
     if (code == cudaErrorNotReady) {
       (void)cudaGetLastError();
       return false;
     }
-    PAGEDOPT_TRY(code);
+    PAGEDOPT_TRY_AS("cudaEventQuery", code, 0);
     return true;
   }
 
   void synchronize(EventHandle event) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     PAGEDOPT_TRY(cudaEventSynchronize(event_of(event)));
   }
 
   void synchronize() override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     PAGEDOPT_TRY(cudaDeviceSynchronize());
   }
 
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     PAGEDOPT_TRY_BYTES(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), bytes);
   }
 
@@ -290,7 +244,7 @@ class CudaGpu final : public Gpu {
   // take it for a copy within the device; told that one is the host's, it may let the host copy what is there [CUDA C++
   // Programming Guide, Unified Memory, "Memcpy()/Memset() Behavior"].
   void copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     const CopyHint hint = info_.can_migrate ? copy_hint() : CopyHint::none;
     if (hint == CopyHint::batch) return copy_batch(copies, to, info_.device, stream_of(stream));
     for (const Copy& copy : copies)
@@ -299,53 +253,74 @@ class CudaGpu final : public Gpu {
   }
 
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     PAGEDOPT_TRY_BYTES(cudaMemsetAsync(memory, 0, bytes, stream_of(stream)), bytes);
   }
 
   void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     if (runs.size() > 1 && prefetch_batch(runs, place, info_.device, stream_of(stream))) return;
     for (const Run& run : runs)
-      PAGEDOPT_TRY_BYTES(prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
+      PAGEDOPT_TRY_AS("cudaMemPrefetchAsync", prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
   }
 
   // Where nothing can be discarded it is moved to the host, so that it does not have to make room later.
   void discard(const std::vector<Run>& runs, StreamHandle stream) override {
-    const OnDevice here(info_.device);
+    const OnDevice here = on_device();
     if (!discard_batch(runs, stream_of(stream))) prefetch(runs, Place::host, stream);
   }
 
   void map_for_device(std::byte* memory, std::size_t bytes) override {
-    const OnDevice here(info_.device);
-    PAGEDOPT_TRY_BYTES(advise(memory, bytes, cudaMemAdviseSetAccessedBy, info_.device), bytes);
+    const OnDevice here = on_device();
+    PAGEDOPT_TRY_AS("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetAccessedBy, info_.device), bytes);
   }
 
   void prefer_device(std::byte* memory, std::size_t bytes) override {
-    const OnDevice here(info_.device);
-    PAGEDOPT_TRY_BYTES(advise(memory, bytes, cudaMemAdviseSetPreferredLocation, info_.device), bytes);
+    const OnDevice here = on_device();
+    PAGEDOPT_TRY_AS("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetPreferredLocation, info_.device), bytes);
   }
 
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                   StreamHandle stream) override {
-    const OnDevice here(info_.device);
-    PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.begin_rows(tables, first_row, last_row, stream)));
+    const OnDevice here = on_device();
+    PAGEDOPT_TRY_AS("launch of begin_rows", cuda_kernels.begin_rows(tables, first_row, last_row, stream), 0);
   }
 
   void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                       StreamHandle stream) override {
-    const OnDevice here(info_.device);
-    PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.finish_measure(tables, first_row, last_row, stream)));
+    const OnDevice here = on_device();
+    PAGEDOPT_TRY_AS("launch of finish_measure", cuda_kernels.finish_measure(tables, first_row, last_row, stream), 0);
   }
 
   void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
            StreamHandle stream) override {
-    const OnDevice here(info_.device);
-    PAGEDOPT_TRY(static_cast<cudaError_t>(cuda_kernels.run(tables, pass, first_part, last_part, stream)));
+    const OnDevice here = on_device();
+    PAGEDOPT_TRY_AS("launch of run", cuda_kernels.run(tables, pass, first_part, last_part, stream), 0);
   }
 
  private:
-  bool is_foreign() const noexcept { return ::getpid() != owner_pid_; }
+  // All that reaches the runtime asks for this first, so that in a forked child nothing does.
+  OnDevice on_device() const {
+    refuse_in_fork();
+    return OnDevice(info_.device);
+  }
+
+  void refuse_in_fork() const {
+    if (::getpid() != owner_pid_)
+      throw GpuError("a forked child cannot use the GPU of its parent, process " + std::to_string(owner_pid_) +
+                         ": make the optimizer in the child, or use the spawn start method",
+                     static_cast<int>(cudaErrorInitializationError));
+  }
+
+  // Whatever stands in the way, the context has gone or this is a fork: there is nothing left to give back.
+  template <class Free>
+  void give_back(Free&& free) noexcept {
+    try {
+      const OnDevice here = on_device();
+      if (free() != cudaSuccess) (void)cudaGetLastError();
+    } catch (const std::exception&) {
+    }
+  }
 
   GpuInfo info_;
   int owner_pid_;
@@ -368,11 +343,11 @@ std::string cuda_absence() {
 }
 
 std::shared_ptr<Gpu> make_cuda_gpu(int device) {
-  if (device < 0 || device >= cuda_device_count())
-    throw GpuError("there is no CUDA device " + std::to_string(device) + " among " +
-                       std::to_string(cuda_device_count()) + ": " + cuda_absence(),
-                   static_cast<int>(cudaErrorInvalidDevice));
-  return std::make_shared<CudaGpu>(device);
+  const int count = cuda_device_count();
+  if (device >= 0 && device < count) return std::make_shared<CudaGpu>(device);
+  throw GpuError("there is no CUDA device " + std::to_string(device) + " among " + std::to_string(count) +
+                     (count > 0 ? "" : ": " + cuda_absence()),
+                 static_cast<int>(cudaErrorInvalidDevice));
 }
 
 }  // namespace pagedopt

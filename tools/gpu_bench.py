@@ -42,6 +42,7 @@ SECTIONS: dict[str, Section] = {
     "resident_one_tensor": gpu_bench_resident.one_tensor,
     "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,
     "resident_llama": gpu_bench_resident.llama,
+    "resident_small": gpu_bench_resident.small_tensors,
     "residency": gpu_bench_paged.residency,
     "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
     "managed_link": gpu_bench_paged.managed_link,

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _line(process: ProcessInfo) -> str:
+    from pagedopt.top.view_text import printable
+
     rank = "n/a" if process.rank is None else str(process.rank)
     control = "allowed" if process.allow_control else "no"
-    return f"{process.pid:>8} {rank:>5} {process.version:<9} {control:<8} {process.command}"
+    return f"{process.pid:>8} {rank:>5} {process.version:<9} {control:<8} {printable(process.command)}"

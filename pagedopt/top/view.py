@@ -16,7 +16,7 @@ from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, without_color
 from pagedopt.top.view_rates import rates_view
 from pagedopt.top.view_table import place
 from pagedopt.top.view_tensors import tensor_columns, tensors_in_order, tensors_view
-from pagedopt.top.view_text import duration_text, fit
+from pagedopt.top.view_text import duration_text, fit, printable
 from pagedopt.top.view_words import Wanted, help_lines, waiting_lines
 
 __all__ = [
@@ -75,6 +75,7 @@ def _body(all_watched: Sequence[Watched], watched: Watched, room: Look) -> list[
 
 def _clipped(line: Text, look: Look) -> Text:
     line = line.copy()
+    line.plain = printable(line.plain)
     if line.cell_len > look.width:
         line.truncate(look.width - 1)
         line.append(look.glyphs.ellipsis)

@@ -14,6 +14,8 @@ from pagedopt.pager.pressure import spill_directory
 
 ROOT = Path(__file__).parents[2]
 NATIVE = ROOT / "tests" / "native"
+# On a simulated CUDA runtime; for these the headers of a real one are needed.
+SIMULATED_CUDA = ("cuda_platforms_test", "gpu_cuda_test", "two_gpus_test")
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "csrc").is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake"
@@ -25,13 +27,21 @@ def must_run(*command: str) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
 
-def build(directory: Path, sanitize: str, *programs: str) -> list[Path]:
+def configure(directory: Path, sanitize: str, *more: str) -> None:
     must_run(
         "cmake", "-S", str(ROOT / "csrc"), "-B", str(directory), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
         "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON", "-DPAGEDOPT_CUDA=OFF", f"-DPAGEDOPT_SANITIZE={sanitize}",
+        *more,
     )  # fmt: skip
+
+
+def build(directory: Path, *programs: str) -> list[Path]:
     must_run("cmake", "--build", str(directory), "--target", *programs)
     return [directory / program for program in programs]
+
+
+def finds_cuda_headers(directory: Path) -> bool:
+    return SIMULATED_CUDA[0] in (directory / "build.ninja").read_text()
 
 
 def can_link(sanitize: str, directory: Path) -> bool:
@@ -62,15 +72,46 @@ def run(program: Path, *args: str) -> None:
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
-    mover, stress, *others = build(tmp_path / "build", sanitize, "mover_test", "paging_stress", *more)
+    directory = tmp_path / "build"
+    configure(directory, sanitize)
+    if more and finds_cuda_headers(directory):
+        more += SIMULATED_CUDA
+    mover, stress, *others = build(directory, "mover_test", "paging_stress", *more)
     run(mover)
     run(stress, str(spill_directory(None).path), "4")
     for program in others:
         run(program)
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("native") / "build"
+    configure(directory, "")
+    return directory
+
+
 @pytest.mark.timeout(600)
-def test_native_programs(tmp_path: Path) -> None:
+def test_native_programs(plain: Path) -> None:
     programs = ("codec_test", "gate_test", "lane_test", "mover_test", "step_device_test", "step_test")
-    for program in build(tmp_path / "build", "", *programs):
+    for program in build(plain, *programs):
+        run(program)
+
+
+@pytest.mark.timeout(600)
+def test_cuda_runtime_simulated(plain: Path) -> None:
+    if not finds_cuda_headers(plain):
+        pytest.skip("needs the headers of a CUDA toolkit")
+    for program in build(plain, *SIMULATED_CUDA):
+        run(program)
+
+
+@pytest.mark.timeout(600)
+def test_other_cuda_runtime_simulated(plain: Path) -> None:
+    folders = os.environ.get("OTHER_CUDA_HEADERS")
+    if not folders:
+        pytest.skip(
+            "OTHER_CUDA_HEADERS names no folders with the headers of another CUDA, ;-separated (CONTRIBUTING.md)"
+        )
+    configure(plain, "", f"-DPAGEDOPT_CUDA_HEADERS={folders}")
+    for program in build(plain, *SIMULATED_CUDA):
         run(program)

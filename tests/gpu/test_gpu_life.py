@@ -37,20 +37,21 @@ def test_a_hundred_optimizers_leave_nothing(start: Callable[..., Card]) -> None:
 
 
 def test_arena_gives_its_memory_back(start: Callable[..., Card]) -> None:
-    card = start(managed_bytes=256 * MIB, pager=False)
+    card = start(managed_bytes=512 * MIB, pager=False)
     before = card.free_bytes
-    (param,) = parameters([torch.zeros(16 * MIB)], card.device)
+    (param,) = parameters([torch.zeros(32 * MIB)], card.device)
     param.grad = torch.ones_like(param)
     optimizer = make("PagedAdamW", [param])
     optimizer.step()
     card.synchronize()
-    assert before - card.free_bytes >= 128 * MIB
+    assert before - card.free_bytes >= 256 * MIB
     param.grad = None
     del optimizer, param
     if not IS_EMULATED:
         torch.cuda.empty_cache()
     start(managed_bytes=64 * MIB)
-    assert before - card.free_bytes <= 48 * MIB
+    # The driver takes 128 MiB at a time and may keep a part of the last (docs/gpu.md).
+    assert before - card.free_bytes <= 176 * MIB
 
 
 def test_asking_for_too_much_raises_and_leaves_a_usable_card(start: Callable[..., Card]) -> None:

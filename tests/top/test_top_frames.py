@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import scenes
 from rich.console import Console
 
-from pagedopt.top.view import VIEWS, Look, Wanted, Watched, screen
+from pagedopt.top.view import VIEWS, Look, Wanted, Watched, report, screen
 
 GOLDEN = Path(__file__).parent / "golden"
 WANTED = Wanted(where="/run/user/1000/pagedopt")
@@ -105,6 +105,16 @@ def test_plain_screens_have_the_same_text_without_colour(view: str) -> None:
         assert any(segment.style and segment.style.color for line in colored for segment in line.render(console))
         assert not any(segment.style and segment.style.color for line in plain for segment in line.render(console))
         assert any(segment.style and segment.style.reverse for segment in plain[0].render(console)), "the shown view"
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_what_a_process_says_steers_no_terminal(view: str) -> None:
+    hostile = replace(scenes.training(), command="\x1b]0;title\x07\x1b[2J train.py\n\r\x9b1m")
+    for is_detailed in (False, True):
+        look = Look(width=80, height=24, view=view, is_detailed=is_detailed)
+        lines = [*screen([hostile], look, WANTED), *report([hostile], look)]
+        assert all(line.plain.isprintable() for line in lines)
+    assert "?]0;title?" in screen([hostile], Look(width=120, height=24), WANTED)[1].plain
 
 
 def test_what_is_unknown_is_never_zero() -> None:
