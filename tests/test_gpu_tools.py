@@ -141,7 +141,7 @@ def test_files_that_the_order_does_not_name_come_last() -> None:
 
 @pytest.fixture(scope="module")
 def run_of_sections(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Any]:
-    """A run whose second section hangs, whose fourth holds on to its memory and whose last raises."""
+    """A run whose second section hangs, whose fourth holds on to its memory and whose fifth raises."""
     folder = tmp_path_factory.mktemp("bench")
     path = folder / "bench.py"
     path.write_text(
@@ -163,7 +163,7 @@ def run_of_sections(tmp_path_factory: pytest.TempPathFactory) -> tuple[subproces
             """
         )
     )
-    names = ["placement_auto", "hangs", "link", "holds", "fails"]
+    names = ["placement_auto", "hangs", "link", "holds", "fails", "managed_link"]
     command = [sys.executable, str(path), "--emulate", "--minutes", "3", "--out", str(folder / "out"), "--sections"]
     done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=280, check=False)
     [results] = (folder / "out").glob("*.json")
@@ -174,11 +174,12 @@ def test_a_section_that_hangs_or_holds_memory_costs_itself_alone(run_of_sections
     done, (_, results) = run_of_sections
     assert done.returncode == 0, done.stderr[-3000:]
     sections = results["sections"]
-    assert list(sections) == ["placement_auto", "hangs", "link", "holds", "fails"]
+    assert list(sections) == ["placement_auto", "hangs", "link", "holds", "fails", "managed_link"]
     assert sections["hangs"] == {"reason": "its process hung or crashed"}
     assert sections["holds"]["held"]
     assert "still in use" in sections["holds"]["not_closed"]
     assert sections["fails"]["reason"] == "ValueError: as it should"
+    assert "contenders" in sections["managed_link"], (sections["managed_link"], done.stderr[-1500:])
     assert sections["link"]["contenders"]["copy"]["gb_per_s"] > 0
     assert len(sections["placement_auto"]["staged_s"]) == 3
 
@@ -198,3 +199,37 @@ def test_without_a_gpu_nothing_is_measured(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "no GPU to measure" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("body", "status"), [("pass", 0), ("assert False", 1)])
+def test_the_command_says_what_failed_and_names_a_rehearsal(tmp_path: Path, body: str, status: int) -> None:
+    (tmp_path / "test_one.py").write_text(f"def test_one(): {body}")
+    chosen = {"EMULATE_GPU": "1", "PARTS": "tests", "TESTS": str(tmp_path / "test_one.py"), "COMMIT": "abc"}
+    done = command(tmp_path, **chosen)
+    assert done.returncode == status, done.stdout + done.stderr
+    names = {f"emulated-gpu-{name}" for name in ("machine.txt", "tests.log", "tests.jsonl")}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    assert "commit: abc" in done.stdout
+    assert ("FAILED" in done.stdout) is (status == 1)
+
+
+def test_a_build_that_fails_is_4_and_nothing_follows(tmp_path: Path) -> None:
+    done = command(tmp_path, PARTS="build tests bench", WHEELS=str(tmp_path))  # no wheels there
+    assert done.returncode == 4
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"gpu-machine.txt", "gpu-build.log"}
+
+
+def test_without_what_was_built_nothing_is_tested(tmp_path: Path) -> None:
+    done = command(tmp_path, PARTS="tests", PYTHON="/bin/false")
+    assert (done.returncode, "cannot be imported" in done.stdout) == (4, True)
+
+
+def command(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = {
+        **os.environ,
+        "PYTHON": sys.executable,
+        "OUT": str(folder / "out"),
+        "SITE": str(folder / "site"),
+        **variables,
+    }
+    return subprocess.run([str(TOOLS / "gpu_check")], env=env, capture_output=True, text=True, timeout=200, check=False)
