@@ -218,6 +218,7 @@ Ledger Arena::ledger() {
   sums.extents = extents_;
   sums.extent_bytes = extent_bytes_;
   sums.queued_moves = mover_.queued();
+  sums.cycles = schedule_.cycle();
   sums.visits = vm_->visits();
   return sums;
 }
@@ -239,9 +240,9 @@ bool Arena::is_valid() {
   std::lock_guard allocating(allocating_);
   std::unique_lock lock(sync_.mutex);
   sync_.moved.wait(lock, [this] { return mover_.is_idle(); });
-  for (PageIndex page = 0; page < live_.size(); ++page)
+  for (PageIndex page = 0; page < committed_bytes_ / page_bytes(); ++page)
     if ((live_[page] > 0) != pages_.live(page)) return false;
-  return pages_.is_valid();
+  return pages_.is_valid(static_cast<PageIndex>(committed_bytes_ / page_bytes()));
 }
 
 // ---- for the pager
@@ -276,8 +277,19 @@ void Arena::notify() {
 }
 
 Order Arena::order() {
-  std::lock_guard lock(sync_.mutex);
-  return schedule_.order();
+  std::lock_guard allocating(allocating_);
+  Order order;
+  {
+    std::lock_guard lock(sync_.mutex);
+    order = schedule_.order();
+  }
+  std::vector<bool> expected(committed_bytes_ / page_bytes());
+  for (const PageIndex page : order.pages) expected[page] = true;
+  for (PageIndex page = 0; page < expected.size(); ++page)
+    if (!expected[page] && pages_.live(page) && !pages_.kept(page) && pages_.tier(page) == Tier::upper &&
+        !pages_.is_leaving(page))
+      order.idle.push_back(page);
+  return order;
 }
 
 bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {

@@ -17,6 +17,7 @@
 #include "sync.h"
 #include "trace.h"
 #include "vm.h"
+#include "zeroed.h"
 
 namespace pagedopt {
 
@@ -44,7 +45,7 @@ class Extent {
 // Sums over the page table at one moment. upper + lower + fresh == allocated, in pages; `moving` of them are in motion.
 struct Ledger {
   std::uint64_t page_bytes, reserved_pages, allocated_pages, upper_pages, lower_pages, fresh_pages, kept_pages;
-  std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves;
+  std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves, cycles;
   Visits visits;
 };
 
@@ -161,8 +162,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::mutex allocating_;  // before Sync::mutex
   Ranges paged_;
   Ranges kept_;
-  std::vector<std::uint32_t> live_;  // extents that touch a page
-  std::size_t committed_bytes_ = 0;
+  Zeroed<std::uint32_t> live_;       // extents that touch a page
+  std::size_t committed_bytes_ = 0;  // from the start of the range; no page above it was ever in use
   std::size_t extents_ = 0;
   std::size_t extent_bytes_ = 0;
 

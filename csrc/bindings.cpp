@@ -209,8 +209,8 @@ py::dict ledger_dict(Arena& arena) {
                   "lower_pages"_a = sums.lower_pages, "fresh_pages"_a = sums.fresh_pages,
                   "kept_pages"_a = sums.kept_pages, "lower_file_bytes"_a = sums.lower_file_bytes,
                   "extents"_a = sums.extents, "extent_bytes"_a = sums.extent_bytes,
-                  "queued_moves"_a = sums.queued_moves, "visited_pages"_a = sums.visits.visited_pages,
-                  "arrived_pages"_a = sums.visits.arrived_pages);
+                  "queued_moves"_a = sums.queued_moves, "cycles"_a = sums.cycles,
+                  "visited_pages"_a = sums.visits.visited_pages, "arrived_pages"_a = sums.visits.arrived_pages);
 }
 
 void bind_extent(py::module_& m) {
@@ -241,6 +241,11 @@ void bind_extent(py::module_& m) {
           "offset"_a, "nbytes"_a, "The same as bytes of a GPU, by `__cuda_array_interface__`.");
 }
 
+py::bytes numbers(const std::vector<PageIndex>& pages) {
+  const std::vector<std::int64_t> wide(pages.begin(), pages.end());
+  return py::bytes(reinterpret_cast<const char*>(wide.data()), wide.size() * sizeof(std::int64_t));
+}
+
 void bind_arena(py::module_& m) {
   py::class_<Order>(m, "Order")
       .def_readonly("generation", &Order::generation)
@@ -248,12 +253,11 @@ void bind_arena(py::module_& m) {
       .def_readonly("cursor", &Order::cursor)
       .def_readonly("window", &Order::window)
       .def_property_readonly(
-          "pages",
-          [](const Order& order) {
-            const std::vector<std::int64_t> wide(order.pages.begin(), order.pages.end());
-            return py::bytes(reinterpret_cast<const char*>(wide.data()), wide.size() * sizeof(std::int64_t));
-          },
-          "Page numbers in order of first use, int64, as bytes.");
+          "pages", [](const Order& order) { return numbers(order.pages); },
+          "Page numbers in order of first use, int64, as bytes.")
+      .def_property_readonly(
+          "idle", [](const Order& order) { return numbers(order.idle); },
+          "Pages in the upper tier that are free to leave and that no step is expected to use, likewise.");
 
   using unlocked = py::call_guard<py::gil_scoped_release>;
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")

@@ -42,5 +42,8 @@ inline const char* file_name(const char* path) {
 }  // namespace pagedopt
 
 // Raises VmError with the errno of the moment.
-#define PAGEDOPT_THROW_VM(call, bytes, detail) \
-  ::pagedopt::throw_vm_error(call, ::pagedopt::file_name(__FILE__), __LINE__, bytes, errno, detail)
+#define PAGEDOPT_THROW_VM(call, bytes, detail)                                                          \
+  do {                                                                                                  \
+    const int moment = errno; /* making the detail may change it */                                     \
+    ::pagedopt::throw_vm_error(call, ::pagedopt::file_name(__FILE__), __LINE__, bytes, moment, detail); \
+  } while (false)

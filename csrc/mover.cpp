@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "error.h"
+#include "threads.h"
 
 namespace pagedopt {
 namespace {
@@ -46,13 +47,15 @@ void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
   forget(coming);
   cycle_ = cycle;
   for (const Move& move : moves) (move.kind == MoveKind::prefetch ? up_ : down_).push_back(move);
-  if (!moves.empty() && !reader_) {
-    stopping_ = false;
-    reader_ = std::make_unique<std::thread>([this] { read_loop(); });
-    writer_ = std::make_unique<std::thread>([this] { write_loop(); });
-  }
+  if (!moves.empty()) start_threads();
   sync_.work.notify_all();
   sync_.moved.notify_all();
+}
+
+void Mover::start_threads() {
+  stopping_ = false;
+  if (!reader_.joinable()) reader_ = start_thread("pagedopt-read", [this] { read_loop(); });
+  if (!writer_.joinable()) writer_ = start_thread("pagedopt-write", [this] { write_loop(); });
 }
 
 void Mover::cancel() { forget({}); }
@@ -381,20 +384,17 @@ void Mover::count_eviction(Reason reason) {
 
 void Mover::stop(std::unique_lock<std::mutex>& lock) {
   cancel();
-  if (!reader_) return;
   stopping_ = true;
   sync_.work.notify_all();
-  const auto reader = std::move(reader_);
-  const auto writer = std::move(writer_);
+  std::thread threads[] = {std::move(reader_), std::move(writer_)};
   lock.unlock();
-  reader->join();
-  writer->join();
+  for (std::thread& thread : threads)
+    if (thread.joinable()) thread.join();
   lock.lock();
 }
 
 void Mover::abandon_threads() noexcept {
-  (void)reader_.release();
-  (void)writer_.release();
+  for (std::thread* thread : {&reader_, &writer_}) new std::thread(std::move(*thread));  // never joined, nor destroyed
 }
 
 }  // namespace pagedopt

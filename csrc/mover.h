@@ -6,7 +6,6 @@
 
 #include <cstdint>
 #include <deque>
-#include <memory>
 #include <optional>
 #include <string>
 #include <thread>
@@ -62,6 +61,7 @@ class Mover {
   void abandon_threads() noexcept;                // in a forked child, where they do not exist
 
  private:
+  void start_threads();
   void begin_thread(std::unique_lock<std::mutex>& lock);
   void read_loop();
   void write_loop();
@@ -100,8 +100,8 @@ class Mover {
   bool writing_ = false;
   bool stopping_ = false;
   std::string failure_;
-  std::unique_ptr<std::thread> reader_;
-  std::unique_ptr<std::thread> writer_;
+  std::thread reader_;
+  std::thread writer_;
 };
 
 }  // namespace pagedopt

@@ -143,9 +143,9 @@ void PageTable::finish_discard(PageIndex page) noexcept {
   --upper_;
 }
 
-bool PageTable::is_valid() const noexcept {
+bool PageTable::is_valid(PageIndex end) const noexcept {
   std::int64_t upper = 0, lower = 0;
-  for (PageIndex page = 0; page < words_.size(); ++page) {
+  for (PageIndex page = 0; page < end; ++page) {
     const Word word = load(page);
     const PageState state = state_of(word);
     if (state == PageState::resident) ++upper;

@@ -10,9 +10,9 @@
 
 #include <atomic>
 #include <cstdint>
-#include <vector>
 
 #include "units.h"
+#include "zeroed.h"
 
 namespace pagedopt {
 
@@ -61,7 +61,7 @@ class PageTable {
   // Whether the page was worked on in the lower tier since the last call: the page cache may hold it.
   bool take_cached(PageIndex page) noexcept { return words_[page].fetch_and(~kCached) & kCached; }
 
-  bool is_valid() const noexcept;  // pre: nothing in motion
+  bool is_valid(PageIndex end) const noexcept;  // pre: nothing in motion, and no page from `end` on was ever in use
 
  private:
   using Word = std::uint32_t;
@@ -76,7 +76,7 @@ class PageTable {
   }
   void transition(PageIndex page, PageState state, Word set = 0, Word clear = 0) noexcept;
 
-  std::vector<std::atomic<Word>> words_;
+  Zeroed<std::atomic<Word>> words_;
   std::atomic<std::int64_t> upper_{0};
   std::atomic<std::int64_t> lower_{0};
 };

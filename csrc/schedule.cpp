@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <unordered_set>
+#include <utility>
 
 #include "sweep.h"
 
@@ -14,7 +15,9 @@ void Schedule::changed() {
 }
 
 void Schedule::add(Sweep& sweep) {
-  sweeps_.push_back(&sweep);
+  const std::size_t place = next_ + (active_ != nullptr ? 1 : 0);
+  sweeps_.insert(sweeps_.begin() + static_cast<std::ptrdiff_t>(place), &sweep);
+  ++expected_;
   changed();
 }
 
@@ -23,16 +26,24 @@ void Schedule::remove(Sweep& sweep) {
   if (it == sweeps_.end()) return;
   const auto index = static_cast<std::size_t>(it - sweeps_.begin());
   sweeps_.erase(it);
+  last_step_.erase(&sweep);
+  if (index < expected_) --expected_;
   if (index < next_) --next_;
-  if (next_ == sweeps_.size()) next_ = 0;
+  if (next_ == expected_) next_ = 0;
   changed();
 }
 
 void Schedule::begin(Sweep& sweep) {
-  if (sweeps_[next_] != &sweep) {
-    std::rotate(sweeps_.begin(), sweeps_.begin() + static_cast<std::ptrdiff_t>(next_), sweeps_.end());
-    const auto it = std::find(sweeps_.begin(), sweeps_.end(), &sweep);
-    std::rotate(sweeps_.begin(), it, it + 1);
+  ++clock_;
+  const bool was_here = clock_ - std::exchange(last_step_[&sweep], clock_) <= expected_ + 1;  // within a round
+  if (expected_ == 0 || sweeps_[next_] != &sweep) {
+    const auto first = sweeps_.begin(), idle = first + static_cast<std::ptrdiff_t>(expected_);
+    std::rotate(first, first + static_cast<std::ptrdiff_t>(next_), idle);
+    const auto it = std::find(first, sweeps_.end(), &sweep);
+    const bool is_idle = it >= idle;
+    expected_ = is_idle ? expected_ + 1 : static_cast<std::size_t>(idle - it);
+    std::rotate(first, it, is_idle ? it + 1 : idle);  // behind the others come those that were passed over
+    visiting_ = is_idle && !was_here;
     next_ = 0;
     ++cycle_;
     changed();
@@ -42,24 +53,32 @@ void Schedule::begin(Sweep& sweep) {
 
 void Schedule::end() {
   active_ = nullptr;
-  if (++next_ < sweeps_.size()) return;
+  ++next_;
+  if (std::exchange(visiting_, false) && expected_ > 1) {
+    const auto first = sweeps_.begin();
+    std::rotate(first, first + 1, first + static_cast<std::ptrdiff_t>(expected_));
+    --expected_;
+    next_ = expected_;
+    changed();
+  }
+  if (next_ < expected_) return;
   next_ = 0;
   ++cycle_;
 }
 
 void Schedule::build() {
   std::unordered_set<PageIndex> seen;
-  for (std::uint32_t s = 0; s < sweeps_.size(); ++s) {
+  for (std::uint32_t s = 0; s < expected_; ++s) {
     const auto& pages = sweeps_[s]->order();
     for (std::size_t i = 0; i < pages.size(); ++i)
-      if (sweeps_.size() == 1 || seen.insert(pages[i]).second) entries_.push_back({pages[i], s, i});
+      if (expected_ == 1 || seen.insert(pages[i]).second) entries_.push_back({pages[i], s, i});
   }
   built_ = true;
 }
 
 Order Schedule::order() {
   if (!built_) build();
-  Order order{generation_, cycle_, 0, 1, {}};
+  Order order{generation_, cycle_, 0, 1, {}, {}};
   for (const Sweep* sweep : sweeps_) order.window = std::max(order.window, sweep->window());
   order.pages.reserve(entries_.size());
   for (const Entry& entry : entries_) order.pages.push_back(entry.page);

@@ -1,10 +1,13 @@
-// The order in which pages will be used: the sweeps of all optimizers of an arena, the one expected next first. One
-// round over all of them is a cycle. All functions want Sync::mutex held, unless they say otherwise.
+// The order in which pages will be used: the sweeps of the optimizers of an arena, the one expected next first. One
+// round over them is a cycle. A sweep that was passed over, because another one stepped when it was expected, is idle:
+// it is in the order only while it steps, until it has come again within a round. All functions want Sync::mutex held,
+// unless they say otherwise.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 #include <limits>
+#include <unordered_map>
 #include <vector>
 
 #include "units.h"
@@ -19,11 +22,12 @@ struct Order {
   std::uint64_t cursor = 0;      // entries of `pages` that are done in this cycle
   std::uint64_t window = 1;      // entries a step holds or waits for at one moment, at most
   std::vector<PageIndex> pages;  // each once
+  std::vector<PageIndex> idle;   // in the upper tier, free to leave, and of no sweep that is expected; ascending
 };
 
 class Schedule {
  public:
-  void add(Sweep& sweep);
+  void add(Sweep& sweep);  // its first step is expected next
   void remove(Sweep& sweep);
   void begin(Sweep& sweep);  // a step starts; an unexpected one becomes the first of a new order
   void end();
@@ -31,7 +35,6 @@ class Schedule {
   std::uint64_t generation() const noexcept { return generation_; }
   std::uint64_t cycle() const noexcept { return cycle_; }
   const Sweep* active() const noexcept { return active_; }
-  const std::vector<Sweep*>& sweeps() const noexcept { return sweeps_; }
   Order order();
 
   // Whether all work on the entries up to `position` of that cycle is done. If not, and a step is running that will get
@@ -62,13 +65,17 @@ class Schedule {
   void wake_after(std::uint64_t task, Waiter waiter);
 
   static constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();
-  std::vector<Sweep*> sweeps_;
-  std::size_t next_ = 0;  // sweep of sweeps_ that runs or is expected next
+  std::vector<Sweep*> sweeps_;  // those expected, in their order, before the idle ones
+  std::size_t expected_ = 0;    // how many those are
+  std::size_t next_ = 0;        // sweep of sweeps_ that runs or is expected next
   Sweep* active_ = nullptr;
   std::uint64_t generation_ = 1;
   std::uint64_t cycle_ = 0;
   std::vector<Entry> entries_;
   bool built_ = false;
+  bool visiting_ = false;                                      // the running step is of an idle sweep
+  std::uint64_t clock_ = 0;                                    // steps begun
+  std::unordered_map<const Sweep*, std::uint64_t> last_step_;  // by that clock
   std::atomic<std::uint64_t> wake_[2] = {kNever, kNever};
 };
 

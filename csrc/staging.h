@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "error.h"
+#include "threads.h"
 #include "units.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -76,7 +77,7 @@ class Staging {
   void start_once() {
     if (maker_.joinable()) return;
     try {
-      maker_ = std::thread([this] { stay_ahead(); });
+      maker_ = start_thread("pagedopt-clear", [this] { stay_ahead(); });
     } catch (const std::system_error&) {  // no thread to be had: pages are made when they are taken
     }
   }

@@ -46,8 +46,7 @@ Sweep::~Sweep() {
 }
 
 void Sweep::find_pages() {
-  constexpr std::uint64_t kNone = std::numeric_limits<std::uint64_t>::max();
-  std::vector<std::uint64_t> index_of(arena_->page_count(), kNone);
+  std::unordered_map<PageIndex, std::uint64_t> index_of;
   std::vector<std::uint64_t> last_task;
   task_pages_begin_.push_back(0);
   for (std::size_t task = 0; task < tasks_.size(); ++task) {
@@ -56,14 +55,13 @@ void Sweep::find_pages() {
     std::sort(task_pages_.begin() + begin, task_pages_.end());
     task_pages_.erase(std::unique(task_pages_.begin() + begin, task_pages_.end()), task_pages_.end());
     for (std::size_t i = begin; i < task_pages_.size(); ++i) {
-      std::uint64_t& index = index_of[task_pages_[i]];
-      if (index == kNone) {
-        index = order_.size();
+      const auto [place, is_new] = index_of.try_emplace(task_pages_[i], order_.size());
+      if (is_new) {
         order_.push_back(task_pages_[i]);
         first_task_.push_back(task);
         last_task.push_back(task);
       }
-      last_task[index] = task;
+      last_task[place->second] = task;
     }
     task_pages_begin_.push_back(task_pages_.size());
   }

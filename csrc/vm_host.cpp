@@ -10,12 +10,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <limits>
 #include <mutex>
 #include <vector>
 
 #include "error.h"
 #include "staging.h"
 #include "vm.h"
+#include "zeroed.h"
 
 namespace pagedopt {
 namespace {
@@ -44,7 +46,7 @@ class SpillFile {
     while (code == EINTR);
     if (code != 0) {
       errno = code;
-      PAGEDOPT_THROW_VM("posix_fallocate", bytes, full_disk_advice());
+      PAGEDOPT_THROW_VM("posix_fallocate", bytes, advice(errno));
     }
     bytes_ += bytes;
   }
@@ -66,9 +68,12 @@ class SpillFile {
     });
   }
 
-  void release(off_t offset, std::size_t bytes) noexcept {
-    if (::fallocate(map_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(bytes)) == 0)
-      bytes_ -= bytes;
+  // False where the file system cannot: then the range keeps its space, and its content.
+  bool release(off_t offset, std::size_t bytes) noexcept {
+    if (::fallocate(map_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(bytes)) != 0)
+      return false;
+    bytes_ -= bytes;
+    return true;
   }
 
   void drop_cache(off_t offset, std::size_t bytes) noexcept {
@@ -89,7 +94,7 @@ class SpillFile {
         std::lock_guard lock(opening_);
         io_ = map_;  // this file system takes O_DIRECT at open and refuses it here
       } else if (errno != EINTR) {
-        PAGEDOPT_THROW_VM(name, bytes, full_disk_advice());
+        PAGEDOPT_THROW_VM(name, bytes, advice(errno));
       }
     }
   }
@@ -135,12 +140,17 @@ class SpillFile {
     return fd;
   }
 
-  std::string full_disk_advice() const {
+  std::string advice(int code) const {
     struct statvfs disk{};
     std::string text = "the spill file in " + directory_ + " holds " + mib(bytes());
     if (::statvfs(directory_.c_str(), &disk) == 0)
       text += ", " + mib(disk.f_bavail * disk.f_frsize) + " are free there";
-    return text + ". Free space, set spill_dir to a larger disk, or raise the budget";
+    if (code == EINVAL && direct_ == DirectIo::on)
+      return text + ". This file system refuses O_DIRECT for pages of this size: set direct_io to auto or off";
+    if (code == ENOSPC || code == EDQUOT || code == EFBIG)
+      return text + ". Free space, set spill_dir to a larger disk, or raise the budget";
+    return text +
+           ". The disk or its file system failed, and the kernel's log (dmesg) may say why: set spill_dir to another";
   }
 
   std::string directory_;
@@ -151,12 +161,19 @@ class SpillFile {
   std::atomic<std::size_t> bytes_{0};
 };
 
+// Where address space is limited, half of what there is stays for everybody else.
 std::byte* reserve_range(std::size_t& bytes) {
-  for (;; bytes /= 2) {
+  for (bool is_limited = false;; bytes /= 2) {
     void* range = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (range != MAP_FAILED) return static_cast<std::byte*>(range);
-    if (bytes <= (std::size_t{64} << 20))
+    if (range != MAP_FAILED && !is_limited) return static_cast<std::byte*>(range);
+    if (range != MAP_FAILED) {
+      ::munmap(range, bytes);
+      is_limited = false;  // the next one, of half the size, is it
+    } else if (bytes <= (std::size_t{64} << 20)) {
       PAGEDOPT_THROW_VM("mmap", bytes, "no address space for the optimizer state (ulimit -v?)");
+    } else {
+      is_limited = true;
+    }
   }
 }
 
@@ -175,9 +192,10 @@ class HostVm final : public Vm {
     range_ = reserve_range(reserved_);
     const auto address = reinterpret_cast<std::uintptr_t>(range_);
     base_ = range_ + (round_up(address, alignment_) - address);
-    page_count_ = (reserved_ - static_cast<std::size_t>(base_ - range_)) / page_bytes_;
+    page_count_ = std::min<std::size_t>((reserved_ - static_cast<std::size_t>(base_ - range_)) / page_bytes_,
+                                        std::numeric_limits<PageIndex>::max());
     advise(base_, page_count_ * page_bytes_);
-    spilled_ = std::vector<std::atomic<bool>>(page_count_);
+    spilled_ = Zeroed<std::atomic<bool>>(page_count_);
   }
   ~HostVm() override { ::munmap(range_, reserved_); }
 
@@ -233,7 +251,9 @@ class HostVm final : public Vm {
   bool keeps_copy() const noexcept override { return true; }
 
   void place_lower(PageIndex page) override {
+    const bool is_stale = spilled_[page];  // by what the page held before it was discarded
     allocate_once(page);
+    if (is_stale) spill_.write(at(page), page_bytes_, offset(page));  // zeros: the page is fresh
     map_file(page);
   }
 
@@ -242,7 +262,7 @@ class HostVm final : public Vm {
                -1, 0) == MAP_FAILED)
       PAGEDOPT_THROW_VM("mmap", page_bytes_, "vm.max_map_count may be too small: raise it or page_bytes");
     advise(at(page), page_bytes_);
-    if (spilled_[page].exchange(false)) spill_.release(offset(page), page_bytes_);
+    if (spilled_[page] && spill_.release(offset(page), page_bytes_)) spilled_[page] = false;
   }
 
   void drop_cache(PageIndex page) noexcept override { spill_.drop_cache(offset(page), page_bytes_); }
@@ -304,7 +324,7 @@ class HostVm final : public Vm {
   std::size_t page_count_ = 0;
   Staging staging_;
   SpillFile spill_;
-  std::vector<std::atomic<bool>> spilled_;  // page has space in the spill file
+  Zeroed<std::atomic<bool>> spilled_{0};  // page has space in the spill file
 };
 
 }  // namespace

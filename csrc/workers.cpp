@@ -1,7 +1,5 @@
 #include "workers.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <unistd.h>
 
 #include <cfenv>
@@ -12,6 +10,8 @@
 #include <mutex>
 #include <thread>
 #include <vector>
+
+#include "threads.h"
 
 namespace pagedopt {
 
@@ -64,28 +64,14 @@ class Workers::Crew {
     }
   }
 
-  // Signals are for the threads of the program, not for these.
   void grow(unsigned threads) {
-    if (threads_.size() + 1 >= threads) return;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    try {
-      while (threads_.size() + 1 < threads) {
-        const unsigned worker = static_cast<unsigned>(threads_.size()) + 1;
-        threads_.emplace_back([this, worker, round = round_] { serve(worker, round); });
-      }
-    } catch (...) {
-      pthread_sigmask(SIG_SETMASK, &before, nullptr);
-      throw;
+    while (threads_.size() + 1 < threads) {
+      const unsigned worker = static_cast<unsigned>(threads_.size()) + 1;
+      threads_.push_back(start_thread("pagedopt-step", [this, worker, round = round_] { serve(worker, round); }));
     }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
   }
 
   void serve(unsigned worker, std::uint64_t round) {
-#if defined(__linux__)
-    pthread_setname_np(pthread_self(), "pagedopt-step");
-#endif
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
       start_.wait(lock, [&] { return ending_ || round_ != round; });

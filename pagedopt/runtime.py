@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import shutil
 import threading
 import time
 import warnings
@@ -18,6 +17,7 @@ import psutil
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem
+from pagedopt.pager.host import host_arena
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import POLICIES, Policy
 from pagedopt.pager.pressure import spill_directory
@@ -113,10 +113,11 @@ def arena(paging: Mapping[str, Any] | None = None, device: Device = HOST) -> _co
                 process.settings, process.origins = config.load_with_origins(process.keywords)
             if not process.homes:
                 atexit.register(shutdown)
-            home = process.homes[device.name] = _make_home(process, process.settings, device)
+            home = _make_home(process, process.settings, device)
             if process.settings.pager and home.arena.can_move:
                 home.pager = Pager(home.arena, process.settings, home.policy(), device)
                 home.pager.start()
+            process.homes[device.name] = home  # with its pager, or not at all
             _publish(process, process.settings)
         return process.homes[device.name].arena
 
@@ -224,23 +225,15 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
 
 
 def _make_home(process: _Process, settings: config.Settings, device: Device) -> _Home:
-    host_bytes = psutil.virtual_memory().total
     if device.gpu is None:
         process.spill_dir = spill_directory(settings.spill_dir, os.environ).path
-        # Address space for all the state that RAM and the disk can hold.
-        reserve_bytes = 2 * host_bytes + shutil.disk_usage(process.spill_dir).free
-        arena = _core.Arena(
-            page_bytes=settings.page_bytes,
-            reserve_bytes=reserve_bytes,
-            spill_dir=str(process.spill_dir),
-            direct_io=settings.direct_io,
-        )
-        return _Home(device, arena)
+        is_page_chosen = process.origins["page_bytes"].kind != "default"
+        return _Home(device, host_arena(settings, process.spill_dir, is_page_chosen=is_page_chosen))
     most_bytes = int(settings.max_managed_fraction * device.gpu.free_bytes)
     arena = _core.Arena.on_gpu(
         device.gpu,
         page_bytes=settings.device_page_bytes,
-        reserve_bytes=min(most_bytes, host_bytes + device.gpu.info["total_bytes"]),
+        reserve_bytes=min(most_bytes, psutil.virtual_memory().total + device.gpu.info["total_bytes"]),
         direct=settings.policy != "none",
     )
     if not arena.can_move:
@@ -279,7 +272,7 @@ def stages(arena: _core.Arena | None) -> bool:
 
 
 def check() -> None:
-    """Tell the training loop of a pager that failed; called at the start of every paged step.
+    """Tell the training loop of a pager that failed; called at the start of every step with paged state.
 
     Raises:
         PagerError: chained to what stopped the pager, unless `on_pager_failure` is `warn`.

@@ -64,10 +64,10 @@ class Memory:
     Args:
         order: Page numbers by first use.
         budget_pages: Pages that may be in the upper tier.
-        tier: Where every page is at first; all FRESH by default.
+        tier: Where every page is at first; all FRESH by default. Pages that are not in the order are idle.
         depth: Entries to read ahead.
         window: Entries compute holds at one moment.
-        kept_pages: Resident pages outside the order.
+        kept_pages: Resident pages beside those of `tier`, which never leave.
         rng: Chooses who goes next. Without one the mover is infinitely fast: compute moves only when nothing else can.
     """
 
@@ -87,7 +87,7 @@ class Memory:
         self.tier = np.full(order.max(initial=-1) + 1, FRESH, np.uint8) if tier is None else tier.copy()
         self.depth, self.window, self.kept_pages = depth, min(window, order.size), kept_pages
         self.rng = rng
-        self.resident = kept_pages + int(np.count_nonzero(self.tier[order] == UPPER))
+        self.resident = kept_pages + int(np.count_nonzero(self.tier == UPPER))
         self.done = self.reached = 0
         self.evictions: deque[Pending] = deque()
         self.prefetches: deque[Pending] = deque()
@@ -104,7 +104,8 @@ class Memory:
             tier[self.writing] = LOWER
         if self.reading is not None:
             tier[self.reading] = UPPER
-        return View(self.order, self.done, tier, self.budget_pages, self.depth, self.kept_pages, self.window)
+        idle = np.setdiff1d(np.flatnonzero(tier == UPPER), self.order)
+        return View(self.order, self.done, tier, self.budget_pages, self.depth, self.kept_pages, self.window, idle)
 
     def submit(self, plan: Plan) -> None:
         """Replace the moves that have not started."""

@@ -119,7 +119,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     page_bytes: Annotated[
         int,
         Meaning(
-            "bytes of a page, the unit of residency, on the host",
+            "bytes of a page, the unit of residency, on the host; where it is not set, pages are larger if those that "
+            "fit could take more than half of the mappings that Linux allows a process (`vm.max_map_count`)",
             Bytes(min_bytes=4096, max_bytes=1 << 30, power_of_two=True),
         ),
     ] = 2 << 20

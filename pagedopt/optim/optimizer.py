@@ -109,7 +109,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             DeviceError: a call to the GPU failed.
             RuntimeError: for a sparse gradient.
         """
-        runtime.check()
+        if any(group["is_paged"] for group in self.param_groups):
+            runtime.check()
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -43,6 +43,7 @@ class Pager:
         self._device = device
         self._upper: Upper = _upper(device, settings)
         self._policy = policy or POLICIES[settings.policy]
+        self._looking = threading.Lock()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pagedopt-pager", daemon=True)
 
@@ -107,8 +108,10 @@ class Pager:
         tier = np.frombuffer(self._arena.residency(), np.uint8)
         if pages.size and pages.max() >= tier.size:
             return  # extents were added between the two looks; the event that says so is on its way
+        idle = np.frombuffer(order.idle, np.int64)
+        idle = idle[tier[idle] == UPPER]
         upper = int(np.count_nonzero(tier == UPPER))
-        kept = upper - int(np.count_nonzero(tier[pages] == UPPER))
+        kept = upper - idle.size - int(np.count_nonzero(tier[pages] == UPPER))
         room = int(tier.size) + 1 if budget is None else budget
         view = View(
             order=pages,
@@ -118,6 +121,7 @@ class Pager:
             depth=self._settings.depth,
             kept_pages=kept,
             window=order.window,
+            idle=idle,
         )
         plan = self._policy.plan(view)
         if self._arena.submit(order.generation, order.cycle, plan.kind, plan.page, plan.after, plan.reason):
@@ -125,26 +129,37 @@ class Pager:
         self.planning_ns += time.perf_counter_ns() - start_ns
 
     def _set_budget(self) -> None:
+        with self._looking:  # a look with settings that were changed meanwhile must not have the last word
+            budget = self._look()
+            if budget is not None:
+                self._arena.budget_pages = max(1, budget // self._arena.page_bytes)
+
+    def _look(self) -> int | None:
+        """What the budget should be, in bytes; None to leave it, where the system does not say what is free."""
         settings, page_bytes = self._settings, self._arena.page_bytes
-        ledger = self._arena.ledger()
-        resident_bytes = ledger["upper_pages"] * page_bytes
-        memory = self._upper.read(ledger, self._arena.counters()["steps"])
+        ledger, pages = self._arena.ledger(), self._arena.budget_pages
+        try:
+            memory = self._upper.read(ledger)
+        except OSError:
+            self.pressure = None
+            if settings.budget.nbytes is None and pages is None:
+                raise
+            return settings.budget.nbytes
         low, high = settings.low_watermark, settings.high_watermark
         self.pressure = pressure_word(memory, low, high, self._upper.stall_percent())
         budget = settings.budget.resolve(memory.total_bytes)
-        if budget is None:
-            pages = self._arena.budget_pages
-            budget = auto_budget(
-                memory,
-                resident_bytes,
-                low,
-                high,
-                None if pages is None else pages * page_bytes,
-                self._upper.share,
-                page_bytes=page_bytes,
-                spilled=ledger["lower_pages"] > 0,
-            )
-        self._arena.budget_pages = max(1, budget // page_bytes)
+        if budget is not None:
+            return budget
+        return auto_budget(
+            memory,
+            ledger["upper_pages"] * page_bytes,
+            low,
+            high,
+            None if pages is None else pages * page_bytes,
+            self._upper.share,
+            page_bytes=page_bytes,
+            spilled=ledger["lower_pages"] > 0,
+        )
 
 
 def _upper(device: Device, settings: Settings) -> Upper:

@@ -15,7 +15,8 @@ the same entry is used again at `t + len(order)`. With N entries, room for K of 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -63,9 +64,10 @@ class View:
         tier: FRESH, UPPER or LOWER by page number. A FRESH page has no content yet; moving it up costs no I/O.
         budget_pages: Pages that may be in the upper tier.
         depth: Entries to read ahead of compute; less where the budget or the floor of moves asks for it.
-        kept_pages: Pages in the upper tier that are outside the order. They count against the budget.
+        kept_pages: Pages in the upper tier that never leave it. They count against the budget.
         window: Consecutive entries compute may hold or wait for at one moment, the cursor's included. Too small a value
             plans evictions that cannot start before compute waits for their room.
+        idle: Pages in the upper tier that are outside the order: nobody is expected to use them.
     """
 
     order: Ints
@@ -75,10 +77,11 @@ class View:
     depth: int
     kept_pages: int = 0
     window: int = 1
+    idle: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
     def room_pages(self) -> int:
-        """Pages of the order that may be in the upper tier."""
+        """Pages of the order, or idle, that may be in the upper tier."""
         return max(0, self.budget_pages - self.kept_pages)
 
     @property
@@ -144,10 +147,13 @@ class NextUse:
 
     def plan(self, view: View) -> Plan:
         """See `Policy.plan`."""
+        return _with_idle(view, self._plan)
+
+    def _plan(self, view: View) -> Plan:
         if view.room_pages >= view.order.size:
             return _fill(view)
         if view.room_pages < view.held:
-            return Static().plan(view)
+            return _prefix(view)
         return _stream(view, self._lag(view))
 
     def _lag(self, view: View) -> int:
@@ -163,9 +169,7 @@ class LeastRecent:
 
     def plan(self, view: View) -> Plan:
         """See `Policy.plan`."""
-        if view.room_pages < view.held:
-            return Static().plan(view)
-        return _demand(view)
+        return _with_idle(view, lambda left: _prefix(left) if left.room_pages < left.held else _demand(left))
 
 
 @dataclass(frozen=True)
@@ -176,19 +180,7 @@ class Static:
 
     def plan(self, view: View) -> Plan:
         """See `Policy.plan`."""
-        ring = _ring(view)
-        tier = view.tier[view.order[ring]]
-        kept = ring < view.room_pages
-        fetch = view.cursor + np.flatnonzero(kept & (tier != UPPER))
-        in_use = (np.arange(ring.size) < view.held) & (ring >= view.cursor)
-        leaving = ~kept & (tier != LOWER)
-        # Resident pages first: only their room lets the prefetches start. What compute may hold goes last.
-        resident, fresh = (ring[leaving & ~in_use & (tier == code)] for code in (UPPER, FRESH))
-        evict = np.concatenate([resident, fresh, ring[leaving & in_use]])
-        after = np.full(evict.size, AT_ONCE)
-        after[resident.size + fresh.size :] = ring[leaving & in_use]
-        over = min(resident.size, int(np.count_nonzero(tier == UPPER)) - view.room_pages)
-        return _plan(view, evict, after, _reasons(view, evict, over), fetch, np.full(fetch.size, AT_ONCE))
+        return _with_idle(view, _prefix)
 
 
 @dataclass(frozen=True)
@@ -225,9 +217,51 @@ def _plan(view: View, evict: Ints, evict_after: Ints, reason: Codes, fetch: Ints
     )
 
 
+def _with_idle(view: View, plan: Callable[[View], Plan]) -> Plan:
+    """A plan that also evicts as many idle pages as are in the way of the others.
+
+    The last ones first: whoever uses them again starts at the first. Behind what else leaves at once, which compute may
+    come to.
+    """
+    count = min(view.idle.size, max(0, view.order.size + view.idle.size - view.room_pages))
+    staying = view.idle.size - count
+    rest = plan(replace(view, kept_pages=view.kept_pages + staying, idle=view.idle[staying:]))
+    if not count:
+        return rest
+    place = int(np.count_nonzero((rest.kind == EVICT) & (rest.after == AT_ONCE)))
+    up = int(np.count_nonzero(view.tier[view.order] == UPPER)) + view.idle.size
+    reason = np.full(count, BUDGET, np.uint8)
+    reason[: max(0, up - view.room_pages)] = PRESSURE
+    return Plan(
+        kind=np.insert(rest.kind, place, np.full(count, EVICT, np.uint8)),
+        page=np.insert(rest.page, place, view.idle[staying:][::-1]),
+        after=np.insert(rest.after, place, np.full(count, AT_ONCE)),
+        reason=np.insert(rest.reason, place, reason),
+    )
+
+
+def _prefix(view: View) -> Plan:
+    """The plan of `Static`."""
+    ring = _ring(view)
+    tier = view.tier[view.order[ring]]
+    kept = ring < view.room_pages
+    fetch = view.cursor + np.flatnonzero(kept & (tier != UPPER))
+    in_use = (np.arange(ring.size) < view.held) & (ring >= view.cursor)
+    leaving = ~kept & (tier != LOWER)
+    # Resident pages first: only their room lets the prefetches start. What compute may hold goes last.
+    resident, fresh = (ring[leaving & ~in_use & (tier == code)] for code in (UPPER, FRESH))
+    evict = np.concatenate([resident, fresh, ring[leaving & in_use]])
+    after = np.full(evict.size, AT_ONCE)
+    after[resident.size + fresh.size :] = ring[leaving & in_use]
+    over = min(resident.size, int(np.count_nonzero(tier == UPPER)) - view.room_pages)
+    return _plan(view, evict, after, _reasons(view, evict, over), fetch, np.full(fetch.size, AT_ONCE))
+
+
 def _fill(view: View) -> Plan:
-    """Everything fits: bring up what was evicted, the soonest needed first. Compute makes FRESH pages faster itself."""
-    fetch = view.cursor + np.flatnonzero(view.tier[view.order[_ring(view)]] == LOWER)
+    """Everything fits: bring up what was evicted, the soonest needed first. Compute makes FRESH pages faster itself,
+    but where it has to wait for the room of idle ones."""
+    tier = view.tier[view.order[_ring(view)]]
+    fetch = view.cursor + np.flatnonzero((tier == LOWER) | ((tier == FRESH) & (view.idle.size > 0)))
     none: Ints = np.empty(0, np.int64)
     return _plan(view, none, none, _reasons(view, none, 0), fetch, np.full(fetch.size, AT_ONCE))
 

@@ -29,6 +29,7 @@ __all__ = [
     "pressure_word",
     "ram_behind",
     "read_host_memory",
+    "read_rise_bytes",
     "read_stall_percent",
     "share_of_host",
     "spill_directory",
@@ -66,8 +67,10 @@ class GroupMount(NamedTuple):
     point: str
 
 
-NAMES: Final = r"Mem(?:Total|Available)|hierarchical_memory_limit|(?:total_)?(?:in)?active_file|slab_reclaimable"
-NUMBER: Final = re.compile(rf"^({NAMES}):? +(\d+)( kB)?$", re.MULTILINE)
+NAMES: Final = (
+    r"Mem(?:Total|Available)|Vm(?:HWM|RSS)|hierarchical_memory_limit|(?:total_)?(?:in)?active_file|slab_reclaimable"
+)
+NUMBER: Final = re.compile(rf"^({NAMES}):?[ \t]+(\d+)( kB)?$", re.MULTILINE)
 
 
 def _numbers(text: str) -> dict[str, int]:
@@ -182,6 +185,16 @@ def read_host_memory(root: str | os.PathLike[str] = "/") -> HostMemory:
             texts = {name: _read(directory / name) for name in FILES[mount.version]}
             groups.append((str(directory), {name: text for name, text in texts.items() if text}))
     return host_memory(_read(base / "proc/meminfo"), groups)
+
+
+def read_rise_bytes(root: str | os.PathLike[str] = "/") -> int:
+    """How much more memory this process once had than it has now; 0 where that is not told.
+
+    Args:
+        root: Where `proc` is looked up.
+    """
+    status = _numbers(_read(Path(root) / "proc/self/status"))
+    return max(0, status.get("VmHWM", 0) - status.get("VmRSS", 0))
 
 
 def stall_percent(text: str) -> float | None:

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from pagedopt._core import Gpu
 from pagedopt.config import Size
 from pagedopt.pager.hoard import Hoard, Look
-from pagedopt.pager.pressure import HostMemory, read_host_memory, read_stall_percent, share_of_host
+from pagedopt.pager.pressure import (
+    HostMemory,
+    read_host_memory,
+    read_rise_bytes,
+    read_stall_percent,
+    share_of_host,
+)
 
 __all__ = ["HOST", "Device", "DeviceUpper", "HostUpper", "Upper", "device_memory"]
 
 ITERATIONS: Final = 8
-"""The peak of what others need is the largest of so many iterations."""
+"""What others need is the most that they needed in so many iterations."""
+
+SEEN: Final = 2
+"""Iterations after which one was seen as a whole: the arena is made in the middle of the first."""
 
 
 @dataclass(frozen=True)
@@ -43,24 +52,53 @@ class Upper(Protocol):
     def share(self) -> int:
         """Processes that divide it among them."""
 
-    def read(self, ledger: Mapping[str, int], steps: int) -> HostMemory:
-        """What is free, for an arena with this ledger, after so many steps."""
+    def read(self, ledger: Mapping[str, int]) -> HostMemory:
+        """What is free for the pages of an arena with this ledger, so that everything else finds room at its peak."""
 
     def stall_percent(self) -> float | None:
         """Share of the time lost to its being short; None where nothing tells."""
 
 
+class Peak:
+    """The largest of a number in this iteration and the last ones."""
+
+    def __init__(self) -> None:
+        self._largest: deque[tuple[int, int]] = deque(maxlen=ITERATIONS)
+
+    def of(self, iteration: int, number: int) -> int:
+        """The peak, now that `number` was seen in `iteration`."""
+        if self._largest and self._largest[-1][0] == iteration:
+            number = max(number, self._largest.pop()[1])
+        self._largest.append((iteration, number))
+        return max(largest for _, largest in self._largest)
+
+
 class HostUpper:
-    """The memory of this host."""
+    """The memory of this host. It learns what the rest of an iteration needs beside the pages: gradients, activations.
+
+    Before it has seen an iteration it goes by what the process needed at its peak so far.
+    """
+
+    def __init__(self) -> None:
+        self._needed = Peak()
+        self._rise_bytes: int | None = None
 
     @property
     def share(self) -> int:
         """See `Upper`."""
         return share_of_host()
 
-    def read(self, ledger: Mapping[str, int], steps: int) -> HostMemory:
-        """See `Upper`."""
-        return read_host_memory()
+    def read(self, ledger: Mapping[str, int]) -> HostMemory:
+        """See `Upper`. Less than nothing is free where the pages would be in the way of the next peak."""
+        memory, iteration = read_host_memory(), ledger["cycles"]
+        resident_bytes = ledger["upper_pages"] * ledger["page_bytes"]
+        if self._rise_bytes is None:
+            self._rise_bytes = 0 if resident_bytes else self.share * read_rise_bytes()
+        # Limits may change: what others need is counted from what the pages could have, and not from the total.
+        least_bytes = -self._needed.of(iteration, -(memory.free_bytes + resident_bytes))
+        if iteration < SEEN:
+            least_bytes = min(least_bytes, memory.free_bytes + resident_bytes - self._rise_bytes)
+        return replace(memory, free_bytes=least_bytes - resident_bytes)
 
     def stall_percent(self) -> float | None:
         """See `Upper`."""
@@ -100,7 +138,7 @@ class DeviceUpper:
 
     device: Device
     limit: Size
-    _peaks: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=ITERATIONS))
+    _held: Peak = field(default_factory=Peak)
     _hoard: Hoard = field(default_factory=Hoard)
 
     @property
@@ -108,21 +146,18 @@ class DeviceUpper:
         """See `Upper`; each rank has a card, or a limit, of its own."""
         return 1
 
-    def read(self, ledger: Mapping[str, int], steps: int) -> HostMemory:
+    def read(self, ledger: Mapping[str, int]) -> HostMemory:
         """See `Upper`."""
         assert self.device.gpu is not None
         held_bytes = self.device.held_bytes()
-        if self._peaks and self._peaks[-1][0] == steps:
-            self._peaks[-1] = (steps, max(self._peaks[-1][1], held_bytes))
-        else:
-            self._peaks.append((steps, held_bytes))
+        peak_bytes = self._held.of(ledger["cycles"], held_bytes)
         look = _look(self.device.gpu, ledger, held_bytes)
         return device_memory(
             look.total_bytes,
             look.free_bytes + self._hoard.kept_bytes(look),
             look.resident_bytes,
             held_bytes,
-            max(peak for _, peak in self._peaks),
+            peak_bytes,
             self.limit.resolve(look.total_bytes),
         )
 

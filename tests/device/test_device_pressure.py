@@ -58,11 +58,11 @@ def test_peak_of_the_last_iterations_is_kept_free() -> None:
     upper = DeviceUpper(Device("cuda:0", gpu, lambda: torch.held_bytes), Size())
     ledger = {"page_bytes": MIB, "upper_pages": 0, "visited_pages": 0, "arrived_pages": 0}
     free = []
-    for step, held_mib in enumerate([4, 4, 20, 4, 4, 4, 4, 4, 4, 4, 4, 4]):
+    for ledger["cycles"], held_mib in enumerate([4, 4, 20, 4, 4, 4, 4, 4, 4, 4, 4, 4]):
         torch.hold(held_mib * MIB)
-        free.append(upper.read(ledger, step).free_bytes // MIB)
+        free.append(upper.read(ledger).free_bytes // MIB)
         torch.hold(2 * MIB)  # between its peaks torch may hold less
-        free.append(upper.read(ledger, step).free_bytes // MIB)
+        free.append(upper.read(ledger).free_bytes // MIB)
     assert free[:4] == [60] * 4
     assert free[4:20] == [44] * 16, "the iteration with the peak is remembered"
     assert free[20:] == [60] * 4, "and forgotten after a while"

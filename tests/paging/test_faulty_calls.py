@@ -1,0 +1,119 @@
+"""Calls to the operating system that fail at random: an error says so, no bit is wrong, and training can go on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Trains a paged optimizer and its unpaged twin. `mend` leaves the faults out and starts the pager again.
+TRAINING = """
+import ctypes, random, sys, warnings
+import torch, pagedopt
+from pagedopt import optim, runtime
+
+library, seed = ctypes.CDLL(sys.argv[1]), int(sys.argv[2])
+choose = random.Random(seed)
+torch.manual_seed(seed)
+FAULTS = ["write_eio", "write_eintr", "write_short", "write_full", "read_eio", "read_eintr", "read_short",
+          "allocate_full", "allocate_eintr", "no_holes", "mmap_enomem", "mremap_enomem", "madvise_einval"]
+HARMLESS = {"write_eintr", "write_short", "read_eintr", "read_short", "allocate_eintr", "no_holes", "madvise_einval"}
+
+def arm(per_mille, names):
+    library.fault_arm(per_mille, sum(1 << FAULTS.index(name) for name in names))
+
+def mend():
+    arm(0, [])
+    runtime.restart_pager()
+
+def twins(*numels):
+    ours = [torch.nn.Parameter(torch.randn(numel)) for numel in numels]
+    expected = [torch.nn.Parameter(one.detach().clone()) for one in ours]
+    return ours, optim.PagedAdamW(ours, lr=1e-2), expected, optim.AdamW(expected, lr=1e-2)
+
+def step(ours, paged, expected, unpaged, failures=(pagedopt.PagerError, pagedopt.SpillError)):
+    for one, other in zip(ours, expected, strict=True):
+        one.grad = torch.randn_like(one) if choose.random() < 0.9 else None
+        other.grad = None if one.grad is None else one.grad.clone()
+    try:
+        paged.step()
+    except failures as error:
+        assert "errno" in str(error), error
+        mend()
+        paged.step()
+    arm(0, [])
+    unpaged.step()
+    for one, other in zip(ours, expected, strict=True):
+        assert torch.equal(one, other), "a parameter differs"
+        for name in paged.state[one]:
+            assert torch.equal(paged.state[one][name], unpaged.state[other][name]), f"{name} differs"
+
+pagedopt.configure(page_bytes="16KiB", budget="1MiB", min_paged_bytes=0)
+"""
+
+RANDOM = """
+main = twins(100_003, 200_021, 3, 65_536)
+for _ in range(60):
+    some = choose.sample(FAULTS, choose.choice([1, 3, 12]))
+    pagedopt.configure(policy=choose.choice(["next_use", "lru", "static"]), budget=choose.choice(["512KiB", "2MiB"]))
+    harmless = HARMLESS.issuperset(some)
+    if harmless:
+        mend()  # of what may have failed since the last step
+    arm(choose.choice([10, 100, 500]), some)
+    step(*main, *([()] if harmless else []))
+    if choose.random() < 0.3:  # whose pages others have next
+        passing = twins(50_000)
+        for _ in range(2):
+            step(*passing)
+        del passing
+runtime.shutdown()
+assert runtime.arena().is_valid()
+struck = [name for index, name in enumerate(FAULTS) if library.fault_count(index)]
+print(len(struck) > 8, "passed", flush=True)
+"""
+
+NO_HOLES = """
+pagedopt.configure(policy="static")
+for _ in range(4):
+    main = twins(100_003, 100_000)
+    for _ in range(2):
+        arm(1000, ["no_holes"])
+        step(*main, ())
+    arm(1000, ["no_holes"])
+    del main
+assert library.fault_count(FAULTS.index("no_holes")) > 0
+print(True, "passed", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def faulty_calls(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = os.environ.get("CXX") or shutil.which("c++")
+    if compiler is None:
+        pytest.skip("needs a C++ compiler")
+    library = tmp_path_factory.mktemp("faults") / "faulty_calls.so"
+    source = Path(__file__).with_name("faulty_calls.cpp")
+    subprocess.run(
+        [compiler, "-std=c++17", "-O1", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"], check=True
+    )
+    return library
+
+
+def run(run_python: Any, library: Path, script: str, seed: int) -> None:
+    env = {**os.environ, "LD_PRELOAD": str(library)}
+    done = run_python(TRAINING + script, str(library), str(seed), env=env)
+    assert done.stdout == "True passed\n", done.stdout + done.stderr[-3000:]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_faults(run_python: Any, faulty_calls: Path, seed: int) -> None:
+    run(run_python, faulty_calls, RANDOM, seed)
+
+
+def test_file_system_that_cannot_punch_holes(run_python: Any, faulty_calls: Path) -> None:
+    """What a page had in the file before it was given back must not come up again."""
+    run(run_python, faulty_calls, NO_HOLES, 0)
