@@ -58,9 +58,9 @@ def host_arena(settings: Settings, spill_dir: Path, *, is_page_chosen: bool) -> 
     least_bytes = least_page_bytes(settings.budget.resolve(total_bytes) or total_bytes, most_mappings)
     if is_page_chosen and page_bytes < least_bytes and settings.policy != "none":
         warnings.warn(
-            f"pages of {format_bytes(page_bytes)} can be more mappings than vm.max_map_count ({most_mappings}) allows "
-            f"a process, and then it cannot allocate memory: set page_bytes to {format_bytes(least_bytes)} or more, "
-            "or a smaller budget",
+            f"pages of {format_bytes(page_bytes)} may take more mappings than vm.max_map_count ({most_mappings}) "
+            f"allows a process, and then it cannot allocate memory: set page_bytes to {format_bytes(least_bytes)} "
+            "or more, or a smaller budget",
             RuntimeWarning,
             stacklevel=7,
         )
