@@ -23,9 +23,6 @@ __all__ = ["HOST", "Device", "DeviceUpper", "HostUpper", "Upper", "device_memory
 ITERATIONS: Final = 8
 """What others need is the most that they needed in so many iterations."""
 
-SEEN: Final = 2
-"""Iterations after which one was seen as a whole: the arena is made in the middle of the first."""
-
 
 @dataclass(frozen=True)
 class Device:
@@ -76,7 +73,8 @@ class Peak:
 class HostUpper:
     """The memory of this host. It learns what the rest of an iteration needs beside the pages: gradients, activations.
 
-    Before it has seen an iteration it goes by what the process needed at its peak so far.
+    The arena is made in the middle of the first step, when forward and backward have been: until they come again, what
+    the process needed at its peak so far tells of them.
     """
 
     def __init__(self) -> None:
@@ -95,9 +93,8 @@ class HostUpper:
         if self._rise_bytes is None:
             self._rise_bytes = 0 if resident_bytes else self.share * read_rise_bytes()
         # Limits may change: what others need is counted from what the pages could have, and not from the total.
-        least_bytes = -self._needed.of(iteration, -(memory.free_bytes + resident_bytes))
-        if iteration < SEEN:
-            least_bytes = min(least_bytes, memory.free_bytes + resident_bytes - self._rise_bytes)
+        room_bytes = memory.free_bytes + resident_bytes - (self._rise_bytes if iteration == 0 else 0)
+        least_bytes = -self._needed.of(iteration, -room_bytes)
         return replace(memory, free_bytes=least_bytes - resident_bytes)
 
     def stall_percent(self) -> float | None:

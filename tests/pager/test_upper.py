@@ -74,12 +74,20 @@ def test_limit_that_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free == 600
 
 
-def test_peak_before_the_first_step_counts_until_one_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peak_before_the_first_step_counts_for_the_iterations_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
     host = Host(monkeypatch, rise_mib=250)
     assert host.look(300) == 450
+    for _ in range(ITERATIONS - 1):
+        host.cycles += 1
+        assert host.look(400) == 450
+        assert host.look(100) == 450
     host.cycles += 1
-    assert host.look(400) == 350
-    host.cycles += 1
+    assert host.look(400) == 600
+
+
+def test_peak_before_a_pager_that_is_started_again_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = Host(monkeypatch, rise_mib=250)
+    host.resident_mib = 100
     assert host.look(300) == 600
 
 

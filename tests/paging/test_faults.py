@@ -373,5 +373,5 @@ def test_settings_of_a_running_arena(paging: Any) -> None:
     snapshot = pagedopt.stats()
     assert snapshot.pager is not None
     assert (snapshot.arenas[0].budget_bytes, snapshot.pager.policy) == (2 << 20, "lru")
-    with pytest.raises(pagedopt.ConfigError, match="page_bytes is 65536"):
+    with pytest.raises(pagedopt.ConfigError, match="page_bytes is 64KiB and cannot become"):
         runtime.configure(page_bytes="128KiB")
