@@ -19,10 +19,28 @@
 #include "vm.h"
 #include "zeroed.h"
 
+#if defined(__SANITIZE_THREAD__)
+extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
+extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
+#endif
+
 namespace pagedopt {
 namespace {
 
 std::string mib(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
+
+// A page that is being written back may be used meanwhile: the eviction is then abandoned and what was written is never
+// read (pages.h, "evicting"). Thread sanitizer sees the system call read what a worker writes; for as long as this
+// lives it does not look.
+class Unwatched {
+ public:
+#if defined(__SANITIZE_THREAD__)
+  Unwatched() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__); }
+  ~Unwatched() { AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
+#else
+  Unwatched() {}
+#endif
+};
 
 // The unlinked file behind an arena. Page k lives at offset k * page_bytes; the file is sparse, space is allocated
 // before a page is first written, so that a full disk is an error here and never a SIGBUS later.
@@ -53,6 +71,7 @@ class SpillFile {
 
   void write(const std::byte* from, std::size_t bytes, off_t offset) {
     transfer("pwrite", bytes, [&](std::size_t done, int fd) {
+      const Unwatched unwatched;
       return ::pwrite(fd, from + done, bytes - done, offset + static_cast<off_t>(done));
     });
   }

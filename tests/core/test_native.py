@@ -13,7 +13,6 @@ import pytest
 from pagedopt.pager.pressure import spill_directory
 
 ROOT = Path(__file__).parents[2]
-NATIVE = ROOT / "tests" / "native"
 # On a simulated CUDA runtime; for these the headers of a real one are needed.
 SIMULATED_CUDA = ("cuda_platforms_test", "gpu_cuda_test", "two_gpus_test")
 
@@ -56,7 +55,7 @@ def run(program: Path, *args: str) -> None:
     prefix = ["setarch", platform.machine(), "-R"] if shutil.which("setarch") else []
     env = {
         **os.environ,
-        "TSAN_OPTIONS": f"halt_on_error=1:die_after_fork=0:suppressions={NATIVE / 'tsan.supp'}",
+        "TSAN_OPTIONS": "halt_on_error=1:die_after_fork=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",
     }
     done = subprocess.run(
