@@ -302,6 +302,8 @@ class HostVm final : public Vm {
 
  private:
   static constexpr std::size_t kMostTransferBytes = std::size_t{8} << 20;
+  static constexpr const char* kManyMappings =
+      "vm.max_map_count may be too small for this many pages: raise it or page_bytes";
 
   // Calls visit(index, count) for runs of pages that follow one another, in memory and in the file.
   template <class Visit>
@@ -314,19 +316,25 @@ class HostVm final : public Vm {
 
   void place(std::byte* memory, PageIndex page) {
     if (::mremap(memory, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED)
-      PAGEDOPT_THROW_VM("mremap", page_bytes_,
-                        "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
+      PAGEDOPT_THROW_VM("mremap", page_bytes_, kManyMappings);
   }
 
   std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
   off_t offset(PageIndex page) const noexcept { return static_cast<off_t>(std::size_t{page} * page_bytes_); }
 
+  // The file is mapped beside the page first. mmap(MAP_FIXED) unmaps what is there before it calls the file system,
+  // which may fail (a disk that died): the only copy of the page would be gone. Moving a mapping calls no file system.
   void map_file(PageIndex page) {
-    if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, spill_.mapping(), offset(page)) ==
-        MAP_FAILED)
-      PAGEDOPT_THROW_VM("mmap", page_bytes_,
-                        "vm.max_map_count may be too small for this many pages: raise it or page_bytes");
-    (void)::madvise(at(page), page_bytes_, MADV_DONTFORK);
+    void* const beside =
+        ::mmap(nullptr, page_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, spill_.mapping(), offset(page));
+    if (beside == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", page_bytes_, kManyMappings);
+    (void)::madvise(beside, page_bytes_, MADV_DONTFORK);
+    if (::mremap(beside, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED) {
+      const int code = errno;
+      ::munmap(beside, page_bytes_);
+      errno = code;
+      PAGEDOPT_THROW_VM("mremap", page_bytes_, kManyMappings);
+    }
   }
 
   void allocate_once(PageIndex page) {

@@ -11,7 +11,7 @@ import torch
 
 from pagedopt.optim.rules import Family, Variant
 
-__all__ = ["ARGS_NAMES", "OWN_STORAGE", "Group", "check_options", "codec_of", "plain", "resolve"]
+__all__ = ["ARGS_NAMES", "OWN_STORAGE", "Group", "check_options", "codec_of", "named", "plain", "resolve"]
 
 Group = dict[str, Any]
 
@@ -80,6 +80,18 @@ def plain(options: Mapping[str, Any]) -> Group:
         name: value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
         for name, value in options.items()
     }
+
+
+def named(group: Mapping[str, Any], number: int, index: int) -> str:
+    """A parameter as messages name it: by the user's name where `named_parameters()` was given.
+
+    Args:
+        group: its group.
+        number: its place in the group.
+        index: the group's place in the optimizer.
+    """
+    names = group.get("param_names")
+    return f"parameter {names[number]!r}" if names else f"parameter {number} of group {index}"
 
 
 def _args_items(args: object, where: str) -> dict[str, Any]:
