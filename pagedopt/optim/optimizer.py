@@ -16,7 +16,7 @@ from torch._compile import _disable_dynamo
 from pagedopt import config, runtime
 from pagedopt.optim import checkpoint
 from pagedopt.optim.faults import core_errors
-from pagedopt.optim.options import Group, check_options, plain, resolve
+from pagedopt.optim.options import Group, check_options, named, plain, resolve
 from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved, read_entry
@@ -131,9 +131,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         with phase("pagedopt.prepare"):
             self._bring_home(creating=True, is_silent=is_own)
         members = [
-            Member(param, index, self.state[param], Layout.of(param, group, self.family.rule))
+            Member(
+                param, named(group, number, index), index, self.state[param], Layout.of(param, group, self.family.rule)
+            )
             for index, group in enumerate(self.param_groups)
-            for param in group["params"]
+            for number, param in enumerate(group["params"])
             if self.state.get(param)
         ]
         waiting = [param for param in self._params() if not self.state.get(param)]
@@ -163,7 +165,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 if not entry:
                     missing.append((param, layout))
                 elif not self._store.holds(layout, entry):
-                    where = f"parameter {number} of group {index}"
+                    where = named(group, number, index)
                     foreign.append((param, layout, read_entry(self.family.rule, entry, param.shape, {}, where)))
         for param, layout in missing:
             self.state[param] = self._store.create(layout)
