@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <cassert>
 #include <cstring>
 #include <utility>
 
@@ -170,6 +169,7 @@ void Arena::discard(const std::vector<PageIndex>& pages) {
 
 void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
   refuse_in_fork();
+  const std::shared_lock by_hand(by_hand_);
   while (bytes > 0) {
     const PageIndex page = page_of(to);
     const std::size_t part = std::min(bytes, static_cast<std::size_t>(at(page + 1) - to));
@@ -191,6 +191,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
 
 std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
   refuse_in_fork();
+  const std::shared_lock by_hand(by_hand_);
   std::size_t moved = 0;
   std::vector<PageIndex> pages;
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
@@ -204,6 +205,7 @@ std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
 
 std::size_t Arena::evict(std::byte* begin, std::size_t bytes) {
   refuse_in_fork();
+  const std::shared_lock by_hand(by_hand_);
   std::size_t moved = 0;
   std::vector<Move> moves;
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
@@ -256,12 +258,16 @@ Measured Arena::measure() {
 }
 
 bool Arena::is_valid() {
+  const std::unique_lock by_hand(by_hand_);
   std::lock_guard allocating(allocating_);
   std::unique_lock lock(sync_.mutex);
+  mover_.pause(true);
   sync_.moved.wait(lock, [this] { return mover_.is_idle(); });
-  for (PageIndex page = 0; page < committed_bytes_ / page_bytes(); ++page)
-    if ((live_[page] > 0) != pages_.live(page)) return false;
-  return pages_.is_valid(static_cast<PageIndex>(committed_bytes_ / page_bytes()));
+  const auto end = static_cast<PageIndex>(committed_bytes_ / page_bytes());
+  bool is_valid = pages_.is_valid(end);
+  for (PageIndex page = 0; page < end; ++page) is_valid &= (live_[page] > 0) == pages_.live(page);
+  mover_.pause(false);
+  return is_valid;
 }
 
 // ---- for the pager
@@ -471,6 +477,12 @@ void Arena::Step::begin() {
   arena_.counters_.used_pages += sweep_.order().size();
   if (arena_.attached_ && arena_.needs_plan(sweep_)) arena_.wait_for_plan(lock);
   arena_.sync_.work.notify_all();
+}
+
+void Arena::Step::check() {
+#if defined(PAGEDOPT_CHECKED)
+  if (!arena_.is_valid()) throw std::logic_error("the arena is not valid after a step");
+#endif
 }
 
 Arena::Step::~Step() {

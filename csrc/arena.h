@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <shared_mutex>
 #include <unordered_set>
 #include <vector>
 
@@ -84,7 +85,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Ledger ledger();
   std::vector<Tier> tiers();  // of the pages up to the last one allocated; one in motion counts as being where it goes
   Measured measure();
-  bool is_valid();
+  bool is_valid();                   // waits until nothing is in motion
   bool is_foreign() const noexcept;  // this process is a fork of the arena's owner
   void refuse_in_fork() const;       // throws ForkError there
 
@@ -132,6 +133,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
     Step(const Step&) = delete;
     Step& operator=(const Step&) = delete;
     void begin();
+    void check();  // in builds with PAGEDOPT_CHECKED: raises std::logic_error where the arena is not valid
 
    private:
     Arena& arena_;
@@ -168,7 +170,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Schedule schedule_;
   Mover mover_;
 
-  std::mutex allocating_;  // before Sync::mutex
+  std::shared_mutex by_hand_;  // shared by whoever moves or writes pages outside a step; before allocating_
+  std::mutex allocating_;      // before Sync::mutex
   Ranges paged_;
   Ranges kept_;
   Zeroed<std::uint32_t> live_;                 // extents that touch a page

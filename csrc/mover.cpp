@@ -123,7 +123,7 @@ std::optional<Move> Mover::next_down() {
 
 std::vector<PageIndex> Mover::next_ups() {
   std::vector<PageIndex> pages;
-  while (pages.size() < vm_.most_at_once()) {
+  while (!is_paused_ && pages.size() < vm_.most_at_once()) {
     const std::optional<PageIndex> page = next_up();
     if (!page) break;
     pages.push_back(*page);
@@ -135,7 +135,7 @@ std::vector<PageIndex> Mover::next_ups() {
 
 std::vector<Move> Mover::next_downs() {
   std::vector<Move> moves;
-  while (moves.size() < vm_.most_at_once()) {
+  while (!is_paused_ && moves.size() < vm_.most_at_once()) {
     const std::optional<Move> move = next_down();
     if (!move) break;
     moves.push_back(*move);
