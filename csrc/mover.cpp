@@ -123,7 +123,7 @@ std::optional<Move> Mover::next_down() {
 
 std::vector<PageIndex> Mover::next_ups() {
   std::vector<PageIndex> pages;
-  while (pages.size() < vm_.most_at_once()) {
+  while (!is_paused_ && pages.size() < vm_.most_at_once()) {
     const std::optional<PageIndex> page = next_up();
     if (!page) break;
     pages.push_back(*page);
@@ -135,7 +135,7 @@ std::vector<PageIndex> Mover::next_ups() {
 
 std::vector<Move> Mover::next_downs() {
   std::vector<Move> moves;
-  while (moves.size() < vm_.most_at_once()) {
+  while (!is_paused_ && moves.size() < vm_.most_at_once()) {
     const std::optional<Move> move = next_down();
     if (!move) break;
     moves.push_back(*move);
@@ -150,7 +150,7 @@ void Mover::begin_thread(std::unique_lock<std::mutex>& lock) {
   try {
     vm_.begin_thread();
   } catch (const std::exception& error) {
-    failure = error.what();
+    failure = told(error);
   }
   lock.lock();
   if (!failure.empty()) fail(failure);
@@ -171,7 +171,7 @@ void Mover::read_loop() {
     try {
       counters_.refused_moves += pages.size() - move_up(pages);
     } catch (const std::exception& error) {
-      failure = error.what();
+      failure = told(error);
     }
     lock.lock();
     --running_;
@@ -197,7 +197,7 @@ void Mover::write_loop() {
     try {
       counters_.refused_moves += moves.size() - move_down(moves);
     } catch (const std::exception& error) {
-      failure = error.what();
+      failure = told(error);
     }
     lock.lock();
     --running_;
@@ -206,6 +206,18 @@ void Mover::write_loop() {
     sync_.work.notify_all();
     sync_.moved.notify_all();
   }
+}
+
+std::string Mover::outlook(int code) const {
+  const std::int64_t pages = pages_.lower();
+  if (pages == 0 || is_shortage(code)) return "the optimizer state is whole";
+  return std::to_string(static_cast<std::size_t>(pages) * vm_.page_bytes()) + " bytes of optimizer state in " +
+         std::to_string(pages) + " pages are in the lower tier and may be unreadable, the rest is whole";
+}
+
+std::string Mover::told(const std::exception& error) const {
+  const auto* const of_system = dynamic_cast<const VmError*>(&error);
+  return of_system == nullptr ? error.what() : error.what() + ("; " + outlook(of_system->code()));
 }
 
 void Mover::fail(const std::string& what) {

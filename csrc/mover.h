@@ -46,9 +46,14 @@ class Mover {
     return !budget_pages_ || pages_.upper() + taken_ < static_cast<std::int64_t>(*budget_pages_);
   }
   bool is_idle() const { return running_ == 0; }
+  void pause(bool is_paused) {  // begins no move until it is called again
+    is_paused_ = is_paused;
+    sync_.work.notify_all();
+  }
   std::size_t queued() const { return up_.size() + down_.size() + postponed_.size(); }
   const std::string& failure() const { return failure_; }
   void forget_failure() { failure_.clear(); }
+  std::string outlook(int code) const;  // after a call that failed with this errno, what became of the state
 
   // Synchronous, from any thread, without the lock. False: not possible now (pinned, in motion, already there).
   bool move_up(PageIndex page);
@@ -79,6 +84,7 @@ class Mover {
   bool nothing_will_leave();
   std::optional<Move> next_postponed();
   void fail(const std::string& what);
+  std::string told(const std::exception& error) const;
   void count_eviction(Reason reason);
   std::size_t evict_content(PageIndex page, PageTable::Content content);  // returns the bytes it copied
 
@@ -99,6 +105,7 @@ class Mover {
   int running_ = 0;         // moves under way
   bool writing_ = false;
   bool stopping_ = false;
+  bool is_paused_ = false;
   std::string failure_;
   std::thread reader_;
   std::thread writer_;

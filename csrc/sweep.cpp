@@ -109,6 +109,7 @@ void Sweep::step(const std::vector<Hyper>& hypers, double grad_scale, unsigned t
   for (unsigned worker = 0; worker < threads; ++worker) progress_[worker].task.store(0);
   running.begin();
   step_host(*rows_, hypers, tasks_, grad_scale, threads, process_workers(), this);
+  running.check();
 }
 
 void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, const RingMemory& ring,
@@ -126,6 +127,7 @@ void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arg
   const Ring::Copied copied = device_->run(*rows_, hypers, arguments, this, ring, stream);
   arena_->count_staged(copied.in_bytes, copied.out_bytes);
   idle(0);
+  running.check();
 }
 
 bool Sweep::is_far(PageIndex page) const {

@@ -4,7 +4,7 @@ PagedoptError (Exception)
     ConfigError (ValueError)         settings that contradict their rules; lists every problem of every source
     SpillError (OSError)             the lower tier cannot hold what is moved to it: no room, no rights, no directory
     DeviceError (RuntimeError)       a call to a GPU failed; which, where, for how many bytes
-    PagerError (RuntimeError)        the pager failed; raised from the next step, the state is intact
+    PagerError (RuntimeError)        the pager failed; raised from the next step, which changes nothing
     CheckpointError (ValueError)     a state that does not fit the optimizer it was given to
     ForkError (RuntimeError)         paged state touched in a forked child that does not own it
     MonitorError (RuntimeError)      a process cannot be watched, or cannot offer to be
@@ -77,7 +77,10 @@ class ConfigError(PagedoptError, ValueError):
 
 
 class SpillError(PagedoptError, OSError):
-    """The lower tier refused: its directory is missing, read-only, in RAM, or full. Training state is intact.
+    """The lower tier refused: its directory is missing, read-only, in RAM, or full, or its disk failed.
+
+    The message says what became of the state. Raised in the middle of a step it also says how many parameters were
+    updated; every element of a parameter is then that of before or that of after the step.
 
     Args:
         message: what failed, with the sizes, and what to change.
@@ -115,7 +118,10 @@ class DeviceError(PagedoptError, RuntimeError):
 
 
 class PagerError(PagedoptError, RuntimeError):
-    """The pager failed. `__cause__` is what stopped it; the training state is intact."""
+    """The pager failed. `__cause__` is what stopped it.
+
+    Parameters are as they were. So is the state, unless the message says that a disk failed which held a part of it.
+    """
 
 
 class CheckpointError(PagedoptError, ValueError):

@@ -45,6 +45,7 @@ class Pager:
         self._policy = policy or POLICIES[settings.policy]
         self._looking = threading.Lock()
         self._stopping = False
+        self._least_pages = 1  # of an automatic budget
         self._thread = threading.Thread(target=self._run, name="pagedopt-pager", daemon=True)
 
     @property
@@ -103,8 +104,9 @@ class Pager:
     def _plan(self) -> None:
         start_ns = time.perf_counter_ns()
         order = self._arena.order()
-        budget = self._arena.budget_pages
         pages = np.frombuffer(order.pages, np.int64)
+        self._leave_room_for(min(order.window, pages.size))
+        budget = self._arena.budget_pages
         tier = np.frombuffer(self._arena.residency(), np.uint8)
         if pages.size and pages.max() >= tier.size:
             return  # extents were added between the two looks; the event that says so is on its way
@@ -128,6 +130,16 @@ class Pager:
             self.plans += 1
         self.planning_ns += time.perf_counter_ns() - start_ns
 
+    def _leave_room_for(self, held_pages: int) -> None:
+        """Let the workers of a step have their pages at hand, whatever an automatic budget would be on the host.
+
+        With less, they use pages in place, in the page cache. That takes the same memory, and the kernel may not give
+        up changed pages of it before a control group kills the process.
+        """
+        if self._device.gpu is None and held_pages > self._least_pages:
+            self._least_pages = held_pages
+            self._set_budget()
+
     def _set_budget(self) -> None:
         with self._looking:  # a look with settings that were changed meanwhile must not have the last word
             budget = self._look()
@@ -150,7 +162,7 @@ class Pager:
         budget = settings.budget.resolve(memory.total_bytes)
         if budget is not None:
             return budget
-        return auto_budget(
+        automatic = auto_budget(
             memory,
             ledger["upper_pages"] * page_bytes,
             low,
@@ -160,6 +172,7 @@ class Pager:
             page_bytes=page_bytes,
             spilled=ledger["lower_pages"] > 0,
         )
+        return max(automatic, self._least_pages * page_bytes)
 
 
 def _upper(device: Device, settings: Settings) -> Upper:
