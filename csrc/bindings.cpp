@@ -10,6 +10,7 @@
 #include "gpu.h"
 #include "step.h"
 #include "sweep.h"
+#include "unlocked.h"
 #include "vm.h"
 
 PYBIND11_MAKE_OPAQUE(std::vector<pagedopt::Row>)
@@ -110,7 +111,7 @@ void bind_step(py::module_& m) {
       "encode",
       [](std::uintptr_t source, std::int64_t numel, std::uintptr_t codes, std::uintptr_t absmax, bool is_signed,
          std::int64_t block) {
-        const py::gil_scoped_release release;
+        const Unlocked release;
         encode(pointer<const float>(source), numel, pointer<std::uint8_t>(codes), pointer<float>(absmax), is_signed,
                block);
       },
@@ -119,7 +120,7 @@ void bind_step(py::module_& m) {
       "decode",
       [](std::uintptr_t codes, std::uintptr_t absmax, std::int64_t numel, std::uintptr_t target, bool is_signed,
          std::int64_t block) {
-        const py::gil_scoped_release release;
+        const Unlocked release;
         decode(pointer<const std::uint8_t>(codes), pointer<const float>(absmax), numel, pointer<float>(target),
                is_signed, block);
       },
@@ -178,8 +179,8 @@ void bind_step(py::module_& m) {
 
   py::class_<Sweep>(m, "Sweep")
       .def(py::init<std::shared_ptr<Rows>, const std::vector<Hyper>&, std::shared_ptr<Arena>, std::shared_ptr<Gpu>>(),
-           "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr, py::call_guard<py::gil_scoped_release>())
-      .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<py::gil_scoped_release>())
+           "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr, py::call_guard<Unlocked>())
+      .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<Unlocked>())
       .def(
           "step_on",
           [](Sweep& sweep, const std::vector<Hyper>& hypers, std::uintptr_t stream, double grad_scale,
@@ -187,7 +188,7 @@ void bind_step(py::module_& m) {
              std::size_t ring_bytes) {
             DeviceArguments arguments{grad_scale, pointer<const float>(found_inf), pointer<const float>(scale), {}};
             for (const std::uintptr_t address : lr) arguments.lr.push_back(pointer<const float>(address));
-            const py::gil_scoped_release release;
+            const Unlocked release;
             sweep.step_on(hypers, arguments, {pointer<std::byte>(ring), ring_bytes}, pointer<void>(stream));
           },
           "hypers"_a, py::kw_only(), "stream"_a, "grad_scale"_a, "found_inf"_a, "scale"_a, "lr"_a, "ring"_a = 0,
@@ -201,7 +202,7 @@ void bind_step(py::module_& m) {
 py::dict ledger_dict(Arena& arena) {
   Ledger sums;
   {
-    const py::gil_scoped_release release;
+    const Unlocked release;
     sums = arena.ledger();
   }
   return py::dict("page_bytes"_a = sums.page_bytes, "reserved_pages"_a = sums.reserved_pages,
@@ -259,7 +260,7 @@ void bind_arena(py::module_& m) {
           "idle", [](const Order& order) { return numbers(order.idle); },
           "Pages in the upper tier that are free to leave and that no step is expected to use, likewise.");
 
-  using unlocked = py::call_guard<py::gil_scoped_release>;
+  using unlocked = py::call_guard<Unlocked>;
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")
       .def(py::init([](std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_dir,
                        const std::string& direct_io) {
@@ -325,7 +326,7 @@ void bind_arena(py::module_& m) {
           [](Arena& arena) {
             std::vector<Tier> tiers;
             {
-              const py::gil_scoped_release release;
+              const Unlocked release;
               tiers = arena.tiers();
             }
             return py::bytes(reinterpret_cast<const char*>(tiers.data()), tiers.size());
@@ -335,7 +336,7 @@ void bind_arena(py::module_& m) {
            [](Arena& arena) {
              Measured measured;
              {
-               const py::gil_scoped_release release;
+               const Unlocked release;
                measured = arena.measure();
              }
              return py::dict("upper_bytes"_a = measured.upper_bytes, "cache_bytes"_a = measured.cache_bytes);
@@ -347,7 +348,7 @@ void bind_arena(py::module_& m) {
           [](Arena& arena) {
             Trace::Taken taken;
             {
-              const py::gil_scoped_release release;
+              const Unlocked release;
               taken = arena.trace().take();
             }
             const char* bytes = reinterpret_cast<const char*>(taken.events.data());
@@ -367,7 +368,7 @@ void bind_arena(py::module_& m) {
           [](Arena& arena, std::uint64_t generation, std::uint64_t cycle, const py::buffer& kind,
              const py::buffer& page, const py::buffer& after, const py::buffer& reason) {
             const std::vector<Move> moves = moves_of(kind, page, after, reason);
-            const py::gil_scoped_release release;
+            const Unlocked release;
             return arena.submit(generation, cycle, moves);
           },
           "generation"_a, "cycle"_a, "kind"_a, "page"_a, "after"_a, "reason"_a)
@@ -400,4 +401,5 @@ PYBIND11_MODULE(_core, m) {
   pagedopt::bind_step(m);
   pagedopt::bind_placement(m);
   m.attr("COUNTERS") = pagedopt::counter_table();
+  py::module_::import("atexit").attr("register")(py::cpp_function(&pagedopt::close_border));
 }

@@ -289,7 +289,7 @@ std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {
 void step_host(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks,
                double grad_scale, unsigned threads, Workers& workers, Gate* gate) {
   Step step(rows, hypers, tasks, grad_scale, gate);
-  const unsigned hired = useful_threads(rows, threads);
+  const unsigned hired = workers.hire(useful_threads(rows, threads));
   for (unsigned worker = hired; gate && worker < threads; ++worker) gate->idle(worker);
   workers.run(hired, [&step](unsigned worker) { step.work(worker); });
 }

@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cfenv>
 #include <condition_variable>
 #include <cstdint>
@@ -30,6 +31,16 @@ class Workers::Crew {
   }
 
   bool ours() const noexcept { return pid_ == getpid(); }
+
+  // A thread that does not start is done without: a step takes longer then, and has the same result.
+  unsigned hire(unsigned workers) {
+    const std::lock_guard<std::mutex> turn(turn_);
+    try {
+      grow(workers);
+    } catch (const std::exception&) {
+    }
+    return std::min(workers, static_cast<unsigned>(threads_.size()) + 1);
+  }
 
   void run(unsigned threads, const std::function<void(unsigned)>& work) {
     const std::lock_guard<std::mutex> turn(turn_);
@@ -65,6 +76,7 @@ class Workers::Crew {
   }
 
   void grow(unsigned threads) {
+    threads_.reserve(threads);  // first: a thread that found no place in the vector would be nobody's
     while (threads_.size() + 1 < threads) {
       const unsigned worker = static_cast<unsigned>(threads_.size()) + 1;
       threads_.push_back(start_thread("pagedopt-step", [this, worker, round = round_] { serve(worker, round); }));
@@ -115,6 +127,8 @@ Workers::Crew& Workers::crew() {
   if (crew_.compare_exchange_strong(current, fresh.get())) return *fresh.release();
   return *current;
 }
+
+unsigned Workers::hire(unsigned workers) { return workers <= 1 ? 1 : crew().hire(workers); }
 
 void Workers::run(unsigned threads, const std::function<void(unsigned)>& work) {
   if (threads <= 1) {
