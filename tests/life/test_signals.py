@@ -11,11 +11,11 @@ from programs import IS_LONG, Program
 ROWS = {
     **{f"step/{kind}": 100 for kind in ("plain", "gapped", "8bit", "8bit gapped")},
     **{f"step/paged{kind}": 100 for kind in ("", " gapped", " 8bit", " 8bit gapped")},
-    **{f"first step/{kind}": 30 for kind in ("gapped", "paged", "paged 8bit gapped")},
-    **{f"load/{kind}": 50 for kind in ("8bit", "paged", "paged 8bit gapped")},
-    **{f"save/{kind}": 50 for kind in ("8bit", "paged", "paged 8bit gapped")},
-    **{f"construction/{kind}": 30 for kind in ("plain", "paged 8bit")},
-    "changes/paged": 60,
+    **{f"first step/{kind}": 60 for kind in ("gapped", "paged", "paged 8bit gapped")},
+    **{f"load/{kind}": 100 for kind in ("8bit", "paged", "paged 8bit gapped")},
+    **{f"save/{kind}": 100 for kind in ("8bit", "paged", "paged 8bit gapped")},
+    **{f"construction/{kind}": 60 for kind in ("plain", "paged 8bit")},
+    "changes/paged": 100,
 }
 
 
