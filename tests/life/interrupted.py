@@ -2,8 +2,9 @@
 
 Usage: interrupted.py COUNT OPERATION...
 
-Takes the first and the last time that each line runs, and of those about COUNT for each operation. Prints for each the
-operation's name and what is wrong, and for each operation how many lines were interrupted.
+Takes the first and the last time that each line runs: of the files that begin and end threads all of them, of the
+others about COUNT for each operation. Prints for each the operation's name and what is wrong, and for each operation
+how many lines were interrupted.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import torch
 import pagedopt
 from pagedopt import config, optim, runtime
 
+THREADED = ("pagedopt/runtime.py", "pager/home.py", "pager/pager.py", "pager/background.py")
 PACKAGE = str(Path(pagedopt.__file__).parent)
 
 
@@ -219,9 +221,9 @@ def interrupt(name: str, count: int) -> None:
     lines, wrong = attempt(name, -1, KeyboardInterrupt)
     if wrong:
         print(f"{name}: not interrupted: {wrong}")
-    places = ends_of(lines)
-    places = places[:: max(1, len(places) // count)]
-    for at in places:
+    ends = ends_of(lines)
+    places = {at for at in ends if lines[at][0].endswith(THREADED)} | set(ends[:: max(1, len(ends) // count)])
+    for at in sorted(places):
         exception = next(exceptions)
         _, wrong = attempt(name, at, exception)
         if wrong:
