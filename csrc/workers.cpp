@@ -9,6 +9,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -32,12 +33,11 @@ class Workers::Crew {
 
   bool ours() const noexcept { return pid_ == getpid(); }
 
-  // A thread that does not start is done without: a step takes longer then, and has the same result.
   unsigned hire(unsigned workers) {
     const std::lock_guard<std::mutex> turn(turn_);
     try {
       grow(workers);
-    } catch (const std::exception&) {
+    } catch (const std::system_error&) {  // no thread to be had: those that are there do the work
     }
     return std::min(workers, static_cast<unsigned>(threads_.size()) + 1);
   }
@@ -128,7 +128,7 @@ Workers::Crew& Workers::crew() {
   return *current;
 }
 
-unsigned Workers::hire(unsigned workers) { return workers <= 1 ? 1 : crew().hire(workers); }
+unsigned Workers::hire(unsigned workers) { return workers <= 1 ? workers : crew().hire(workers); }
 
 void Workers::run(unsigned threads, const std::function<void(unsigned)>& work) {
   if (threads <= 1) {

@@ -15,14 +15,12 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
-  // Makes sure of threads for so many workers, as far as there are threads to be had, and returns how many workers
-  // run() may have now: at least 1, which is the calling thread.
+  // Makes the threads for so many workers; returns how many there are, fewer where no thread is to be had.
   unsigned hire(unsigned workers);
 
   // Calls work(worker) once for every worker in [0, threads), worker 0 on the calling thread, and returns when all are
   // done. The threads take the caller's floating-point modes. The exception of the lowest worker that threw is rethrown
-  // here. Calls from several threads take turns. Raises std::system_error, before any work, where there are not so many
-  // threads to be had. pre: not called from inside `work`.
+  // here. Calls from several threads take turns. pre: not called from inside `work`.
   void run(unsigned threads, const std::function<void(unsigned)>& work);
 
  private:

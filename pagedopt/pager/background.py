@@ -2,10 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["Background"]
+
+POLL_S: Final = 0.05
+
+
+class _Flag:
+    """A flag to wait for. The wait of threading.Event, interrupted, may release a lock that it does not hold."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._closed = threading.Lock()
+        self._closed.acquire()
+
+    def set(self) -> None:
+        if not self.is_set:
+            self.is_set = True
+            self._closed.release()
+
+    def wait(self, timeout_s: float = math.inf) -> bool:
+        end_s = time.monotonic() + timeout_s
+        while not self.is_set and time.monotonic() < end_s:
+            self._closed.acquire(timeout=min(POLL_S, timeout_s))  # one who waits takes it, the others look again
+        return self.is_set
 
 
 class Background:
@@ -30,12 +55,12 @@ class Background:
         self._name = name
         # Not Thread.join and Thread.is_alive: what they say after an interrupted Thread.start may be wrong.
         self._deciding = threading.Lock()
-        self._has_decided = threading.Event()
-        self._has_ended = threading.Event()
+        self._has_decided = _Flag()
+        self._has_ended = _Flag()
 
     def is_alive(self) -> bool:
         """Whether the work is being done."""
-        return self.native_id is not None and not self._has_ended.is_set()
+        return self.native_id is not None and not self._has_ended.is_set
 
     def start(self) -> None:
         """Begin the work, unless it was begun before or is to end.
@@ -44,10 +69,15 @@ class Background:
             RuntimeError: there is no thread to be had.
         """
         if not self.is_ending and self.native_id is None:
-            threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            try:
+                threading.Thread(target=self._run, name=self._name, daemon=True).start()
+            except RuntimeError as error:
+                if isinstance(error.__context__, KeyboardInterrupt):  # the event in Thread is interrupted: see _Flag
+                    raise error.__context__ from None
+                raise
             self._has_decided.wait()
 
-    def end(self, timeout_s: float | None = None) -> bool:
+    def end(self, timeout_s: float = math.inf) -> bool:
         """Wait until the work has ended, or never will begin.
 
         Args:
@@ -67,7 +97,7 @@ class Background:
             begins = not self.is_ending and self.native_id is None  # else a start that was interrupted began it
             if begins:
                 self.native_id = threading.get_native_id()
-        self._has_decided.set()
+            self._has_decided.set()
         if begins:
             try:
                 self._work()

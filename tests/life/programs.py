@@ -6,8 +6,8 @@ import os
 import subprocess
 from collections.abc import Callable
 
-IS_LONG = bool(os.environ.get("PAGEDOPT_LONG"))
-"""Whether to take hours instead of seconds: every line, a hundred times as many moments."""
+TIMES = int(os.environ.get("MOMENTS", "1"))
+"""How many times the usual number of moments and lines to try."""
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 """Runs one of the programs here."""

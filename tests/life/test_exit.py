@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from exits import WAYS
-from programs import IS_LONG, Program
+from programs import TIMES, Program
 
 STATUS = {"error": 1, "given_status": 3, "at_once": 4}
 STDERR = {  # the last line, where there is one
@@ -42,7 +42,7 @@ def test_status(ended: subprocess.CompletedProcess[str], way: str) -> None:
 )
 def test_signal_at_any_moment(program: Program, number: signal.Signals, allowed: set[str]) -> None:
     count = 10 if number == signal.SIGINT else 4
-    done = program("exits.py", number.name, str(count * (100 if IS_LONG else 1)), "1")
+    done = program("exits.py", number.name, str(count * TIMES), "1")
     lines = [line.split("\t") for line in done.stdout.splitlines()]
     assert len(lines) >= count, done.stderr
     for name, status, files, stderr in lines:

@@ -6,12 +6,12 @@ import subprocess
 
 import pytest
 from interrupted import OPERATIONS
-from programs import IS_LONG, Program
+from programs import TIMES, Program
 
 
 @pytest.fixture(scope="module")
 def interrupted(program: Program) -> subprocess.CompletedProcess[str]:
-    return program("interrupted.py", "1000000" if IS_LONG else "16", *OPERATIONS)
+    return program("interrupted.py", str(16 * TIMES), *OPERATIONS)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
