@@ -282,23 +282,18 @@ void Arena::set_budget_pages(std::optional<std::uint64_t> pages) {
   if (mover_.budget() == pages) return;
   mover_.set_budget(pages);
   planned_generation_ = 0;
-  announce();
-}
-
-void Arena::announce() {
-  ++event_;
-  sync_.events.notify_all();
+  sync_.announce();
 }
 
 std::uint64_t Arena::wait(std::uint64_t seen, std::chrono::nanoseconds timeout) {
   std::unique_lock lock(sync_.mutex);
-  sync_.events.wait_for(lock, timeout, [&] { return event_ != seen; });
-  return event_;
+  sync_.events.wait_for(lock, timeout, [&] { return sync_.event != seen; });
+  return sync_.event;
 }
 
 void Arena::notify() {
   std::lock_guard lock(sync_.mutex);
-  announce();
+  sync_.announce();
 }
 
 Order Arena::order() {
@@ -338,7 +333,7 @@ void Arena::attach() {
   mover_.forget_failure();
   planned_generation_ = 0;
   attached_ = true;
-  announce();
+  sync_.announce();
 }
 
 void Arena::detach() {
@@ -346,7 +341,7 @@ void Arena::detach() {
   std::unique_lock lock(sync_.mutex);
   attached_ = false;
   mover_.stop(lock);
-  announce();
+  sync_.announce();
   sync_.moved.notify_all();
 }
 
@@ -362,7 +357,7 @@ void Arena::add(Sweep& sweep) {
   std::lock_guard lock(sync_.mutex);
   schedule_.add(sweep);
   mover_.cancel();
-  announce();
+  sync_.announce();
 }
 
 void Arena::remove(Sweep& sweep) {
@@ -370,7 +365,7 @@ void Arena::remove(Sweep& sweep) {
   std::lock_guard lock(sync_.mutex);
   schedule_.remove(sweep);
   mover_.cancel();
-  announce();
+  sync_.announce();
 }
 
 void Arena::nudge() noexcept {
@@ -450,7 +445,7 @@ void Arena::wait_for_plan(std::unique_lock<std::mutex>& lock) {
   };
   if (planned()) return;
   const Trace::Span span(trace_, TraceKind::plan_wait);
-  announce();
+  sync_.announce();
   sync_.moved.wait_for(lock, kLongestPlanning, planned);
 }
 
@@ -471,7 +466,7 @@ void Arena::Step::begin() {
   begun_ = true;
   if (generation != arena_.schedule_.generation()) {
     arena_.mover_.cancel();
-    arena_.announce();
+    arena_.sync_.announce();
   }
   ++arena_.counters_.steps;
   arena_.counters_.used_pages += sweep_.order().size();
@@ -491,7 +486,7 @@ Arena::Step::~Step() {
   arena_.schedule_.end();
   arena_.schedule_.disarm();
   arena_.sync_.work.notify_all();
-  if (arena_.has_something_to_move()) arena_.announce();
+  if (arena_.has_something_to_move()) arena_.sync_.announce();
 }
 
 }  // namespace pagedopt

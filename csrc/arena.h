@@ -152,7 +152,6 @@ class Arena : public std::enable_shared_from_this<Arena> {
   PageTable::Pin pin_slowly(PageIndex page);
   void use_in_place(PageIndex page);
   void nudge() noexcept;  // something may have changed for whoever waits
-  void announce();        // pre: lock held
   bool needs_plan(const Sweep& sweep) const;
   void wait_for_plan(std::unique_lock<std::mutex>& lock);
   bool has_something_to_move() const;
@@ -181,7 +180,6 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::size_t extent_bytes_ = 0;
 
   std::mutex stepping_;  // before Sync::mutex
-  std::uint64_t event_ = 0;
   bool attached_ = false;
   std::uint64_t planned_generation_ = 0;
   std::uint64_t planned_cycle_ = 0;

@@ -12,6 +12,7 @@
 #include "step.h"
 #include "sweep.h"
 #include "tensors.h"
+#include "unlocked.h"
 #include "vm.h"
 
 namespace py = pybind11;
@@ -112,11 +113,11 @@ void bind_step(py::module_& m) {
   py::class_<Sweep>(m, "Sweep")
       .def(py::init([](const TensorRows& rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena,
                        std::shared_ptr<Gpu> gpu) {
-             const py::gil_scoped_release release;
+             const Unlocked release;
              return std::make_unique<Sweep>(rows.rows(), hypers, std::move(arena), std::move(gpu));
            }),
            "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr)
-      .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<py::gil_scoped_release>())
+      .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<Unlocked>())
       .def(
           "step_on",
           [](Sweep& sweep, const std::vector<Hyper>& hypers, std::uintptr_t stream, double grad_scale,
@@ -124,7 +125,7 @@ void bind_step(py::module_& m) {
              std::size_t ring_bytes) {
             DeviceArguments arguments{grad_scale, pointer<const float>(found_inf), pointer<const float>(scale), {}};
             for (const std::uintptr_t address : lr) arguments.lr.push_back(pointer<const float>(address));
-            const py::gil_scoped_release release;
+            const Unlocked release;
             sweep.step_on(hypers, arguments, {pointer<std::byte>(ring), ring_bytes}, pointer<void>(stream));
           },
           "hypers"_a, py::kw_only(), "stream"_a, "grad_scale"_a, "found_inf"_a, "scale"_a, "lr"_a, "ring"_a = 0,
@@ -149,7 +150,7 @@ std::tuple<std::byte*, const std::byte*, std::size_t> copy_between(const py::obj
 py::dict ledger_dict(Arena& arena) {
   Ledger sums;
   {
-    const py::gil_scoped_release release;
+    const Unlocked release;
     sums = arena.ledger();
   }
   return py::dict("page_bytes"_a = sums.page_bytes, "reserved_pages"_a = sums.reserved_pages,
@@ -207,7 +208,7 @@ void bind_arena(py::module_& m) {
           "idle", [](const Order& order) { return numbers(order.idle); },
           "Pages in the upper tier that are free to leave and that no step is expected to use, likewise.");
 
-  using unlocked = py::call_guard<py::gil_scoped_release>;
+  using unlocked = py::call_guard<Unlocked>;
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")
       .def(py::init([](std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_dir,
                        const std::string& direct_io) {
@@ -284,7 +285,7 @@ void bind_arena(py::module_& m) {
           [](Arena& arena) {
             std::vector<Tier> tiers;
             {
-              const py::gil_scoped_release release;
+              const Unlocked release;
               tiers = arena.tiers();
             }
             return py::bytes(reinterpret_cast<const char*>(tiers.data()), tiers.size());
@@ -294,7 +295,7 @@ void bind_arena(py::module_& m) {
            [](Arena& arena) {
              Measured measured;
              {
-               const py::gil_scoped_release release;
+               const Unlocked release;
                measured = arena.measure();
              }
              return py::dict("upper_bytes"_a = measured.upper_bytes, "cache_bytes"_a = measured.cache_bytes);
@@ -306,7 +307,7 @@ void bind_arena(py::module_& m) {
           [](Arena& arena) {
             Trace::Taken taken;
             {
-              const py::gil_scoped_release release;
+              const Unlocked release;
               taken = arena.trace().take();
             }
             const char* bytes = reinterpret_cast<const char*>(taken.events.data());
@@ -326,7 +327,7 @@ void bind_arena(py::module_& m) {
           [](Arena& arena, std::uint64_t generation, std::uint64_t cycle, const py::buffer& kind,
              const py::buffer& page, const py::buffer& after, const py::buffer& reason) {
             const std::vector<Move> moves = moves_of(kind, page, after, reason);
-            const py::gil_scoped_release release;
+            const Unlocked release;
             return arena.submit(generation, cycle, moves);
           },
           "generation"_a, "cycle"_a, "kind"_a, "page"_a, "after"_a, "reason"_a)
@@ -360,4 +361,5 @@ PYBIND11_MODULE(_core, m) {
   pagedopt::bind_step(m);
   pagedopt::bind_placement(m);
   m.attr("COUNTERS") = pagedopt::counter_table();
+  py::module_::import("atexit").attr("register")(py::cpp_function(&pagedopt::close_border));
 }

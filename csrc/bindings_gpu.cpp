@@ -4,6 +4,7 @@
 
 #include "gpu_emulated.h"
 #include "placement.h"
+#include "unlocked.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -33,7 +34,7 @@ void bind_placement(py::module_& m) {
       [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
         HintTimes times{};
         {
-          const py::gil_scoped_release release;
+          const Unlocked release;
           times = choose_copy_hint(gpu, arena);
         }
         py::dict named;
@@ -48,7 +49,7 @@ void bind_placement(py::module_& m) {
       [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
         PlacementTimes times{};
         {
-          const py::gil_scoped_release release;
+          const Unlocked release;
           times = measure_placement(gpu, arena);
         }
         return py::make_tuple(times.stream_s, times.direct_s, times.staged_s);
@@ -59,19 +60,19 @@ void bind_placement(py::module_& m) {
 }
 
 void bind_gpu(py::module_& m) {
-  using unlocked = py::call_guard<py::gil_scoped_release>;
+  using unlocked = py::call_guard<Unlocked>;
   m.def("cuda_device_count", &cuda_device_count, "CUDA devices; 0 without a driver, or in a build without CUDA.");
   m.def("cuda_absence", &cuda_absence, "Why there is no CUDA device, in words; empty if there is one.");
   py::class_<Gpu, std::shared_ptr<Gpu>>(m, "Gpu")
       .def(py::init([](int device) {
-             const py::gil_scoped_release release;
+             const Unlocked release;
              return make_cuda_gpu(device);
            }),
            "device"_a, "A CUDA device, by its number.")
       .def_property_readonly("info", [](const Gpu& gpu) { return info_dict(gpu.info()); })
       .def_property_readonly("free_bytes",
                              [](Gpu& gpu) {
-                               const py::gil_scoped_release release;
+                               const Unlocked release;
                                return gpu.free_bytes();
                              })
       .def("begin_thread", &Gpu::begin_thread, "This thread works for this GPU alone from now on.")

@@ -4,6 +4,7 @@
 
 #include "step.h"
 #include "tensors.h"
+#include "unlocked.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -37,7 +38,7 @@ struct Coded {
 void encode_tensor(const py::object& values, const py::object& codes, const py::object& absmax, bool is_signed,
                    std::int64_t block) {
   const Coded coded(values, codes, absmax, block);
-  const py::gil_scoped_release release;
+  const Unlocked release;
   encode(reinterpret_cast<const float*>(coded.values.data), coded.values.numel(),
          reinterpret_cast<std::uint8_t*>(coded.codes.data), reinterpret_cast<float*>(coded.absmax.data), is_signed,
          block);
@@ -46,7 +47,7 @@ void encode_tensor(const py::object& values, const py::object& codes, const py::
 void decode_tensor(const py::object& codes, const py::object& absmax, const py::object& values, bool is_signed,
                    std::int64_t block) {
   const Coded coded(values, codes, absmax, block);
-  const py::gil_scoped_release release;
+  const Unlocked release;
   decode(reinterpret_cast<const std::uint8_t*>(coded.codes.data), reinterpret_cast<const float*>(coded.absmax.data),
          coded.values.numel(), reinterpret_cast<float*>(coded.values.data), is_signed, block);
 }

@@ -37,6 +37,7 @@ Mover::~Mover() {
 
 void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
   if (!failure_.empty()) return cancel();
+  if (!moves.empty()) start_threads();  // first: a thread that does not start leaves the old plan as it is
   // What both plans bring stays wanted throughout: compute that comes by meanwhile would use it where it is.
   std::unordered_set<PageIndex> coming;
   for (const Move& move : moves) {
@@ -47,7 +48,6 @@ void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
   forget(coming);
   cycle_ = cycle;
   for (const Move& move : moves) (move.kind == MoveKind::prefetch ? up_ : down_).push_back(move);
-  if (!moves.empty()) start_threads();
   sync_.work.notify_all();
   sync_.moved.notify_all();
 }
@@ -224,7 +224,7 @@ void Mover::fail(const std::string& what) {
   ++counters_.failed_moves;
   if (failure_.empty()) failure_ = what;
   cancel();
-  sync_.events.notify_all();
+  sync_.announce();
 }
 
 void Mover::arrived(PageIndex page, PageTable::Source source) {

@@ -76,6 +76,7 @@ class Workers::Crew {
   }
 
   void grow(unsigned threads) {
+    threads_.reserve(threads);  // first: a thread that found no place in the vector would be nobody's
     while (threads_.size() + 1 < threads) {
       const unsigned worker = static_cast<unsigned>(threads_.size()) + 1;
       threads_.push_back(start_thread("pagedopt-step", [this, worker, round = round_] { serve(worker, round); }));

@@ -1,4 +1,9 @@
-"""What a process has once: an arena for each device, their pagers and the settings they run by."""
+"""What a process has once: an arena for each device, their pagers and the settings they run by.
+
+Every change says first what should run (`_Process`), and then makes it so (`_settle`). An exception between any two
+lines (Ctrl-C, no memory, no thread) leaves `is_settled` false: the next step, or whatever changes something next,
+settles it. What runs is owned by its `Home`, or by the process, from before it starts, so the exit can end it.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +13,15 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
-from pagedopt.pager.host import host_arena
+from pagedopt.pager.home import Home, make_home
 from pagedopt.pager.pager import Pager
-from pagedopt.pager.policy import POLICIES, Policy
+from pagedopt.pager.policy import Policy
 from pagedopt.pager.pressure import spill_directory
 from pagedopt.pager.publish import Publisher
 from pagedopt.pager.registry import Listed, Registry
@@ -45,41 +47,31 @@ __all__ = [
 _FIXED = ("page_bytes", "device_page_bytes", "spill_dir", "direct_io", "placement", "max_managed_fraction")
 
 
-@dataclass
-class _Home:
-    """An arena, and who moves its pages.
+class _Process:
+    """The arenas and pagers of this process; a forked child starts with none.
 
     Attributes:
-        device: where its upper tier is.
-        arena: the arena.
-        placement: how what does not fit is used: `stream`, `direct` or `staged`.
-        pager: the pager, if there is one.
+        is_read: whether the settings are those that the sources have.
+        is_settled: whether what runs is what should run.
+        is_shown: whether there should be a publisher, where the settings allow one.
+        policy: asked instead of the configured one.
     """
-
-    device: Device
-    arena: _core.Arena
-    placement: str = "stream"
-    pager: Pager | None = None
-
-    def policy(self, policy: Policy | None = None) -> Policy | None:
-        """The policy to ask, other than the configured one."""
-        return POLICIES["static"] if policy is None and self.placement != "stream" else policy
-
-
-class _Process:
-    """The arenas and pagers of this process; a forked child starts with none."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.homes: dict[str, _Home] = {}
+        self.homes: dict[str, Home] = {}
         self.settings: config.Settings | None = None
         self.origins: Mapping[str, config.Origin] = {}
         self.keywords: dict[str, Any] = {}
+        self.policy: Policy | None = None
+        self.is_read = True
+        self.is_settled = True
+        self.is_shown = False
         self.has_warned = False
+        self.has_warned_of_publisher = False
         self.spill_dir: Path | None = None
         self.registry = Registry()
         self.publisher: Publisher | None = None
-        self.has_published = False
 
 
 _process = _Process()
@@ -109,17 +101,28 @@ def arena(paging: Mapping[str, Any] | None = None, device: Device = HOST) -> _co
         if paging:
             _apply(process, {**process.keywords, **paging})
         if device.name not in process.homes:
-            if process.settings is None:
-                process.settings, process.origins = config.load_with_origins(process.keywords)
-            if not process.homes:
-                atexit.register(shutdown)
-            home = _make_home(process, process.settings, device)
-            if process.settings.pager and home.arena.can_move:
-                home.pager = Pager(home.arena, process.settings, home.policy(), device)
-                home.pager.start()
-            process.homes[device.name] = home  # with its pager, or not at all
-            _publish(process, process.settings)
+            settings, origins = _settings_and_origins(process)
+            spill_dir = None if device.gpu is not None else spill_directory(settings.spill_dir, os.environ).path
+            is_page_chosen = origins["page_bytes"].kind != "default"
+            home = make_home(settings, device, spill_dir, is_page_chosen=is_page_chosen)
+            process.is_settled, process.is_shown = False, True
+            process.settings, process.origins, process.spill_dir = settings, origins, spill_dir or process.spill_dir
+            process.homes[device.name] = home
+        if not process.is_settled:
+            _settle(process)
         return process.homes[device.name].arena
+
+
+def _settle(process: _Process) -> None:
+    """Make what runs what should run. After an exception it is done again, from the start."""
+    if process.homes and not process.is_read:
+        _apply(process, process.keywords)
+    if process.homes or process.is_shown:
+        settings, _ = _settings_and_origins(process)
+        for home in process.homes.values():
+            home.settle(settings, process.policy)
+        _publish(process, settings)
+    process.is_settled = True
 
 
 def register(optimizer: Listed, paging: Mapping[str, Any] | None = None) -> None:
@@ -135,21 +138,23 @@ def register(optimizer: Listed, paging: Mapping[str, Any] | None = None) -> None
         return
     with process.lock:
         try:
-            loaded = process.settings or config.load({**process.keywords, **(paging or {})})
+            loaded, _ = _settings_and_origins(process, paging)
         except ConfigError:
             return  # the first step raises it
+        process.is_shown = True
         _publish(process, loaded)
 
 
 def _publish(process: _Process, loaded: config.Settings) -> None:
-    """Start the publisher, or restart it with other settings. Training goes on without one if it cannot start."""
+    """Start, restart or stop the publisher. Training goes on without one if it cannot start."""
+    wanted = loaded.monitor if process.is_shown and loaded.monitor.enabled else None
     existing = process.publisher
     if existing is not None:
-        if existing.settings == loaded.monitor:
+        if existing.settings == wanted:
             return
-        process.publisher = None
         existing.stop()
-    if not loaded.monitor.enabled:
+        process.publisher = None
+    if wanted is None:
         return
     sources = Sources(
         arenas=lambda: {name: home.arena for name, home in process.homes.items()},
@@ -159,24 +164,24 @@ def _publish(process: _Process, loaded: config.Settings) -> None:
         registry=process.registry,
     )
     try:
-        process.publisher = Publisher(loaded.monitor, sources)
+        process.publisher = Publisher(wanted, sources)
     except MonitorError as error:
-        if not process.has_published:
-            warnings.warn(f"this process cannot be watched: {error}", RuntimeWarning, stacklevel=4)
-    if not process.has_published:
-        process.has_published = True
-        atexit.register(shutdown)
+        if not process.has_warned_of_publisher:
+            process.has_warned_of_publisher = True
+            warnings.warn(f"this process cannot be watched: {error}", RuntimeWarning, stacklevel=5)
 
 
-def _settings_and_origins(process: _Process) -> tuple[config.Settings, Mapping[str, config.Origin]]:
-    if process.settings is None:
-        return config.load_with_origins(process.keywords)
-    return process.settings, process.origins
+def _settings_and_origins(
+    process: _Process, paging: Mapping[str, Any] | None = None
+) -> tuple[config.Settings, Mapping[str, config.Origin]]:
+    if process.settings is not None and process.homes:
+        return process.settings, process.origins
+    return config.load_with_origins({**process.keywords, **(paging or {})})
 
 
 def settings() -> config.Settings:
     """The settings in force."""
-    return _process.settings or config.load(_process.keywords)
+    return _settings_and_origins(_process)[0]
 
 
 def configure(**values: Any) -> None:
@@ -191,21 +196,22 @@ def configure(**values: Any) -> None:
     with process.lock:
         if process.homes:
             _refuse_fixed(process, config.load({**values, **process.keywords}))
-        config.configure(**values)
-        if process.homes:
-            _apply(process, process.keywords)
+        process.is_settled, process.is_read = False, not process.homes
+        try:
+            config.configure(**values)
+        except ConfigError:
+            process.is_read = True
+            raise
+        _settle(process)
 
 
 def _apply(process: _Process, keywords: dict[str, Any]) -> None:
+    """Take over what the sources have."""
     loaded, origins = config.load_with_origins(keywords)
     if process.homes:
         _refuse_fixed(process, loaded)
-    for home in process.homes.values():
-        if home.pager is not None:
-            home.pager.tune(loaded, home.policy())
+    process.is_settled, process.is_read, process.policy = False, True, None
     process.keywords, process.settings, process.origins = keywords, loaded, origins
-    if process.publisher is not None or process.homes:
-        _publish(process, loaded)
 
 
 def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
@@ -224,60 +230,21 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
         raise ConfigError(problems)
 
 
-def _make_home(process: _Process, settings: config.Settings, device: Device) -> _Home:
-    if device.gpu is None:
-        process.spill_dir = spill_directory(settings.spill_dir, os.environ).path
-        is_page_chosen = process.origins["page_bytes"].kind != "default"
-        return _Home(device, host_arena(settings, process.spill_dir, is_page_chosen=is_page_chosen))
-    most_bytes = int(settings.max_managed_fraction * device.gpu.free_bytes)
-    arena = _core.Arena.on_gpu(
-        device.gpu,
-        page_bytes=settings.device_page_bytes,
-        reserve_bytes=min(most_bytes, psutil.virtual_memory().total + device.gpu.info["total_bytes"]),
-        direct=settings.policy != "none",
-    )
-    if not arena.can_move:
-        warnings.warn(
-            f"{device.gpu.info['name']} cannot migrate memory here (concurrentManagedAccess is 0): "
-            "paged state stays in host memory, and the GPU uses it over the link",
-            RuntimeWarning,
-            stacklevel=6,
-        )
-    return _Home(device, arena, _placement(settings, device.gpu, arena))
-
-
-def _placement(settings: config.Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
-    """The one that is set, or the fastest; the first of equals moves least. How to copy is measured for `staged`."""
-    if settings.policy == "none":  # the driver's page faults do it all: nothing maps what is on the host
-        return "stream"
-    placement = settings.placement
-    if not arena.can_move:
-        return "staged" if placement == "auto" else placement
-    if placement in ("stream", "direct"):
-        return placement
-    try:
-        if placement == "staged":
-            _core.choose_copy_hint(gpu, arena)
-            return placement
-        stream_s, direct_s, staged_s = _core.measure_placement(gpu, arena)
-    except (_core.VmError, _core.GpuError):  # an arena too small to measure in, or a card too full
-        return "stream" if placement == "auto" else placement
-    times = {"staged": staged_s, "direct": direct_s, "stream": stream_s}
-    return min(times, key=times.__getitem__)
-
-
 def stages(arena: _core.Arena | None) -> bool:
     """Whether state of this arena that is on the host passes through windows of the device."""
     return any(home.arena is arena and home.placement == "staged" for home in _process.homes.values())
 
 
 def check() -> None:
-    """Tell the training loop of a pager that failed; called at the start of every step with paged state.
+    """Make sure that pages can move; called at the start of every step with paged state.
 
     Raises:
         PagerError: chained to what stopped the pager, unless `on_pager_failure` is `warn`.
     """
     process = _process
+    if not process.is_settled:
+        with process.lock:
+            _settle(process)
     for home in process.homes.values():
         if home.pager is not None and home.pager.failure is not None:
             _tell(process, home.pager.failure)
@@ -288,7 +255,7 @@ def _tell(process: _Process, failure: BaseException) -> None:
     so = "Nothing" if isinstance(failure, SpillError) else "The optimizer state is intact, but nothing"
     text = (
         f"the pager stopped: {failure}. {so} makes room any more; "
-        "mend the cause and call pagedopt.runtime.restart_pager(), or set on_pager_failure to warn to go on without it"
+        "mend the cause and call pagedopt.restart_pager(), or set on_pager_failure to warn to go on without it"
     )
     if process.settings is not None and process.settings.on_pager_failure == "warn":
         if not process.has_warned:
@@ -304,27 +271,38 @@ def restart_pager(policy: Policy | None = None) -> None:
     with process.lock:
         if not process.homes:
             arena()
-        process.has_warned = False
+        process.is_settled, process.is_shown, process.policy, process.has_warned = False, True, policy, False
         for home in process.homes.values():
-            if home.pager is not None:
-                home.pager.stop()
-            if home.arena.can_move:
-                home.pager = Pager(home.arena, settings(), home.policy(policy), home.device)
-                home.pager.start()
+            home.is_on = home.arena.can_move
+            home.stop()
+        _settle(process)
 
 
 def shutdown() -> None:
     """Stop the pagers and the threads that move pages. Paged optimizers stay usable, without moves."""
     process = _process
     with process.lock:
-        publisher, process.publisher = process.publisher, None
+        process.is_settled, process.is_shown = False, False
         for home in process.homes.values():
-            if home.pager is not None:
-                home.pager.stop()
-            else:
-                home.arena.detach()
-    if publisher is not None:
-        publisher.stop()
+            home.is_on = False
+            home.stop()
+        _settle(process)
+
+
+def _end() -> None:
+    """Shut down at exit. A Ctrl-C meanwhile counts once everything has ended."""
+    interrupt: KeyboardInterrupt | None = None
+    while True:
+        try:
+            shutdown()
+            break
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt is not None:
+        raise interrupt
+
+
+atexit.register(_end)  # here: no arena and no thread is ever there without it
 
 
 def stats(measure: bool = False) -> Snapshot:
@@ -353,7 +331,7 @@ def _snapshot(process: _Process, measure: bool) -> Snapshot:
     )
 
 
-def _device_tiers(homes: list[_Home], loaded: config.Settings | None) -> Iterator[TierSnapshot]:
+def _device_tiers(homes: list[Home], loaded: config.Settings | None) -> Iterator[TierSnapshot]:
     for home in homes:
         if home.device.gpu is not None and loaded is not None:
             yield device_tier(home.device.gpu, loaded)
@@ -375,7 +353,7 @@ def _pager_snapshot(pagers: list[Pager]) -> PagerSnapshot | None:
     )
 
 
-def _arena_snapshot(home: _Home, measure: bool) -> ArenaSnapshot:
+def _arena_snapshot(home: Home, measure: bool) -> ArenaSnapshot:
     arena = home.arena
     ledger = arena.ledger()
     measured = arena.measure() if measure else {}

@@ -47,7 +47,8 @@ class Adam(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -95,7 +96,8 @@ class Adam8bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -143,7 +145,8 @@ class Adam32bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -191,7 +194,8 @@ class PagedAdam(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -239,7 +243,8 @@ class PagedAdam8bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -287,7 +292,8 @@ class PagedAdam32bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -334,7 +340,8 @@ class AdamW(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -380,7 +387,8 @@ class AdamW8bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -426,7 +434,8 @@ class AdamW32bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -472,7 +481,8 @@ class PagedAdamW(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -518,7 +528,8 @@ class PagedAdamW8bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.
@@ -564,7 +575,8 @@ class PagedAdamW32bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
-        paging: settings of the pager by name, the strongest source of them.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
 
     Raises:
         ValueError: for a value that is not allowed or contradicts the class.

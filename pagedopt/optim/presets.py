@@ -42,7 +42,13 @@ _ARGUMENTS: tuple[_Row, ...] = (
 _KEYWORDS: tuple[_Row, ...] = (
     ("maximize", False, "bool", "ascend instead of descending."),
     ("decoupled_weight_decay", False, "bool", "decouple weight decay, as AdamW (and Adam of bitsandbytes) does."),
-    ("paging", None, "Mapping[str, Any] | None", "settings of the pager by name, the strongest source of them."),
+    (
+        "paging",
+        None,
+        "Mapping[str, Any] | None",
+        "settings of the pager by name, the strongest source of them. They stay in force for the whole\n"
+        "process, other paged optimizers included.",
+    ),
 )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from pagedopt._core import Arena
 from pagedopt.config import Settings
-from pagedopt.errors import SpillError
+from pagedopt.errors import PagerError, SpillError
+from pagedopt.pager.background import Background
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
 from pagedopt.pager.pressure import auto_budget, pressure_word
 from pagedopt.pager.upper import HOST, Device, DeviceUpper, HostUpper, Upper
@@ -44,9 +45,8 @@ class Pager:
         self._upper: Upper = _upper(device, settings)
         self._policy = policy or POLICIES[settings.policy]
         self._looking = threading.Lock()
-        self._stopping = False
         self._least_pages = 1  # of an automatic budget
-        self._thread = threading.Thread(target=self._run, name="pagedopt-pager", daemon=True)
+        self._thread = Background(self._run, "pagedopt-pager")
 
     @property
     def policy(self) -> str:
@@ -54,21 +54,42 @@ class Pager:
         return self._policy.name
 
     @property
+    def is_stopped(self) -> bool:
+        """Whether `stop` was called: it does not start again."""
+        return self._thread.is_ending
+
+    @property
     def is_alive(self) -> bool:
         """Whether moves are being planned."""
         return self._thread.is_alive() and self.failure is None
 
     def start(self) -> None:
-        """Look at the memory once, so that the first step has a budget, and start the thread."""
+        """Look at the memory once, so that the first step has a budget, and start the thread.
+
+        After an exception it may be called again; `stop` ends what it began.
+
+        Raises:
+            OSError: with `budget = "auto"`, where the system does not say what memory is free.
+            PagerError: there is no thread to be had.
+        """
+        if self.is_alive or self.is_stopped or self.failure is not None:
+            return
         self._set_budget()
         self._arena.attach()
-        self._thread.start()
+        try:
+            self._thread.start()
+        except RuntimeError as error:
+            self._arena.detach()
+            raise PagerError(
+                f"the pager did not start: {error}. The optimizer state is intact; end other threads or processes, or "
+                "raise their limit (ulimit -u, the pids limit of the control group), and step again"
+            ) from error
 
     def stop(self) -> None:
-        """End the thread; moves not begun are forgotten, pages stay where they are."""
-        self._stopping = True
+        """End the thread; moves not begun are forgotten, pages stay where they are. May be called again."""
+        self._thread.is_ending = True
         self._arena.detach()
-        self._thread.join()
+        self._thread.end()
 
     def tune(self, settings: Settings, policy: Policy | None = None) -> None:
         """Go on with other settings (budget, policy, depth, watermarks, limit, interval)."""
@@ -84,10 +105,10 @@ class Pager:
             if self._device.gpu is not None:
                 self._device.gpu.begin_thread()
             seen, looked_s = 0, time.monotonic()
-            while not self._stopping:
+            while not self._thread.is_ending:
                 wait_s = max(0.0, looked_s + self._settings.interval_s - time.monotonic())
                 event = self._arena.wait(seen, wait_s)
-                if self._stopping:
+                if self._thread.is_ending:
                     return
                 if self._arena.failure:
                     raise SpillError(self._arena.failure)

@@ -11,7 +11,6 @@ import contextlib
 import os
 import socket as sockets
 import sys
-import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from pagedopt.errors import MonitorError, PagedoptError
 from pagedopt.monitor import places, wire
 from pagedopt.monitor.security import Door
 from pagedopt.monitor.wire import Header, MalformedError, Refusal, Request
+from pagedopt.pager.background import Background
 from pagedopt.pager.events import event, happened
 from pagedopt.pager.sources import Sources
 from pagedopt.snapshot import SCHEMA, EventSnapshot, ProcessInfo, Snapshot
@@ -76,28 +76,32 @@ class Publisher:
         self._before: Snapshot | None = None
         self._notes: list[EventSnapshot] = []
         self._tracing_until_s: float | None = None
-        self._stopping = False
+        self._wake_read_fd = self._wake_fd = -1
+        self._thread = Background(self._run, "pagedopt-monitor")
         self._context: zmq.Context[Socket] = zmq.Context()
         try:
             places.sweep(self._directory)
             self._listen()
             self.process = self._describe(environ)
             places.announce(self._directory, self._name, self.process)
-        except (OSError, zmq.ZMQError, PagedoptError) as error:
-            self._clean_up()
-            raise MonitorError(f"{settings.address}: {error}") from error
-        self._thread = threading.Thread(target=self._run, name="pagedopt-monitor", daemon=True)
-        self._thread.start()
+            self._thread.start()
+        except BaseException as error:
+            self.stop()
+            if isinstance(error, (OSError, RuntimeError, zmq.ZMQError, PagedoptError)):
+                raise MonitorError(f"{settings.address}: {error}") from error
+            raise
 
     def stop(self) -> None:
-        """Stop publishing and remove the files. Does nothing in a forked child."""
-        if os.getpid() != self._pid or self._stopping:
+        """Stop publishing and remove the files. May be called again; does nothing in a forked child."""
+        if os.getpid() != self._pid:
             return
-        self._stopping = True
-        with contextlib.suppress(OSError):
-            os.write(self._wake_fd, b"x")
-        if threading.current_thread() is not self._thread:
-            self._thread.join(2.0)
+        self._thread.is_ending = True
+        if self._wake_fd >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._wake_fd, b"x")
+        self._thread.end(2.0)
+        if self._thread.native_id is None:  # it never began; else it cleans up itself
+            self._clean_up()
 
     # ---- setting up
 
@@ -154,9 +158,9 @@ class Publisher:
         places.withdraw(self._directory, self._name, self._socket_dir)
         # Not 0: libzmq aborts the process when a socket drops its messages while a reader leaves amid one of them.
         self._context.destroy(linger=LINGER_MS)
-        for name in ("_wake_read_fd", "_wake_fd"):
-            with contextlib.suppress(OSError, AttributeError):
-                os.close(getattr(self, name))
+        fds, self._wake_read_fd, self._wake_fd = {self._wake_read_fd, self._wake_fd}, -1, -1
+        for fd in fds - {-1}:
+            os.close(fd)
 
     # ---- the thread
 
@@ -166,7 +170,7 @@ class Publisher:
             if source is not None:
                 poller.register(source, zmq.POLLIN)
         try:
-            while not self._stopping:
+            while not self._thread.is_ending:
                 poller.modify(self._control, 0 if self._is_resting() else zmq.POLLIN)
                 self._turn(dict(poller.poll(self._timeout_ms())))
         except zmq.ZMQError:

@@ -1,0 +1,113 @@
+"""An arena of a device and what moves its pages."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from pagedopt import _core
+from pagedopt.config import Settings
+from pagedopt.pager.host import host_arena
+from pagedopt.pager.pager import Pager
+from pagedopt.pager.policy import POLICIES, Policy
+from pagedopt.pager.upper import Device
+
+__all__ = ["Home", "make_home"]
+
+
+@dataclass
+class Home:
+    """An arena, and the pager that plans its moves.
+
+    Attributes:
+        device: where its upper tier is.
+        arena: the arena.
+        placement: how what does not fit is used: `stream`, `direct` or `staged`.
+        is_on: whether a pager should run.
+        pager: the pager, once there was one. It is here before it starts: whatever runs has an owner that can end it.
+    """
+
+    device: Device
+    arena: _core.Arena
+    placement: str
+    is_on: bool
+    pager: Pager | None = None
+
+    def settle(self, settings: Settings, policy: Policy | None) -> None:
+        """Make the pager run by these settings, or stop it. After an exception it may be called again.
+
+        Args:
+            settings: the settings in force.
+            policy: asked instead of the configured one.
+        """
+        if not self.is_on:
+            if self.pager is not None:
+                self.pager.stop()
+            return
+        if policy is None and self.placement != "stream":
+            policy = POLICIES["static"]
+        if self.pager is None or self.pager.is_stopped:
+            self.pager = Pager(self.arena, settings, policy, self.device)
+        else:
+            self.pager.tune(settings, policy)
+        self.pager.start()
+
+    def stop(self) -> None:
+        """Stop the pager and the threads that move pages."""
+        if self.pager is None:
+            self.arena.detach()
+        else:
+            self.pager.stop()
+
+
+def make_home(settings: Settings, device: Device, spill_dir: Path | None, *, is_page_chosen: bool) -> Home:
+    """Make the arena of a device. Nothing runs yet.
+
+    Args:
+        settings: the settings in force.
+        device: the device.
+        spill_dir: where the host's arena has its file; not used for a GPU.
+        is_page_chosen: whether somebody set `page_bytes`.
+    """
+    if device.gpu is None:
+        assert spill_dir is not None
+        arena = host_arena(settings, spill_dir, is_page_chosen=is_page_chosen)
+        return Home(device, arena, "stream", settings.pager)
+    most_bytes = int(settings.max_managed_fraction * device.gpu.free_bytes)
+    arena = _core.Arena.on_gpu(
+        device.gpu,
+        page_bytes=settings.device_page_bytes,
+        reserve_bytes=min(most_bytes, psutil.virtual_memory().total + device.gpu.info["total_bytes"]),
+        direct=settings.policy != "none",
+    )
+    if not arena.can_move:
+        warnings.warn(
+            f"{device.gpu.info['name']} cannot migrate memory here (concurrentManagedAccess is 0): "
+            "paged state stays in host memory, and the GPU uses it over the link",
+            RuntimeWarning,
+            stacklevel=6,
+        )
+    return Home(device, arena, _placement(settings, device.gpu, arena), settings.pager and arena.can_move)
+
+
+def _placement(settings: Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
+    """The one that is set, or the fastest; the first of equals moves least. How to copy is measured for `staged`."""
+    if settings.policy == "none":  # the driver's page faults do it all: nothing maps what is on the host
+        return "stream"
+    placement = settings.placement
+    if not arena.can_move:
+        return "staged" if placement == "auto" else placement
+    if placement in ("stream", "direct"):
+        return placement
+    try:
+        if placement == "staged":
+            _core.choose_copy_hint(gpu, arena)
+            return placement
+        stream_s, direct_s, staged_s = _core.measure_placement(gpu, arena)
+    except (_core.VmError, _core.GpuError):  # an arena too small to measure in, or a card too full
+        return "stream" if placement == "auto" else placement
+    times = {"staged": staged_s, "direct": direct_s, "stream": stream_s}
+    return min(times, key=times.__getitem__)
