@@ -17,6 +17,7 @@ PACKAGE = Path(pagedopt.__file__).parent
 
 # Modules (by prefix) and what they must never import.
 FORBIDDEN = [
+    ("pagedopt.files", ("torch", "numpy", "pagedopt")),
     ("pagedopt.errors", ("torch", "numpy", "pagedopt._core")),
     ("pagedopt.config", ("torch", "numpy", "pagedopt._core", "pagedopt.runtime", "pagedopt.optim", "pagedopt.pager")),
     ("pagedopt.snapshot", ("torch", "numpy", "pagedopt._core", "pagedopt.runtime", "pagedopt.optim", "pagedopt.pager")),

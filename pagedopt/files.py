@@ -1,0 +1,60 @@
+"""Files that somebody else may have written are opened here: only regular ones, and no more of them than makes sense.
+
+A pipe would make the reader wait for ever, a device may have no end, and opening one can do something.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["open_regular", "read_regular"]
+
+
+def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> BinaryIO:
+    """Open a regular file for reading.
+
+    Args:
+        path: the file.
+        follow_links: whether it may be a symbolic link.
+
+    Raises:
+        OSError: it cannot be opened, or is something else; `strerror` says what.
+    """
+    _check(path, os.stat(path, follow_symlinks=follow_links))  # before it is opened: opening a device may act
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
+    file = os.fdopen(handle, "rb")
+    try:
+        _check(path, os.fstat(handle))  # it may have been replaced meanwhile
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | os.PathLike[str], most_bytes: int, *, follow_links: bool = True) -> bytes:
+    """The content of a regular file.
+
+    Args:
+        path: the file.
+        most_bytes: what it may have at most.
+        follow_links: whether it may be a symbolic link.
+
+    Raises:
+        OSError: it cannot be read, is something else, or is larger; `strerror` says what.
+    """
+    with open_regular(path, follow_links=follow_links) as file:
+        data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(errno.EFBIG, f"it is larger than {most_bytes} bytes", str(Path(path)))
+    return data
+
+
+def _check(path: str | os.PathLike[str], found: os.stat_result) -> None:
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
