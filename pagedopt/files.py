@@ -25,10 +25,10 @@ def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> 
         OSError: it cannot be opened, or is something else; `strerror` says what.
     """
     _check(path, os.stat(path, follow_symlinks=follow_links))  # before it is opened: opening a device may act
-    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW))
-    file = os.fdopen(handle, "rb")
+    more = os.O_NONBLOCK | (0 if follow_links else os.O_NOFOLLOW)
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | more))  # noqa: SIM115
     try:
-        _check(path, os.fstat(handle))  # it may have been replaced meanwhile
+        _check(path, os.fstat(file.fileno()))  # it may have been replaced meanwhile
     except BaseException:
         file.close()
         raise

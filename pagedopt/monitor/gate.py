@@ -14,7 +14,7 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any, Final
 
 import msgspec
@@ -174,9 +174,9 @@ def _serve(order: Order) -> None:
         return
     inner_telemetry = _back(context, zmq.XSUB, order.inner[0])
     inner_control = _back(context, zmq.DEALER, order.inner[1])
-    clients = [bytes(decode(key.encode())) for key in order.clients]  # type: ignore[no-untyped-call]
+    clients = [bytes(decode(key.encode())) for key in order.clients]
     _answer([socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0") for socket in (telemetry, control)])
-    actions = {
+    actions: dict[Any, Callable[[], None]] = {
         judge: lambda: _judge(judge, clients),
         telemetry: lambda: _pass_on(telemetry, inner_telemetry, is_subscription=True),
         inner_telemetry: lambda: _pass_on(inner_telemetry, telemetry),

@@ -173,17 +173,21 @@ def is_alive(process: ProcessInfo) -> bool:
 
 def announce(directory: Path, name: str, process: ProcessInfo) -> Path:
     """Write the discovery file of this process, at once and readable by its user only."""
-    path, draft = directory / f"{name}.json", directory / f".{name}.draft"
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as file:
+    path, draft = directory / f"{name}.json", _draft(directory, name)
+    with open(draft, "xb", opener=lambda file, flags: os.open(file, flags | os.O_NOFOLLOW, 0o600)) as file:
         file.write(msgspec.json.format(msgspec.json.encode(process), indent=2))
     draft.rename(path)
     return path
 
 
+def _draft(directory: Path, name: str) -> Path:
+    return directory / f".{name}.draft"
+
+
 def withdraw(directory: Path, name: str, sockets: Path) -> None:
     """Remove what a process left, by its name."""
-    for path in (directory / f"{name}.json", *(sockets / f"{name}{end}" for end in _SOCKETS)):
+    files = (directory / f"{name}.json", _draft(directory, name))
+    for path in (*files, *(sockets / f"{name}{end}" for end in _SOCKETS)):
         path.unlink(missing_ok=True)
 
 

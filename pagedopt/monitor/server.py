@@ -98,11 +98,15 @@ class Server:
         self._listeners: dict[sockets.socket, SocketType] = {}
         self._rest_until_s = self._accept_after_s = 0.0
         self._is_resting = False
-        self._woken, self._waker = sockets.socketpair()
-        self._woken.setblocking(False)
-        self._waker.setblocking(False)
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._woken, READ, self._forget_wake)
+        try:
+            self._selector = selectors.DefaultSelector()
+            self._woken, self._waker = sockets.socketpair()
+            self._woken.setblocking(False)
+            self._waker.setblocking(False)
+            self._selector.register(self._woken, READ, self._forget_wake)
+        except BaseException:
+            self.close()
+            raise
 
     def listen(self, kind: SocketType, listener: sockets.socket) -> None:
         """Serve a listening socket; it is closed with the server."""
@@ -111,11 +115,10 @@ class Server:
 
     def close(self) -> None:
         """Close all sockets. May be called again, also when the server was not made completely."""
-        for connection in list(self._connections):
-            connection.socket.close()
-        for socket in (*self._listeners, self._woken, self._waker):
-            socket.close()
-        self._selector.close()
+        made = (getattr(self, name, None) for name in ("_selector", "_woken", "_waker"))
+        for each in (*(connection.socket for connection in self._connections), *self._listeners, *made):
+            if each is not None:
+                each.close()
 
     def wake(self) -> None:
         """End the `turn` that waits, from any thread or signal handler."""

@@ -102,8 +102,8 @@ class Publisher:
         places.sweep(directory)
         name = places.new_name()
         socket_dir = places.socket_dir(directory, name)
+        self._undo.callback(self._close_server)
         self._server = Server(self._reply, door.token)
-        self._undo.callback(self._server.close)
         self._undo.callback(places.withdraw, directory, name, socket_dir)
         addresses = self._listen(door, socket_dir / name)
         self.process = self._describe(environ, door, addresses)
@@ -124,6 +124,10 @@ class Publisher:
         gate = Gate(door, addresses)
         self._undo.callback(gate.close)
         return gate.addresses
+
+    def _close_server(self) -> None:
+        if hasattr(self, "_server"):
+            self._server.close()
 
     def _describe(self, environ: Mapping[str, str], door: Door, addresses: tuple[str, str]) -> ProcessInfo:
         return ProcessInfo(
