@@ -14,6 +14,7 @@ from pagedopt.monitor import wire
 from pagedopt.monitor.connection import Connection
 from pagedopt.monitor.places import is_alive, processes
 from pagedopt.monitor.wire import Header, MalformedError, Message, TraceBatch
+from pagedopt.output import json_text
 from pagedopt.snapshot import (
     SCHEMA,
     EventSnapshot,
@@ -239,7 +240,7 @@ class Feed:
 
     def _write(self, message: Message) -> None:
         if self._record is not None:
-            self._record.write(wire.to_json(message).decode() + "\n")
+            self._record.write(json_text(wire.to_json(message)) + "\n")
 
 
 def not_answering(pid: int) -> MonitorError:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
+from pagedopt.output import printable
 from pagedopt.top.view_config import COLUMNS, config_view, settings_in_order
 from pagedopt.top.view_look import VIEWS, Look
 from pagedopt.top.view_model import Watched
@@ -16,7 +17,7 @@ from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, without_color
 from pagedopt.top.view_rates import rates_view
 from pagedopt.top.view_table import place
 from pagedopt.top.view_tensors import tensor_columns, tensors_in_order, tensors_view
-from pagedopt.top.view_text import duration_text, fit, printable
+from pagedopt.top.view_text import duration_text, fit
 from pagedopt.top.view_words import Wanted, help_lines, waiting_lines
 
 __all__ = [
