@@ -61,12 +61,12 @@ class Connection:
         self._poller.register(socket, zmq.POLLIN)
         return socket
 
-    def request(self, verb: str, settings: dict[str, str]) -> int:
+    def request(self, verb: str, request: Request | None = None) -> int:
         """Send a request; returns the sequence number its reply will have."""
         self._sequence += 1
         header = Header(SCHEMA, self._sequence, time.monotonic_ns(), self._pid)
         with contextlib.suppress(zmq.Again):  # nobody takes requests there: there will be no reply
-            self._control.send_multipart(wire.encode(verb, header, Request(settings)), zmq.DONTWAIT)
+            self._control.send_multipart(wire.encode(verb, header, request or Request()), zmq.DONTWAIT)
         return self._sequence
 
     def receive(self, timeout_s: float) -> Iterator[list[bytes]]:

@@ -233,7 +233,7 @@ class Publisher:
             "hello": lambda: self.process,
             "snapshot": self._sources.stats,
             "config": self._sources.config,
-            "tensors": self._sources.tensors,
+            "tensors": lambda: self._sources.tensors(request.first, min(request.count, wire.MAX_TENSORS)),
         }
         if verb in questions:
             return questions[verb]()

@@ -13,7 +13,7 @@ from pagedopt.errors import MonitorError
 from pagedopt.monitor import wire
 from pagedopt.monitor.connection import Connection
 from pagedopt.monitor.places import is_alive, processes
-from pagedopt.monitor.wire import Header, MalformedError, Message, TraceBatch
+from pagedopt.monitor.wire import Header, MalformedError, Message, Request, TraceBatch
 from pagedopt.output import json_text
 from pagedopt.snapshot import (
     SCHEMA,
@@ -33,6 +33,8 @@ SILENT_TURNS: Final = 3
 """A process that sends nothing for so long, and for so many of its turns, is stopped or holds the GIL."""
 REFRESH_S: Final = 5.0
 """How often tensors and settings, which hardly change, are asked for."""
+REFRESH_SHARE: Final = 10
+"""A list that takes long is asked for less often: after so many times as long as it took."""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +125,9 @@ class Feed:
         self._record = record
         self._with_lists = with_lists
         self._next_lists_s = 0.0
+        self._parts: list[TensorSnapshot] = []
+        self._part_sequence = -1
+        self._parts_since_s = 0.0
         self._last_s = time.monotonic()
         self._trace: list[TraceBatch] = []
         self.malformed = 0
@@ -171,15 +176,15 @@ class Feed:
         """The payload of the reply to a request.
 
         Args:
-            verb: `hello`, `snapshot`, `tensors` or `config`; `set`, `trace_start` or `trace_stop` where the
-                process allows control.
+            verb: `hello`, `snapshot`, `config` or `tensors` (the first `wire.MAX_TENSORS` of them); `set`,
+                `trace_start` or `trace_stop` where the process allows control.
             settings: for `set`: settings by name, as text.
             timeout_s: how long to wait.
 
         Raises:
             MonitorError: it refused, or did not answer.
         """
-        sequence = self._connection.request(verb, settings or {})
+        sequence = self._connection.request(verb, Request(settings or {}))
         end_s = time.monotonic() + timeout_s
         while (left_s := end_s - time.monotonic()) > 0:
             for frames in self._connection.receive(min(left_s, 0.25)):
@@ -212,9 +217,27 @@ class Feed:
     def _ask_for_lists(self) -> None:
         now_s = time.monotonic()
         if self._with_lists and now_s >= self._next_lists_s:
-            self._next_lists_s = now_s + REFRESH_S
-            self._connection.request("config", {})
-            self._connection.request("tensors", {})
+            self._connection.request("config")
+            self._parts, self._parts_since_s = [], now_s
+            self._ask_for_tensors()
+
+    def _ask_for_tensors(self) -> None:
+        """Ask for the next part of the list; where no reply comes, the whole list is asked for again."""
+        self._next_lists_s = time.monotonic() + REFRESH_S
+        self._part_sequence = self._connection.request("tensors", Request(first=len(self._parts)))
+
+    def _joined(self, message: Message) -> Message | None:
+        """The list of tensors as one message, once its last part came."""
+        if message.header.sequence != self._part_sequence:
+            return None
+        is_last = len(message.payload) != wire.MAX_TENSORS or message.payload[:1] == tuple(self._parts[:1])
+        self._parts += message.payload
+        if not is_last:
+            self._ask_for_tensors()
+            return None
+        now_s = time.monotonic()
+        self._next_lists_s = now_s + max(REFRESH_S, REFRESH_SHARE * (now_s - self._parts_since_s))
+        return msgspec.structs.replace(message, payload=tuple(self._parts))
 
     def _take(self, frames: list[bytes]) -> bool:
         return self._take_message(frames) is not None
@@ -227,8 +250,10 @@ class Feed:
             return None
         if message.topic == "trace":
             self._trace += message.payload
-        elif self._assembly.add(message):
-            self._write(message)
+            return message
+        whole = self._joined(message) if message.topic == "tensors" else message
+        if whole is not None and self._assembly.add(whole):
+            self._write(whole)
         return message
 
     def _look_after(self) -> bool:
