@@ -230,9 +230,10 @@ class Feed:
         """The list of tensors as one message, once its last part came."""
         if message.header.sequence != self._part_sequence:
             return None
-        is_last = len(message.payload) != wire.MAX_TENSORS or message.payload[:1] == tuple(self._parts[:1])
-        self._parts += message.payload
-        if not is_last:
+        part: tuple[TensorSnapshot, ...] = message.payload
+        is_repeated = bool(self._parts) and part[:1] == tuple(self._parts[:1])  # an older process sends all, always
+        self._parts += () if is_repeated else part
+        if len(part) == wire.MAX_TENSORS and not is_repeated:
             self._ask_for_tensors()
             return None
         now_s = time.monotonic()
