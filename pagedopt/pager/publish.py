@@ -13,6 +13,7 @@ import socket as sockets
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -38,6 +39,9 @@ TRACE_GRACE_S: Final = 2.0
 
 STOP_S: Final = 2.0
 
+KEPT_NOTES: Final = 100
+"""Events kept while nobody subscribes to them."""
+
 
 class Publisher:
     """Publishes its process until it is stopped. It is made whole or, whatever is raised meanwhile, not at all.
@@ -62,7 +66,7 @@ class Publisher:
         self._due_s = 0.0
         self._earlier: Snapshot | None = None
         self._before: Snapshot | None = None
-        self._notes: list[EventSnapshot] = []
+        self._notes: deque[EventSnapshot] = deque(maxlen=KEPT_NOTES)
         self._tracing_until_s: float | None = None
         self._stopping = False
         self._undo = contextlib.ExitStack()
@@ -191,7 +195,8 @@ class Publisher:
         self._earlier, self._before = before, snapshot
         if self._server.wants("stats"):
             self._send("stats", snapshot)
-        notes, self._notes = self._notes, []
+        notes = list(self._notes)
+        self._notes.clear()
         events = (*notes, *(happened(before, snapshot, earlier) if before is not None else ()))
         if events and self._server.wants("events"):
             self._send("events", events)

@@ -10,6 +10,7 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from pagedopt.errors import MonitorError
+from pagedopt.files import open_regular
 from pagedopt.monitor import wire
 from pagedopt.monitor.connection import Connection
 from pagedopt.monitor.places import is_alive, processes
@@ -31,6 +32,8 @@ KEPT_EVENTS: Final = 100
 SILENT_S: Final = 3.0
 SILENT_TURNS: Final = 3
 """A process that sends nothing for so long, and for so many of its turns, is stopped or holds the GIL."""
+MAX_LINE_BYTES: Final = 1 << 27
+"""What a line of a recording may have; a list of a hundred thousand tensors has a tenth of it."""
 REFRESH_S: Final = 5.0
 """How often tensors and settings, which hardly change, are asked for."""
 REFRESH_SHARE: Final = 10
@@ -286,8 +289,8 @@ def replay(path: Path, speed: float | None = 1.0) -> Iterator[Frame]:
     """
     assembly: _Assembly | None = None
     start_ns, start_s = 0, time.monotonic()
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+    with open_regular(path) as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES), b""), 1):
             try:
                 message = wire.from_json(line)
             except MalformedError as error:
