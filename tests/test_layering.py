@@ -107,6 +107,12 @@ def test_public_names() -> None:
         _ = pagedopt.nothing  # type: ignore[attr-defined]
 
 
+def test_settings_are_at_hand_after_one_import() -> None:
+    script = "import pagedopt; print(pagedopt.config.load(environ={}, cwd='/', home='/').depth)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "8\n"
+
+
 def test_every_error_is_a_public_name() -> None:
     assert set(errors.__all__) - {"Problem"} <= set(pagedopt.__all__)
     assert all(getattr(pagedopt, name) is getattr(errors, name) for name in errors.__all__ if name != "Problem")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,4 +120,7 @@ def test_metrics_of_a_nasty_process_are_metrics(nasty: Publisher) -> None:
     registry.register(Collector())
     text = generate_latest(registry).decode()
     assert "pagedopt_steps_total" in text
+    samples = [line for line in text.split("\n") if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"pagedopt_[a-z0-9_]+\{[^{}]*\} \S+", line) for line in samples)
+    assert sum(line.startswith("pagedopt_plans_total") for line in samples) == 1  # the pager's, no arena's counter
     assert all(line.isprintable() for line in text.split("\n"))
