@@ -47,8 +47,10 @@ def read_regular(path: str | os.PathLike[str], most_bytes: int, *, follow_links:
         OSError: it cannot be read, is something else, or is larger; `strerror` says what.
     """
     with open_regular(path, follow_links=follow_links) as file:
-        data = file.read(most_bytes + 1)
-    if len(data) > most_bytes:
+        size = os.fstat(file.fileno()).st_size
+        # No more than it says it has, and a little for files of the system, which say 0: reading takes memory first.
+        data = file.read(min(most_bytes, size + 4096) + 1) if size <= most_bytes else b""
+    if max(size, len(data)) > most_bytes:
         raise OSError(errno.EFBIG, f"it is larger than {most_bytes} bytes", str(Path(path)))
     return data
 
