@@ -9,9 +9,11 @@ import errno
 import os
 import stat
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 __all__ = ["open_regular", "read_regular"]
+
+CHUNK_BYTES: Final = 1 << 20
 
 
 def open_regular(path: str | os.PathLike[str], *, follow_links: bool = True) -> BinaryIO:
@@ -47,12 +49,14 @@ def read_regular(path: str | os.PathLike[str], most_bytes: int, *, follow_links:
         OSError: it cannot be read, is something else, or is larger; `strerror` says what.
     """
     with open_regular(path, follow_links=follow_links) as file:
-        size = os.fstat(file.fileno()).st_size
-        # No more than it says it has, and a little for files of the system, which say 0: reading takes memory first.
-        data = file.read(min(most_bytes, size + 4096) + 1) if size <= most_bytes else b""
-    if max(size, len(data)) > most_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than {most_bytes} bytes", str(Path(path)))
-    return data
+        left, chunks = most_bytes + 1, []
+        if os.fstat(file.fileno()).st_size <= most_bytes:  # what a file says of its size need not be true
+            while left > 0 and (chunk := file.read(min(left, CHUNK_BYTES))):
+                chunks.append(chunk)
+                left -= len(chunk)
+            if left > 0:
+                return b"".join(chunks)
+    raise OSError(errno.EFBIG, f"it is larger than {most_bytes} bytes", str(Path(path)))
 
 
 def _check(path: str | os.PathLike[str], found: os.stat_result) -> None:
