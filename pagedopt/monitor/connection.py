@@ -22,7 +22,7 @@ __all__ = ["Connection"]
 _QUEUE = 256
 
 _DESCRIPTORS: Final = 24
-"""What libzmq opens for a context (9), two sockets and their connections (4), with some to spare."""
+"""What libzmq opens for a context and two sockets (9) and their connections (2), with some to spare."""
 
 _THREADS: Final = 2
 """What libzmq starts for a context."""

@@ -2,7 +2,7 @@
 
 Only libzmq knows CURVE, and libzmq ends its process when it lacks descriptors, threads or memory. What others can reach
 over the network so costs the gate at most, never the training. It passes telemetry and requests on, and ends with the
-process that started it: `python -m pagedopt.monitor.gate`, with its `Order` as JSON on the standard input.
+process that started it. Its `Order` comes as JSON on the standard input.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ MAX_MEMORY_BYTES: Final = 1 << 30
 MAX_DESCRIPTORS: Final = 256
 QUEUE: Final = 16
 _ZAP_ADDRESS: Final = "inproc://zeromq.zap.01"
+_START: Final = "import sys; sys.path[:] = sys.argv.pop().split(':'); from pagedopt.monitor.gate import main; main()"
+"""Modules are looked for where the watched process looks, and so not in whatever directory it was started in."""
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -62,7 +64,7 @@ class Gate:
         second = f"{host}:{port if port == '*' else int(port) + 1}"
         order = Order((door.address, second), door.server_secret, tuple(door.clients), inner)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "pagedopt.monitor.gate"],
+            [sys.executable, "-c", _START, os.pathsep.join(sys.path)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -207,7 +209,3 @@ def main() -> None:
     order = msgspec.json.decode(sys.stdin.buffer.readline(), type=Order)
     _serve(order)
     os._exit(0)  # libzmq may end a process that closes a socket amid a message
-
-
-if __name__ == "__main__":
-    main()

@@ -97,6 +97,7 @@ class Server:
         self._connections: dict[_Connection, None] = {}
         self._listeners: dict[sockets.socket, SocketType] = {}
         self._rest_until_s = self._accept_after_s = 0.0
+        self._worked_s = self._forgiven_s = self._working_since_s = 0.0
         self._is_resting = False
         try:
             self._selector = selectors.DefaultSelector()
@@ -169,14 +170,15 @@ class Server:
         """
         self._watch_all()
         ready = self._selector.select(self._wait_s(until_s))
-        start_s = time.thread_time()
+        self._forgive_work()
         for key, events in ready:
             key.data(events)
-            if self._has_worked_enough(start_s):
+            if self._has_worked_enough():
                 break
         self._drop_late()
         if not self._is_resting:
-            self._answer_inboxes(start_s)
+            self._answer_inboxes()
+            self._has_worked_enough()
 
     def _wait_s(self, until_s: float | None) -> float | None:
         moments = [connection.late_s for connection in self._connections if not connection.peer.is_open]
@@ -188,11 +190,19 @@ class Server:
             return 0.0
         return max(0.0, min(moments) - now_s) if moments else None
 
-    def _has_worked_enough(self, start_s: float) -> bool:
-        worked_s = time.thread_time() - start_s
-        if worked_s > WORK_S and not self._is_resting:
+    def _forgive_work(self) -> None:
+        """Time that passed makes up for work that was done, so that many short turns are not less than one long one."""
+        now_s = self._clock_s()
+        self._worked_s = max(0.0, self._worked_s - (now_s - self._forgiven_s) / REST_SHARE)
+        self._forgiven_s, self._working_since_s = now_s, time.thread_time()
+
+    def _has_worked_enough(self) -> bool:
+        now_s = time.thread_time()
+        self._worked_s += now_s - self._working_since_s
+        self._working_since_s = now_s
+        if self._worked_s > WORK_S and not self._is_resting:
             self._is_resting = True
-            self._rest_until_s = self._clock_s() + max(REST_S, REST_SHARE * worked_s)
+            self._rest_until_s = self._clock_s() + max(REST_S, REST_SHARE * self._worked_s)
         return self._is_resting
 
     def _watch_all(self) -> None:
@@ -278,7 +288,7 @@ class Server:
         if not data:
             self._drop(connection)
 
-    def _answer_inboxes(self, start_s: float) -> None:
+    def _answer_inboxes(self) -> None:
         for connection in list(self._connections):
             while connection.inbox and not connection.queue and connection in self._connections:
                 message = connection.inbox.popleft()
@@ -286,7 +296,7 @@ class Server:
                 reply = self._answer(request)
                 if reply is not None:
                     self._send(connection, encode([*envelope, *reply]))
-                if self._has_worked_enough(start_s):
+                if self._has_worked_enough():
                     return
 
 

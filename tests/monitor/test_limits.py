@@ -7,8 +7,6 @@ import gc
 import linecache
 import os
 import resource
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -19,7 +17,6 @@ from typing import Any
 
 import pytest
 from watched import Looks, until
-from zmq.auth import create_certificates
 from zmtp_client import command, dial, enter, greeting, is_closed
 
 from pagedopt.errors import MonitorError
@@ -383,52 +380,3 @@ def test_who_speaks_something_else_is_let_go(publish: Publish, first: bytes) -> 
     caller.sendall(first)
     assert is_closed(caller)
     caller.close()
-
-
-# ---- the gate
-
-
-@pytest.fixture
-def keys(tmp_path: Path) -> Path:
-    made = tmp_path / "keys"
-    (made / "clients").mkdir(parents=True)
-    for name in ("server", "client"):
-        create_certificates(made, name)
-        (made / f"{name}.key_secret").chmod(0o600)
-    (made / "client.key").rename(made / "clients" / "me.key")
-    return made
-
-
-def test_gate_that_is_killed_takes_nothing_with_it(publish: Publish, keys: Path) -> None:
-    publisher = publish(address="tcp://127.0.0.1:*", keys_dir=keys)
-    assert publisher.process.server_key is None  # loopback needs no gate
-    publisher = publish(address="tcp://0.0.0.0:*", keys_dir=keys)
-    (child,) = children()
-    os.kill(child, signal.SIGKILL)
-    assert publisher._thread.is_alive()
-    publisher.stop()
-    assert children() == []
-
-
-def test_gate_ends_with_its_process(place: Path, keys: Path) -> None:
-    script = (
-        "import os, sys; sys.path[:0] = sys.argv[1:]\n"
-        "from publishing import *\nlooks = Looks()\n"
-        "sources = Sources(arenas=dict, snapshot=looks.snapshot, settings=None, configure=None, registry=Registry())\n"
-        f"p = Publisher(Monitor(address='tcp://0.0.0.0:*', keys_dir=Path({str(keys)!r})), sources)\n"
-        "print(p.process.telemetry, flush=True); input()"
-    )
-    command = [sys.executable, "-c", script, str(Path(__file__).parent)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
-        assert child.stdout is not None
-        assert child.stdout.readline().startswith("tcp://0.0.0.0:")
-        (gate,) = children(child.pid)
-        child.kill()
-    until(lambda: not Path(f"/proc/{gate}").exists() or "Z" in Path(f"/proc/{gate}/stat").read_text())
-
-
-def children(pid: int | None = None) -> list[int]:
-    """The gates that a process started."""
-    text = Path(f"/proc/{pid or os.getpid()}/task/{pid or os.getpid()}/children").read_text()
-    found = [int(word) for word in text.split()]
-    return [each for each in found if b"pagedopt.monitor.gate" in Path(f"/proc/{each}/cmdline").read_bytes()]
