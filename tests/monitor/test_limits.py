@@ -122,7 +122,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 28), resource.RLIM_INFINITY
     [
         *(
             (DESCRIPTORS.format(count=count), "for handle in held[9:]: os.close(handle)", "open files")
-            for count in (1, 3)
+            for count in (3, 5)
         ),
         (MEMORY, "resource.setrlimit(resource.RLIMIT_AS, (-1, -1))", "start new thread"),
     ],
