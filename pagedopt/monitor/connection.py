@@ -21,6 +21,9 @@ __all__ = ["Connection"]
 
 _QUEUE = 256
 
+_MAX_MESSAGE_BYTES: Final = 1 << 28
+"""Of a process that says what it likes; the pages of 100 TiB of state fit."""
+
 _DESCRIPTORS: Final = 24
 """What libzmq opens for a context and two sockets (9) and their connections (2), with some to spare."""
 
@@ -55,6 +58,7 @@ class Connection:
         self._sockets.append(socket)
         socket.linger = 0
         socket.rcvhwm = socket.sndhwm = _QUEUE
+        socket.maxmsgsize = _MAX_MESSAGE_BYTES
         socket.ipv6 = "[" in address
         secure_client(socket, process)
         socket.connect(address)
