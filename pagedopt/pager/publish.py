@@ -170,8 +170,10 @@ class Publisher:
                     self._due_s = max(self._due_s + 1 / self.settings.rate_hz, now_s)
                     self._publish()
         finally:
-            self._sources.set_tracing(False)
-            self._undo.close()
+            try:
+                self._sources.set_tracing(False)
+            finally:
+                self._undo.close()
 
     def _is_awake(self) -> bool:
         return self._tracing_until_s is not None or any(map(self._server.wants, wire.TOPICS))
@@ -225,13 +227,14 @@ class Publisher:
             verb, header, request = wire.decode_request(frames)
         except (MalformedError, MonitorError):
             return None
+        head = self._header(header.sequence)
         try:
-            payload = self._do(verb, request)
+            return wire.encode(verb, head, self._do(verb, request))
         except MonitorError as error:
-            verb, payload = "error", Refusal(str(error))
+            reason = str(error)
         except Exception as error:  # an answer for whoever waits; the process goes on
-            verb, payload = "error", Refusal(f"{verb} failed: {error!r}")
-        return wire.encode(verb, self._header(header.sequence), payload)
+            reason = f"{verb} failed: {error!r}"
+        return wire.encode("error", head, Refusal(_text(reason)))
 
     def _do(self, verb: str, request: Request) -> object:
         questions: dict[str, Callable[[], object]] = {

@@ -13,10 +13,12 @@ import pytest
 from watched import ARENA, PAGER, SNAPSHOT, Looks
 
 from pagedopt.cli import main
+from pagedopt.errors import MonitorError
 from pagedopt.monitor import places
 from pagedopt.monitor.prometheus import Collector
 from pagedopt.pager.publish import Publisher
 from pagedopt.snapshot import OptimizerSnapshot, Snapshot, TierSnapshot
+from pagedopt.top.feed import Feed
 
 NASTY = "\x1b[2J\x9b31m\u202egnp"
 """Clears the screen, colours it red, and turns the line round."""
@@ -84,6 +86,26 @@ def test_error_of_a_process_steers_no_terminal(
     monkeypatch.setattr(nasty._sources, "snapshot", fail)
     assert main(["stats"]) == 4
     assert capsys.readouterr().err.rstrip("\n").isprintable()
+
+
+@pytest.mark.parametrize("text", ["\udcff"])
+def test_text_that_cannot_be_encoded_costs_its_reply_alone(
+    nasty: Publisher, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Bytes of the environment that are no text come as lone surrogates."""
+    taken = nasty._sources.stats()
+    monkeypatch.setattr(
+        nasty._sources,
+        "snapshot",
+        lambda measure: msgspec.structs.replace(taken, pager=msgspec.structs.replace(PAGER, policy=text)),
+    )
+    with Feed(nasty.process, with_lists=False) as feed:
+        with pytest.raises(MonitorError, match="snapshot failed"):
+            feed.ask("snapshot")
+        with pytest.raises(MonitorError, match="depth"):
+            feed.ask("set", {"depth": text.encode("utf-8", "replace").decode()})
+        assert feed.ask("hello") == nasty.process
+    assert nasty._thread.is_alive()
 
 
 def leave_bad_files(place: Path, good: Publisher) -> Iterator[None]:
