@@ -252,7 +252,7 @@ void bind_arena(py::module_& m) {
           [](Arena& arena, const py::object& target, const py::object& source) {
             const auto [to, from, nbytes] = copy_between(target, source);
             if (!arena.owns(to, to + nbytes)) throw std::out_of_range("not in the arena");
-            const py::gil_scoped_release release;
+            const Unlocked release;
             arena.write(to, from, nbytes);
           },
           "target"_a, "source"_a, "Copies a contiguous tensor of the CPU over one in the arena, of as many bytes.")

@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pagedopt import optim
+    from pagedopt import config, optim
     from pagedopt.errors import (
         CheckpointError,
         ConfigError,
@@ -35,6 +35,7 @@ __all__ = [
     "PagerError",
     "SpillError",
     "__version__",
+    "config",
     "configure",
     "optim",
     "restart_pager",
@@ -48,8 +49,8 @@ if not TYPE_CHECKING:  # with it every name would exist, a misspelled one too
         """Import one of `__all__` when it is first asked for."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        if name == "optim":
-            return importlib.import_module("pagedopt.optim")  # which makes it an attribute
+        if name in ("config", "optim"):
+            return importlib.import_module(f"pagedopt.{name}")  # which makes it an attribute
         home = "pagedopt.runtime" if name in ("configure", "restart_pager", "stats") else "pagedopt.errors"
         globals()[name] = value = getattr(importlib.import_module(home), name)
         return value

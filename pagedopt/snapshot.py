@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Annotated
 
 import msgspec
 
@@ -19,6 +20,9 @@ __all__ = [
     "TensorSnapshot",
     "TierSnapshot",
 ]
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+"""What is read of another process is checked: a count below 0 is refused."""
 
 SCHEMA = 1
 """Version of every struct here. New fields with defaults keep it; anything else raises it."""
@@ -38,8 +42,8 @@ class PagerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     is_alive: bool
     policy: str
-    plans: int
-    planning_ns: int
+    plans: Count
+    planning_ns: Count
     failure: str | None
     pressure: str | None
 
@@ -71,19 +75,19 @@ class ArenaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     upper_tier: str
     lower_tier: str
-    page_bytes: int
-    budget_bytes: int | None
-    allocated_bytes: int
-    upper_bytes: int
-    lower_bytes: int
-    fresh_bytes: int
-    kept_bytes: int
-    lower_file_bytes: int
-    measured_upper_bytes: int | None
-    measured_cache_bytes: int | None
-    extents: int
-    extent_bytes: int
-    queued_moves: int
+    page_bytes: Annotated[int, msgspec.Meta(ge=1)]
+    budget_bytes: Count | None
+    allocated_bytes: Count
+    upper_bytes: Count
+    lower_bytes: Count
+    fresh_bytes: Count
+    kept_bytes: Count
+    lower_file_bytes: Count
+    measured_upper_bytes: Count | None
+    measured_cache_bytes: Count | None
+    extents: Count
+    extent_bytes: Count
+    queued_moves: Count
     counters: dict[str, int]
 
 
@@ -101,10 +105,10 @@ class TierSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    total_bytes: int | None
-    free_bytes: int | None
-    low_watermark_bytes: int | None = None
-    high_watermark_bytes: int | None = None
+    total_bytes: Count | None
+    free_bytes: Count | None
+    low_watermark_bytes: Count | None = None
+    high_watermark_bytes: Count | None = None
 
 
 class OptimizerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,10 +122,10 @@ class OptimizerSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         is_paged: whether any group has paged state.
     """
 
-    number: int
+    number: Count
     name: str
-    groups: int
-    parameters: int
+    groups: Count
+    parameters: Count
     is_paged: bool
 
 
@@ -138,9 +142,9 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         optimizers: the optimizers of pagedopt that are alive.
     """
 
-    schema: int
-    pid: int
-    monotonic_ns: int
+    schema: Count
+    pid: Count
+    monotonic_ns: Count
     arenas: tuple[ArenaSnapshot, ...]
     pager: PagerSnapshot | None
     tiers: tuple[TierSnapshot, ...] = ()
@@ -161,12 +165,16 @@ class PagesSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     device: str
-    page_bytes: int
-    generation: int
-    cycle: int
-    cursor: int
+    page_bytes: Count
+    generation: Count
+    cycle: Count
+    cursor: Count
     order: bytes
     tiers: bytes
+
+    def __post_init__(self) -> None:
+        if self.tiers.translate(None, b"\0\1\2"):
+            raise ValueError("a tier that there is not")
 
     def numbers(self) -> list[int]:
         """The page numbers of the order."""
@@ -193,15 +201,15 @@ class TensorSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         last_page: the last one.
     """
 
-    optimizer: int
-    group: int
-    index: int
-    shape: tuple[int, ...]
+    optimizer: Count
+    group: Count
+    index: Count
+    shape: tuple[Count, ...]
     dtype: str
     slots: tuple[str, ...]
-    state_bytes: int
-    first_page: int | None = None
-    last_page: int | None = None
+    state_bytes: Count
+    first_page: Count | None = None
+    last_page: Count | None = None
 
 
 class SettingSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,6 +17,7 @@ PACKAGE = Path(pagedopt.__file__).parent
 
 # Modules (by prefix) and what they must never import.
 FORBIDDEN = [
+    ("pagedopt.files", ("torch", "numpy", "pagedopt")),
     ("pagedopt.errors", ("torch", "numpy", "pagedopt._core")),
     ("pagedopt.config", ("torch", "numpy", "pagedopt._core", "pagedopt.runtime", "pagedopt.optim", "pagedopt.pager")),
     ("pagedopt.snapshot", ("torch", "numpy", "pagedopt._core", "pagedopt.runtime", "pagedopt.optim", "pagedopt.pager")),
@@ -88,7 +89,7 @@ def test_no_module_imports_what_is_private_to_another() -> None:
         ("pagedopt.config", ("torch", "numpy", "pagedopt._core")),
         ("pagedopt.snapshot", ("torch", "numpy", "pagedopt._core")),
         ("pagedopt.cli", ("torch", "numpy", "pagedopt._core")),
-        ("pagedopt.runtime", ("torch",)),
+        ("pagedopt.runtime", ("torch", "zmq")),
     ],
 )
 def test_importing_loads_no_more(module: str, absent: tuple[str, ...]) -> None:
@@ -104,6 +105,12 @@ def test_public_names() -> None:
     assert dir(pagedopt) == pagedopt.__all__
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pagedopt.nothing  # type: ignore[attr-defined]
+
+
+def test_settings_are_at_hand_after_one_import() -> None:
+    script = "import pagedopt; print(pagedopt.config.load(environ={}, cwd='/', home='/').depth)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "8\n"
 
 
 def test_every_error_is_a_public_name() -> None:

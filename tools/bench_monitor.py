@@ -72,14 +72,12 @@ class Readers:
 
 
 def thread_cpu_s() -> float:
-    """Processor time of the publisher's thread and those of ZMQ."""
-    total, publisher = 0.0, runtime._process.publisher
-    own = None if publisher is None else str(publisher._thread.native_id)
-    for task in Path("/proc/self/task").iterdir():
-        name = (task / "comm").read_text().strip()
-        if task.name == own or name.startswith("ZMQbg"):
-            total += int((task / "schedstat").read_text().split()[0]) / 1e9
-    return total
+    """Processor time of the publisher's thread."""
+    publisher = runtime._process.publisher
+    if publisher is None:
+        return 0.0
+    schedstat = Path(f"/proc/self/task/{publisher._thread.native_id}/schedstat").read_text()
+    return int(schedstat.split()[0]) / 1e9
 
 
 def block(step: Callable[[], None]) -> dict[str, float]:

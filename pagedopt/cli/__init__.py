@@ -14,6 +14,7 @@ from typing import Protocol
 from pagedopt import __version__
 from pagedopt.cli import config, demo, export, ps, stats, top, trace
 from pagedopt.errors import MonitorError, PagedoptError
+from pagedopt.output import say
 
 __all__ = ["main"]
 
@@ -75,9 +76,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         VERBS[arguments.verb].run(arguments)
     except PagedoptError as error:
-        print(f"pagedopt {arguments.verb}: {error}", file=sys.stderr)
+        say(f"pagedopt {arguments.verb}: {error}", sys.stderr)
         return error.exit_code if isinstance(error, MonitorError) else 1
     except KeyboardInterrupt:
-        print(f"pagedopt {arguments.verb}: interrupted", file=sys.stderr)
+        say(f"pagedopt {arguments.verb}: interrupted", sys.stderr)
         return 1
     return 0

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 
+from pagedopt.output import json_text, say
+
 __all__ = ["add_arguments", "run"]
 
 
@@ -29,9 +31,9 @@ def run(arguments: argparse.Namespace) -> None:
 
     rows = shown(*config.load_with_origins())
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(rows)).decode())
+        say(json_text(msgspec.json.format(msgspec.json.encode(rows))))
         return
     cells = [(row.name, row.value or "not set", row.origin) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for name, value, origin in cells:
-        print(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")
+        say(f"{name:<{widths[0]}}  {value:<{widths[1]}}  {origin}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 
+from pagedopt.output import json_text, say
 from pagedopt.snapshot import ProcessInfo
 
 __all__ = ["add_arguments", "run"]
@@ -31,18 +32,16 @@ def run(arguments: argparse.Namespace) -> None:
     found = processes()
     if arguments.json:
         shown = [msgspec.structs.replace(process, token=None) for process in found]
-        print(msgspec.json.format(msgspec.json.encode(shown)).decode())
+        say(json_text(msgspec.json.format(msgspec.json.encode(shown))))
     elif found:
-        print(f"{'PID':>8} {'RANK':>5} {'VERSION':<9} {'CONTROL':<8} COMMAND")
+        say(f"{'PID':>8} {'RANK':>5} {'VERSION':<9} {'CONTROL':<8} COMMAND")
         for process in found:
-            print(_line(process))
+            say(_line(process))
     if not found:
         raise nothing()
 
 
 def _line(process: ProcessInfo) -> str:
-    from pagedopt.top.view_text import printable
-
     rank = "n/a" if process.rank is None else str(process.rank)
     control = "allowed" if process.allow_control else "no"
-    return f"{process.pid:>8} {rank:>5} {process.version:<9} {control:<8} {printable(process.command)}"
+    return f"{process.pid:>8} {rank:>5} {process.version:<9} {control:<8} {process.command}"

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from pagedopt.output import json_text, say
+
 if TYPE_CHECKING:
     from pagedopt.snapshot import Snapshot
 
@@ -38,12 +40,14 @@ def run(arguments: argparse.Namespace) -> None:
     with Feed(process, topics=(), with_lists=False) as feed:
         snapshot: Snapshot = feed.ask("snapshot")
     if arguments.json:
-        print(msgspec.json.format(msgspec.json.encode(snapshot)).decode())
+        say(json_text(msgspec.json.format(msgspec.json.encode(snapshot))))
         return
     rows = list(_rows(snapshot, process.counters))
-    width = max(len(name) for name, _, _ in rows)
+    if not rows:
+        say("no paged state yet: it is made at the first step of a paged optimizer")
+    width = max((len(name) for name, _, _ in rows), default=0)
     for name, value, unit in rows:
-        print(f"{name:<{width}} {value:>16} {unit}".rstrip())
+        say(f"{name:<{width}} {value:>16} {unit}".rstrip())
 
 
 def _rows(snapshot: Snapshot, meanings: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pagedopt.errors import MonitorError
+from pagedopt.files import read_regular
+from pagedopt.output import say
 
 if TYPE_CHECKING:
     from pagedopt.monitor.wire import TraceBatch
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["add_arguments", "run"]
 
 OUT = Path("pagedopt-trace.json")
+MAX_PROFILE_BYTES = 8 << 30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,15 +58,15 @@ def run(arguments: argparse.Namespace) -> None:
         raise MonitorError(f"{arguments.out} cannot be written: {error.strerror}") from None
     count = sum(len(batch.records) for batch in batches) // chrome.RECORD_BYTES
     lost = batches[-1].lost if batches else 0
-    print(f"{arguments.out}: {count} events" + (f", {lost} lost" if lost else "") + (f"; {ended}" if ended else ""))
+    say(f"{arguments.out}: {count} events" + (f", {lost} lost" if lost else "") + (f"; {ended}" if ended else ""))
 
 
 def _profile(path: Path) -> dict[str, Any]:
     import json
 
     try:
-        profile = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        profile = json.loads(read_regular(path, MAX_PROFILE_BYTES))
+    except (OSError, ValueError, RecursionError) as error:
         raise MonitorError(f"{path} cannot be merged with: {error}") from None
     if not isinstance(profile, dict) or not isinstance(profile.get("traceEvents"), list):
         raise MonitorError(f"{path} is no trace of torch.profiler: it has no list traceEvents")

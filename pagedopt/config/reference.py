@@ -19,11 +19,13 @@ Nothing has to be set. What is set is looked for in these places; the first that
 2. `pagedopt.configure(budget="16GiB", ...)`, for the process
 3. the environment variables below; an empty one counts as not set
 4. the TOML file that `PAGEDOPT_CONFIG` names
-5. `pagedopt.toml` in the current directory
-6. the table `[tool.pagedopt]` of `pyproject.toml` in the current directory
+5. `pagedopt.toml` in the current directory (*)
+6. the table `[tool.pagedopt]` of `pyproject.toml` in the current directory (*)
 7. `$XDG_CONFIG_HOME/pagedopt/config.toml`, by default `~/.config/pagedopt/config.toml`
 8. the preset
 9. the default
+
+(*) These files may come with somebody else's code, so {refused} are refused there.
 
 A setting has the same name everywhere, and every place takes the same values; text is read where a number or a switch
 is meant, so `depth = 8` and `depth = "8"` are the same. All problems of all places are raised together, as one
@@ -45,7 +47,9 @@ by default `$XDG_RUNTIME_DIR/pagedopt`, else `pagedopt-<uid>` in the directory f
 
 def reference() -> str:
     """The whole page, as Markdown."""
-    return "\n".join([_HEAD, "## Settings", "", *_settings(), "", "## Presets", "", *_presets()]) + "\n"
+    refused = [f"`{entry.name}`" for entry in entries(Settings) if not entry.from_directory]
+    head = _HEAD.replace("{refused}", f"{', '.join(refused[:-1])} and {refused[-1]}")
+    return "\n".join([head, "## Settings", "", *_settings(), "", "## Presets", "", *_presets()]) + "\n"
 
 
 def _settings() -> Iterator[str]:

@@ -43,11 +43,14 @@ class Meaning:
         text: what it does.
         kind: its values.
         variables: environment variables that mean it besides the one its name makes.
+        from_directory: whether a file in the current directory may set it. Such a file may come with somebody else's
+            code, and must not open the process to its author or choose where data goes.
     """
 
     text: str
     kind: Kind
     variables: tuple[str, ...] = ()
+    from_directory: bool = True
 
 
 class Monitor(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +62,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
             "whether a process with a paged optimizer can be watched (`pagedopt top`); costs nothing while nobody does",
             Switch(),
             variables=("PAGEDOPT_MONITOR",),
+            from_directory=False,
         ),
     ] = True
     address: Annotated[
@@ -67,15 +71,16 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
             "where it listens: `ipc` in the runtime directory, for this user only; on loopback TCP for who has the "
             "token of its discovery file; on other addresses for who has a key in `monitor.keys_dir`",
             Address(),
+            from_directory=False,
         ),
     ] = "ipc"
     rate_hz: Annotated[
         float,
-        Meaning("snapshots a second while somebody watches", Hertz(50.0)),
+        Meaning("snapshots a second while somebody watches", Hertz(50.0), from_directory=False),
     ] = 2.0
     allow_control: Annotated[
         bool,
-        Meaning("whether who watches may also change settings and start traces", Switch()),
+        Meaning("whether who watches may also change settings and start traces", Switch(), from_directory=False),
     ] = False
     keys_dir: Annotated[
         Path | None,
@@ -83,6 +88,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True):
             "the directory of CURVE keys: `server.key_secret` and `clients/*.key` where training runs, "
             "`client.key_secret` where it is watched",
             Directory("only addresses of this machine can be listened on"),
+            from_directory=False,
         ),
     ] = None
 
@@ -177,6 +183,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meaning(
             "the directory of the unlinked spill file, on a disk; it is made only once a page is evicted",
             Directory("the directory for temporary files (`TMPDIR`)"),
+            from_directory=False,
         ),
     ] = None
     direct_io: Annotated[
@@ -220,6 +227,7 @@ class Entry:
     meaning: str
     kind: Kind
     other_variables: tuple[str, ...] = ()
+    from_directory: bool = True
 
     @property
     def variable(self) -> str:
@@ -241,7 +249,8 @@ def entries(struct: type[msgspec.Struct], above: str = "") -> Iterator[Entry]:
             yield from entries(hint, f"{above}{field.name}.")
         else:
             meaning: Meaning = hint.__metadata__[0]
-            yield Entry(above + field.name, field.default, meaning.text, meaning.kind, meaning.variables)
+            name, others = above + field.name, meaning.variables
+            yield Entry(name, field.default, meaning.text, meaning.kind, others, meaning.from_directory)
 
 
 def build(struct: type[msgspec.Struct], values: Mapping[str, Any], above: str = "") -> Any:

@@ -14,12 +14,16 @@ from pagedopt.config.kinds import meant
 from pagedopt.config.settings import Entry
 from pagedopt.config.toml_lines import error_line, key_lines, parse
 from pagedopt.errors import Problem
+from pagedopt.files import read_regular
 
 __all__ = ["FILE_VARIABLE", "Given", "Layer", "Origin", "OriginKind", "calls", "environment", "files"]
 
 FILE_VARIABLE = "PAGEDOPT_CONFIG"
 PLACE_VARIABLES = ("PAGEDOPT_RUNTIME_DIR",)
 """Variables that are no settings: they say where processes find each other."""
+
+MOST_BYTES = 1 << 20
+"""What a file with settings may have at most."""
 
 OriginKind = Literal["keyword", "configure", "environment", "file", "preset", "default"]
 Schema = Mapping[str, Entry]
@@ -82,16 +86,34 @@ def environment(environ: Mapping[str, str], schema: Schema, base: Path) -> Layer
 
 
 def files(environ: Mapping[str, str], schema: Schema, cwd: Path, home: Path | None) -> Iterator[Layer]:
-    """The files, the strongest first. Only the one that FILE_VARIABLE names has to exist."""
+    """The files, the strongest first. Only the one that FILE_VARIABLE names has to exist.
+
+    Files that merely lie in the current directory may be anybody's, so some settings are refused there.
+    """
     seen: set[Path] = set()
     chosen = environ.get(FILE_VARIABLE)
     if chosen:
         path = cwd / Path(chosen).expanduser()
         seen.add(path)
         yield _file(path, schema, lambda error: _missing(chosen, error))
-    for path in [cwd / "pagedopt.toml", cwd / "pyproject.toml", *_user_files(environ, home)]:
+    for path in [cwd / "pagedopt.toml", cwd / "pyproject.toml"]:
+        if path not in seen:
+            yield [_not_from_directory(item, schema) for item in _file(path, schema, lambda error: [])]
+    for path in _user_files(environ, home):
         if path not in seen:
             yield _file(path, schema, lambda error: [])
+
+
+def _not_from_directory(item: Given | Problem, schema: Schema) -> Given | Problem:
+    """The item, or a problem if its setting may not come from a file in the current directory."""
+    if isinstance(item, Problem) or schema[item.name].from_directory:
+        return item
+    return Problem(
+        str(item.origin),
+        f"{item.name} is not taken from a file in the current directory, which may be somebody else's",
+        f"a call, {schema[item.name].variable}, the file that {FILE_VARIABLE} names, or your own "
+        "~/.config/pagedopt/config.toml",
+    )
 
 
 def _user_files(environ: Mapping[str, str], home: Path | None) -> Iterator[Path]:
@@ -109,7 +131,7 @@ def _missing(chosen: str, error: OSError) -> Layer:
 
 def _file(path: Path, schema: Schema, on_missing: Callable[[OSError], Layer]) -> Layer:
     try:
-        data = path.read_bytes()
+        data = read_regular(path, MOST_BYTES)
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENOTDIR):
             return on_missing(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
@@ -45,6 +46,9 @@ _ARENA: Final = {
     "extent_bytes": ("bytes", "of states, without what pages are rounded up by"),
     "queued_moves": ("moves", "planned and not begun"),
 }
+_OTHERS: Final = ("resident_bytes", "tier_total_bytes", "tier_free_bytes", "pager_up", "plans", "planning_seconds")
+_COUNTER: Final = re.compile(r"[a-z][a-z0-9_]{0,99}", re.ASCII)
+"""A name that a counter can have; a process may say anything."""
 
 
 def figures(snapshot: Snapshot, meanings: Mapping[str, str]) -> Iterator[Figure]:
@@ -76,7 +80,11 @@ def _arena(arena: ArenaSnapshot, meanings: Mapping[str, str]) -> Iterator[Figure
         yield Figure(name, getattr(arena, name), unit, meaning, labels)
     for name, value in arena.counters.items():
         meaning = meanings.get(name, f"counter {name}")
-        if name.endswith("_ns"):
-            yield Figure(name.removesuffix("_ns") + "_seconds", value / 1e9, "seconds", meaning, labels, is_total=True)
+        is_time = name.endswith("_ns")
+        shown = name.removesuffix("_ns") + "_seconds" if is_time else name
+        if not _COUNTER.fullmatch(shown) or shown in _ARENA or shown in _OTHERS:
+            continue
+        if is_time:
+            yield Figure(shown, value / 1e9, "seconds", meaning, labels, is_total=True)
         else:
-            yield Figure(name, value, name.rpartition("_")[2], meaning, labels, is_total=True)
+            yield Figure(shown, value, name.rpartition("_")[2], meaning, labels, is_total=True)

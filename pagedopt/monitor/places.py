@@ -6,7 +6,10 @@ is another user's, or can be entered by others is refused, not repaired.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -17,6 +20,7 @@ from typing import Final
 import msgspec
 
 from pagedopt.errors import MonitorError
+from pagedopt.files import open_regular
 from pagedopt.snapshot import ProcessInfo
 
 __all__ = [
@@ -39,7 +43,13 @@ MAX_PATH_BYTES: Final = 107
 """What fits into `sockaddr_un` with its ending zero."""
 
 _SOCKETS: Final = (".pub", ".ctl")
+_OURS: Final = re.compile(r"\.?(\d+)-(\d+)-(\d+)-[0-9a-f]+\.(?:pub|ctl|json|draft)")
+"""Files named by `new_name`: of which namespace, pid and start."""
+
 _MAX_FILE_BYTES: Final = 1 << 16
+_TCP: Final = re.compile(r"tcp://(?:[^\s:/\[\]@;]{1,253}|\[[0-9a-fA-F:.]{2,45}\]):(\d{1,5})", re.ASCII)
+_KEY: Final = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}", re.ASCII)
+"""A CURVE key in Z85."""
 
 
 def runtime_dir(environ: Mapping[str, str] = os.environ, *, create: bool = False) -> Path:
@@ -120,8 +130,12 @@ def _objection(found: os.stat_result) -> str | None:
 
 
 def new_name() -> str:
-    """A name for this process that no other one has or had: binding over the path of a live socket would steal it."""
-    return f"{os.getpid()}-{secrets.token_hex(6)}"
+    """A name for this process that no other one has or had: binding over the path of a live socket would steal it.
+
+    Whose it is stands in it, so that what a process leaves is known to be of a dead one even without its announcement.
+    """
+    pid = os.getpid()
+    return f"{pid_namespace()}-{pid}-{start_ticks(pid) or 0}-{secrets.token_hex(4)}"
 
 
 def start_ticks(pid: int) -> int | None:
@@ -159,31 +173,54 @@ def is_alive(process: ProcessInfo) -> bool:
 
 def announce(directory: Path, name: str, process: ProcessInfo) -> Path:
     """Write the discovery file of this process, at once and readable by its user only."""
-    path, draft = directory / f"{name}.json", directory / f".{name}.draft"
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(handle, "wb") as file:
+    path, draft = directory / f"{name}.json", _draft(directory, name)
+    with open(draft, "xb", opener=lambda file, flags: os.open(file, flags | os.O_NOFOLLOW, 0o600)) as file:
         file.write(msgspec.json.format(msgspec.json.encode(process), indent=2))
     draft.rename(path)
     return path
 
 
+def _draft(directory: Path, name: str) -> Path:
+    return directory / f".{name}.draft"
+
+
 def withdraw(directory: Path, name: str, sockets: Path) -> None:
     """Remove what a process left, by its name."""
-    for path in (directory / f"{name}.json", *(sockets / f"{name}{end}" for end in _SOCKETS)):
+    files = (directory / f"{name}.json", _draft(directory, name))
+    for path in (*files, *(sockets / f"{name}{end}" for end in _SOCKETS)):
         path.unlink(missing_ok=True)
 
 
 def read_process(path: Path) -> ProcessInfo | None:
     """The process of a discovery file; None when the file is none, or not its user's own."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with os.fdopen(handle, "rb") as file:
-            found = os.fstat(handle)
-            if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid():
+        with open_regular(path, follow_links=False) as file:
+            if os.fstat(file.fileno()).st_uid != os.getuid():
                 return None
-            return msgspec.json.decode(file.read(_MAX_FILE_BYTES), type=ProcessInfo)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            process = msgspec.json.decode(file.read(_MAX_FILE_BYTES), type=ProcessInfo)
+    except (OSError, ValueError, RecursionError):
         return None
+    return process if _can_be_watched(process) else None
+
+
+def _can_be_watched(process: ProcessInfo) -> bool:
+    """Whether what a process says of itself can be used: where it is, and what has to be shown there."""
+    return (
+        0 < process.pid < 1 << 31
+        and 0 < process.rate_hz <= 1e6
+        and math.isfinite(process.rate_hz)
+        and _is_address(process.telemetry)
+        and _is_address(process.control)
+        and (process.token is None or (process.token.isascii() and 0 < len(process.token) < 256))
+        and (process.server_key is None or _KEY.fullmatch(process.server_key) is not None)
+    )
+
+
+def _is_address(address: str) -> bool:
+    if address.startswith("ipc:///"):
+        return address.isprintable() and len(os.fsencode(address)) <= MAX_PATH_BYTES + len("ipc://")
+    found = _TCP.fullmatch(address)
+    return found is not None and 0 < int(found.group(1)) < 1 << 16
 
 
 def _found(directory: Path) -> Iterator[tuple[str, ProcessInfo]]:
@@ -213,11 +250,23 @@ def sweep(directory: Path) -> None:
     """Remove the files of processes that ended."""
     for name, process in _found(directory):
         if not is_alive(process):
-            withdraw(directory, name, _sockets_of(process) or directory)
+            withdraw(directory, name, directory)
+    for place in {directory, _shared_tmp(Path("/tmp"))}:
+        _sweep_named(place)
 
 
-def _sockets_of(process: ProcessInfo) -> Path | None:
-    """The directory of a process's sockets, if it is one that this user's processes make."""
-    path = Path(process.telemetry.removeprefix("ipc://"))
-    shorter = _shared_tmp(Path("/tmp"))
-    return shorter if path.parent == shorter else None
+def _sweep_named(directory: Path) -> None:
+    """Remove what processes that ended left, by the names of the files: many were never announced."""
+    try:
+        if _objection(directory.lstat()) is not None:
+            return
+        names = os.listdir(directory)
+    except OSError:
+        return
+    here = pid_namespace()
+    for name in names:
+        found = _OURS.fullmatch(name)
+        if found is None or int(found[1]) != here or start_ticks(int(found[2])) == int(found[3]):
+            continue
+        with contextlib.suppress(OSError):
+            (directory / name).unlink()

@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from pagedopt.errors import MonitorError
 from pagedopt.monitor.figures import Figure, figures
 from pagedopt.monitor.places import processes
+from pagedopt.output import printable, say
 from pagedopt.snapshot import ProcessInfo, Snapshot
 from pagedopt.top.feed import Feed
 
@@ -54,11 +55,11 @@ def _add(families: dict[str, Family], where: dict[str, str], rows: Iterable[Figu
     for figure in rows:
         if figure.value is None:
             continue  # what cannot be measured is absent, not 0
-        labels = {**where, **figure.labels}
+        labels = {name: printable(value) for name, value in {**where, **figure.labels}.items()}
         name = f"pagedopt_{figure.name}"
         if name not in families:
             family = CounterMetricFamily if figure.is_total else GaugeMetricFamily
-            families[name] = family(name, f"{figure.unit}: {figure.meaning}", labels=list(labels))
+            families[name] = family(name, printable(f"{figure.unit}: {figure.meaning}"), labels=list(labels))
         families[name].add_metric(list(labels.values()), figure.value)
 
 
@@ -74,7 +75,7 @@ def serve(port: int) -> None:
         server, thread = start_http_server(port, addr="127.0.0.1", registry=registry)
     except OSError as error:
         raise MonitorError(f"127.0.0.1:{port} cannot be listened on: {error.strerror}; choose another --port") from None
-    print(f"http://127.0.0.1:{server.server_port}/metrics", flush=True)
+    say(f"http://127.0.0.1:{server.server_port}/metrics")
     try:
         thread.join()
     finally:

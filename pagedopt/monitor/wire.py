@@ -8,7 +8,7 @@ same frames with a verb for a topic; a reply has the sequence number of its requ
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -27,6 +27,7 @@ from pagedopt.snapshot import (
 __all__ = [
     "CONTROL",
     "MAX_REQUEST_BYTES",
+    "MAX_TENSORS",
     "TOPICS",
     "Header",
     "MalformedError",
@@ -47,6 +48,9 @@ CONTROL: Final = ("set", "trace_start", "trace_stop")
 """Verbs that change something."""
 
 MAX_REQUEST_BYTES: Final = 1 << 16
+
+MAX_TENSORS: Final = 1000
+"""Tensors of one reply: the process makes it within milliseconds, and then rests."""
 
 
 class Header(msgspec.Struct, frozen=True):
@@ -72,9 +76,13 @@ class Request(msgspec.Struct, frozen=True):
 
     Attributes:
         settings: for `set`: settings by name, as text.
+        first: for `tensors`: the first one, counted over all optimizers.
+        count: and how many from there; a reply has no more than `MAX_TENSORS`.
     """
 
     settings: dict[str, str] = {}
+    first: Annotated[int, msgspec.Meta(ge=0)] = 0
+    count: Annotated[int, msgspec.Meta(ge=0)] = MAX_TENSORS
 
 
 class Refusal(msgspec.Struct, frozen=True):

@@ -357,11 +357,32 @@ def ram_behind(path: Path, mounts: str) -> str | None:
         path: An absolute path without links.
         mounts: Text of `/proc/mounts`.
     """
-    found = ("", Path("/"), "")
-    for device, point, kind in (line.split(" ")[:3] for line in mounts.splitlines() if line.count(" ") >= 2):
-        place = Path(_unescape(point))
+    seen: set[Path] = set()
+    over = ""
+    while True:
+        device, place, kind, options = _mount_of(path, mounts)
+        if kind in RAM_KINDS or RAM_DEVICES.match(device):
+            return f"{over}{kind} at {place}"
+        upper = _upper_directory(options) if kind == "overlay" else None
+        if upper is None or place in seen:  # an upper directory that cannot be seen from here may look like its own
+            return None
+        seen.add(place)
+        path, over = upper, f"{over}{kind} at {place} over "
+
+
+def _mount_of(path: Path, mounts: str) -> tuple[str, Path, str, str]:
+    """Device, mount point, kind and options of the file system that holds a path."""
+    found = ("", Path("/"), "", "")
+    for fields in (line.split(" ") for line in mounts.splitlines() if line.count(" ") >= 2):
+        place = Path(_unescape(fields[1]))
         # Of nested mounts the deepest counts, of mounts at one place the last.
         if path.is_relative_to(place) and place.is_relative_to(found[1]):
-            found = (device, place, kind)
-    device, place, kind = found
-    return f"{kind} at {place}" if kind in RAM_KINDS or RAM_DEVICES.match(device) else None
+            found = (fields[0], place, fields[2], fields[3] if len(fields) > 3 else "")
+    return found
+
+
+def _upper_directory(options: str) -> Path | None:
+    """Where an overlay keeps what is written to it."""
+    named = (option.partition("=") for option in options.split(","))
+    path = next((Path(_unescape(value)) for name, _, value in named if name == "upperdir"), None)
+    return path if path is not None and path.is_absolute() else None

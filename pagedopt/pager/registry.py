@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections.abc import Iterator, Mapping
@@ -57,22 +58,30 @@ class Registry:
             for number, optimizer in self._alive()
         )
 
-    def tensors(self, arenas: Mapping[str, Arena]) -> tuple[TensorSnapshot, ...]:
-        """The state of every parameter of every optimizer, in the order of their steps."""
-        return tuple(row for number, optimizer in self._alive() for row in _rows(number, optimizer, arenas))
+    def tensors(self, arenas: Mapping[str, Arena], first: int, count: int) -> tuple[TensorSnapshot, ...]:
+        """The state of so many parameters, counted over all optimizers in the order of their steps.
+
+        Only these are looked at: a part of a hundred thousand costs no more than the same of a thousand.
+        """
+        return tuple(itertools.islice(self._rows(arenas, first), count))
+
+    def _rows(self, arenas: Mapping[str, Arena], skipped: int) -> Iterator[TensorSnapshot]:
+        for number, optimizer in self._alive():
+            index = 0
+            for group, options in enumerate(list(optimizer.param_groups)):
+                params = options["params"]
+                size = len(params)
+                for at in range(min(skipped, size), size):
+                    yield _row(number, group, index + at, params[at], optimizer, arenas)
+                skipped, index = max(0, skipped - size), index + size
 
 
-def _rows(number: int, optimizer: Listed, arenas: Mapping[str, Arena]) -> Iterator[TensorSnapshot]:
-    index = 0
-    for group, options in enumerate(optimizer.param_groups):
-        for param in list(options["params"]):
-            # The training thread may be making states just now: what is looked at is a copy, or nothing.
-            entry = dict(optimizer.state[param]) if param in optimizer.state else {}
-            yield _row(number, group, index, param, entry, arenas.get(str(param.device)))
-            index += 1
-
-
-def _row(number: int, group: int, index: int, param: Any, entry: dict[str, Any], arena: Arena | None) -> TensorSnapshot:
+def _row(
+    number: int, group: int, index: int, param: Any, optimizer: Listed, arenas: Mapping[str, Arena]
+) -> TensorSnapshot:
+    # The training thread may be making states just now: what is looked at is a copy, or nothing.
+    entry = dict(optimizer.state[param]) if param in optimizer.state else {}
+    arena = arenas.get(str(param.device))
     pieces = {name: value for name, value in entry.items() if hasattr(value, "data_ptr") and value.ndim > 0}
     spans = [(piece.data_ptr(), piece.nbytes) for piece in pieces.values() if piece.nbytes]
     pages = [page for span in spans if arena is not None and arena.owns(*span) for page in _pages(arena, *span)]

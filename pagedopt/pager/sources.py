@@ -71,9 +71,9 @@ class Sources:
         """The pages of every arena."""
         return tuple(_pages(device, arena) for device, arena in self.arenas().items())
 
-    def tensors(self) -> tuple[TensorSnapshot, ...]:
-        """The state of every parameter."""
-        return self.registry.tensors(self.arenas())
+    def tensors(self, first: int, count: int) -> tuple[TensorSnapshot, ...]:
+        """The state of so many parameters from the first one on."""
+        return self.registry.tensors(self.arenas(), first, count)
 
     def config(self) -> tuple[SettingSnapshot, ...]:
         """Every setting in force and its origin."""

@@ -10,10 +10,12 @@ from typing import Any, Final, TextIO
 import msgspec
 
 from pagedopt.errors import MonitorError
+from pagedopt.files import open_regular
 from pagedopt.monitor import wire
 from pagedopt.monitor.connection import Connection
 from pagedopt.monitor.places import is_alive, processes
-from pagedopt.monitor.wire import Header, MalformedError, Message, TraceBatch
+from pagedopt.monitor.wire import Header, MalformedError, Message, Request, TraceBatch
+from pagedopt.output import json_text
 from pagedopt.snapshot import (
     SCHEMA,
     EventSnapshot,
@@ -30,8 +32,12 @@ KEPT_EVENTS: Final = 100
 SILENT_S: Final = 3.0
 SILENT_TURNS: Final = 3
 """A process that sends nothing for so long, and for so many of its turns, is stopped or holds the GIL."""
+MAX_LINE_BYTES: Final = 1 << 27
+"""What a line of a recording may have; a list of a hundred thousand tensors has a tenth of it."""
 REFRESH_S: Final = 5.0
 """How often tensors and settings, which hardly change, are asked for."""
+REFRESH_SHARE: Final = 10
+"""A list that takes long is asked for less often: after so many times as long as it took."""
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -122,6 +128,9 @@ class Feed:
         self._record = record
         self._with_lists = with_lists
         self._next_lists_s = 0.0
+        self._parts: list[TensorSnapshot] = []
+        self._part_sequence = -1
+        self._parts_since_s = 0.0
         self._last_s = time.monotonic()
         self._trace: list[TraceBatch] = []
         self.malformed = 0
@@ -170,15 +179,15 @@ class Feed:
         """The payload of the reply to a request.
 
         Args:
-            verb: `hello`, `snapshot`, `tensors` or `config`; `set`, `trace_start` or `trace_stop` where the
-                process allows control.
+            verb: `hello`, `snapshot`, `config` or `tensors` (the first `wire.MAX_TENSORS` of them); `set`,
+                `trace_start` or `trace_stop` where the process allows control.
             settings: for `set`: settings by name, as text.
             timeout_s: how long to wait.
 
         Raises:
             MonitorError: it refused, or did not answer.
         """
-        sequence = self._connection.request(verb, settings or {})
+        sequence = self._connection.request(verb, Request(settings or {}))
         end_s = time.monotonic() + timeout_s
         while (left_s := end_s - time.monotonic()) > 0:
             for frames in self._connection.receive(min(left_s, 0.25)):
@@ -211,9 +220,28 @@ class Feed:
     def _ask_for_lists(self) -> None:
         now_s = time.monotonic()
         if self._with_lists and now_s >= self._next_lists_s:
-            self._next_lists_s = now_s + REFRESH_S
-            self._connection.request("config", {})
-            self._connection.request("tensors", {})
+            self._connection.request("config")
+            self._parts, self._parts_since_s = [], now_s
+            self._ask_for_tensors()
+
+    def _ask_for_tensors(self) -> None:
+        """Ask for the next part of the list; where no reply comes, the whole list is asked for again."""
+        self._next_lists_s = time.monotonic() + REFRESH_S
+        self._part_sequence = self._connection.request("tensors", Request(first=len(self._parts)))
+
+    def _joined(self, message: Message) -> Message | None:
+        """The list of tensors as one message, once its last part came."""
+        if message.header.sequence != self._part_sequence:
+            return None
+        part: tuple[TensorSnapshot, ...] = message.payload
+        is_repeated = bool(self._parts) and part[:1] == tuple(self._parts[:1])  # an older process sends all, always
+        self._parts += () if is_repeated else part
+        if len(part) == wire.MAX_TENSORS and not is_repeated:
+            self._ask_for_tensors()
+            return None
+        now_s = time.monotonic()
+        self._next_lists_s = now_s + max(REFRESH_S, REFRESH_SHARE * (now_s - self._parts_since_s))
+        return msgspec.structs.replace(message, payload=tuple(self._parts))
 
     def _take(self, frames: list[bytes]) -> bool:
         return self._take_message(frames) is not None
@@ -226,8 +254,10 @@ class Feed:
             return None
         if message.topic == "trace":
             self._trace += message.payload
-        elif self._assembly.add(message):
-            self._write(message)
+            return message
+        whole = self._joined(message) if message.topic == "tensors" else message
+        if whole is not None and self._assembly.add(whole):
+            self._write(whole)
         return message
 
     def _look_after(self) -> bool:
@@ -239,7 +269,7 @@ class Feed:
 
     def _write(self, message: Message) -> None:
         if self._record is not None:
-            self._record.write(wire.to_json(message).decode() + "\n")
+            self._record.write(json_text(wire.to_json(message)) + "\n")
 
 
 def not_answering(pid: int) -> MonitorError:
@@ -259,8 +289,8 @@ def replay(path: Path, speed: float | None = 1.0) -> Iterator[Frame]:
     """
     assembly: _Assembly | None = None
     start_ns, start_s = 0, time.monotonic()
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
+    with open_regular(path) as lines:
+        for number, line in enumerate(iter(lambda: lines.readline(MAX_LINE_BYTES), b""), 1):
             try:
                 message = wire.from_json(line)
             except MalformedError as error:

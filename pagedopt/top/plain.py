@@ -10,6 +10,7 @@ import msgspec
 from rich.console import Console
 
 from pagedopt.errors import MonitorError
+from pagedopt.output import json_text, say
 from pagedopt.top.feed import not_answering
 from pagedopt.top.sources import Live, Recording
 from pagedopt.top.view import Look, Watched, report
@@ -92,13 +93,12 @@ def print_json(found: Iterable[Watched], file: TextIO) -> None:
         for watched in found
     ]
     text = msgspec.json.format(msgspec.json.encode({"schema": SCHEMA, "processes": entries}), indent=2)
-    file.write(text.decode() + "\n")
+    say(json_text(text), file)
 
 
 def print_line(watched: Watched, file: TextIO) -> None:
     """Prints one line of JSON."""
-    file.write(msgspec.json.encode({"schema": SCHEMA, **_document(watched)}).decode() + "\n")
-    file.flush()
+    say(json_text(msgspec.json.encode({"schema": SCHEMA, **_document(watched)})), file)
 
 
 def print_lines(source: Live | Recording, *, interval_s: float, pid: int | None, where: str, file: TextIO) -> None:

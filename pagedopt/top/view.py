@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
+from pagedopt.output import printable
 from pagedopt.top.view_config import COLUMNS, config_view, settings_in_order
 from pagedopt.top.view_look import VIEWS, Look
 from pagedopt.top.view_model import Watched
@@ -14,9 +15,9 @@ from pagedopt.top.view_overview import overview, process_columns, process_lines,
 from pagedopt.top.view_pages import pages_view
 from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, without_color
 from pagedopt.top.view_rates import rates_view
-from pagedopt.top.view_table import place
-from pagedopt.top.view_tensors import tensor_columns, tensors_in_order, tensors_view
-from pagedopt.top.view_text import duration_text, fit, printable
+from pagedopt.top.view_table import Row, place
+from pagedopt.top.view_tensors import tensor_columns, tensor_name, tensors_in_order, tensors_view
+from pagedopt.top.view_text import duration_text, fit
 from pagedopt.top.view_words import Wanted, help_lines, waiting_lines
 
 __all__ = [
@@ -206,13 +207,17 @@ def moved(all_watched: Sequence[Watched], look: Look, by: int) -> Look:
         keys = [row[0].key for row in processes_in_order(all_watched, look)]
         at = min(max(0, keys.index(watched.key) + by), len(keys) - 1)
         return replace(look, process=keys[at])
-    names = {
-        "tensors": lambda: [row.name for row in tensors_in_order(watched, look)],
-        "config": lambda: [row.name for row in settings_in_order(watched, look)],
-    }.get(look.view, list)()
-    if not names:
+    if look.view == "tensors":
+        return _moved_in(tensors_in_order(watched, look), tensor_name, look, by)
+    if look.view == "config":
+        return _moved_in(settings_in_order(watched, look), lambda row: row.name, look, by)
+    return look
+
+
+def _moved_in(rows: Sequence[Row], name: Callable[[Row], str], look: Look, by: int) -> Look:
+    if not rows:
         return look
-    return replace(look, picked=names[min(max(0, place(names, look.picked) + by), len(names) - 1)])
+    return replace(look, picked=name(rows[min(max(0, place(rows, look.picked, name) + by), len(rows) - 1)]))
 
 
 def other_process(all_watched: Sequence[Watched], look: Look) -> Look:

@@ -38,7 +38,7 @@ def config_view(watched: Watched, look: Look) -> list[Text]:
     if watched.settings is None:
         return [Text(" the settings: n/a until the process sends them", style=DIM)]
     rows = settings_in_order(watched, look)
-    selected = place([row.name for row in rows], look.picked)
+    selected = place(rows, look.picked, lambda row: row.name)
     if look.is_detailed and rows:
         return _details(rows[selected], look)
     title = look.sorts.get("config")

@@ -12,7 +12,7 @@ from rich.text import Text
 from pagedopt.top.view_palette import ACCENT, DIM, SELECTED, Glyphs
 from pagedopt.top.view_text import fit
 
-__all__ = ["FIGURE_CELLS", "Column", "definitions", "flow", "ordered", "place", "table"]
+__all__ = ["FIGURE_CELLS", "Column", "Row", "definitions", "flow", "ordered", "place", "table"]
 
 FIGURE_CELLS = 5
 """What a compact size or a percentage takes at most: `99.9M`, `1023B`, `99.9%`."""
@@ -52,9 +52,11 @@ def ordered(rows: Sequence[Row], column: Column[Row], is_reversed: bool) -> list
     return known + [row for row in rows if column.order(row) is None]
 
 
-def place(names: Sequence[str], picked: str | None) -> int:
+def place(rows: Sequence[Row], picked: str | None, name: Callable[[Row], str]) -> int:
     """Where in the order the picked row is: rows are told by name, for a table sorted by a figure changes its order."""
-    return names.index(picked) if picked in names else 0
+    if picked is None:
+        return 0
+    return next((index for index, row in enumerate(rows) if name(row) == picked), 0)
 
 
 def table(

@@ -13,7 +13,6 @@ __all__ = [
     "count_text",
     "duration_text",
     "fit",
-    "printable",
     "rate_text",
     "share_text",
     "sparkline",
@@ -83,11 +82,6 @@ def duration_text(duration_ns: float | None) -> str:
             value = duration_ns / size_ns
             return f"{value:.1f} {unit}" if value < 9.95 else f"{value:.0f} {unit}"
     return f"{duration_ns:.0f} ns"
-
-
-def printable(text: str) -> str:
-    """`text` with `?` for what would steer a terminal: what a process says of itself is not trusted with that."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def fit(text: str, width: int, ellipsis: str = "…", right: bool = False) -> str:

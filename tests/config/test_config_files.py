@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from place import Place
 
@@ -34,6 +38,28 @@ def test_unreadable_file_is_one_problem(place: Place, file: str) -> None:
     path.mkdir(parents=True)
     (problem,) = place.problems()
     assert (problem.origin, problem.what) == (f"{path}:1", "cannot be read: Is a directory")
+
+
+NOT_REGULAR = [
+    (os.mkfifo, "not a regular file"),
+    (lambda path: path.symlink_to("/dev/zero"), "not a regular file"),
+    (lambda path: path.symlink_to("/dev/full"), "not a regular file"),
+    (lambda path: os.truncate(path, 1 << 40) if path.touch() is None else None, "larger than 1048576 bytes"),
+]
+
+
+@pytest.mark.parametrize("file", ["chosen", "cwd/pagedopt.toml", "cwd/pyproject.toml", "user"])
+@pytest.mark.parametrize(("make", "why"), NOT_REGULAR)
+def test_file_that_is_none_or_has_no_end_is_one_problem(
+    place: Place, file: str, make: Callable[[Path], object], why: str
+) -> None:
+    path = place.cwd.parent / file if "/" in file else getattr(place, file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make(path)
+    (problem,) = place.problems()
+    assert problem.origin == f"{path}:1"
+    assert problem.what.startswith("cannot be read")
+    assert why in problem.what
 
 
 def test_chosen_file_has_to_exist(place: Place) -> None:

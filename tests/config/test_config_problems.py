@@ -104,3 +104,51 @@ def test_configure_refuses_at_once_and_changes_nothing(place: Place, settings: d
     with pytest.raises(ConfigError, match=r"pagedopt\.configure"):
         config.configure(**settings)
     assert place.load() == msgspec.structs.replace(Settings(), depth=3)
+
+
+GUARDED = [
+    ("spill_dir", "/elsewhere"),
+    ("monitor.enabled", "true"),
+    ("monitor.address", "tcp://0.0.0.0:5555"),
+    ("monitor.rate_hz", "4"),
+    ("monitor.allow_control", "true"),
+    ("monitor.keys_dir", "/elsewhere"),
+]
+
+
+def test_settings_that_open_a_process_or_choose_where_data_goes_are_guarded() -> None:
+    assert {name for name, entry in SCHEMA.items() if not entry.from_directory} == dict(GUARDED).keys()
+
+
+@pytest.mark.parametrize("source", ORDER)
+@pytest.mark.parametrize(("name", "value"), GUARDED)
+def test_file_in_the_current_directory_cannot_set_what_is_guarded(
+    place: Place, source: str, name: str, value: str
+) -> None:
+    table, _, leaf = name.rpartition(".")
+    if source in ("keyword", "configure") and table:
+        given = {table: {leaf: value}}
+        place.keywords = given if source == "keyword" else {}
+        config.configure(**(given if source == "configure" else {}))
+    else:
+        where = SOURCES[source](place, name.replace(".", "_") if source == "environment" else name, value)
+    if not source.endswith(".toml"):
+        assert place.origins()[name].kind != "default"
+        return
+    (problem,) = place.problems()
+    assert problem.origin == where
+    assert problem.what.startswith(f"{name} is not taken from a file in the current directory")
+    assert SCHEMA[name].variable in problem.allowed
+    assert "PAGEDOPT_CONFIG" in problem.allowed
+
+
+def test_guarded_setting_of_the_directory_is_refused_though_a_stronger_source_sets_it(place: Place) -> None:
+    place.environ["PAGEDOPT_SPILL_DIR"] = "/mine"
+    where = SOURCES["pagedopt.toml"](place, "spill_dir", "/elsewhere")
+    assert [problem.origin for problem in place.problems()] == [where]
+
+
+def test_file_of_the_directory_that_is_named_on_purpose_may_set_all(place: Place) -> None:
+    SOURCES["pagedopt.toml"](place, "spill_dir", "/elsewhere")
+    place.environ["PAGEDOPT_CONFIG"] = "pagedopt.toml"
+    assert str(place.load().spill_dir) == "/elsewhere"

@@ -108,7 +108,7 @@ def test_real_environment_and_directories_are_the_defaults(place: Place, monkeyp
 
 def test_table_is_set_by_every_source_and_by_its_short_variable(place: Place) -> None:
     assert place.load().monitor.enabled
-    place.write(place.cwd / "pagedopt.toml", "[monitor]\nrate_hz = 4\nenabled = true\n")
+    place.write(place.user, "[monitor]\nrate_hz = 4\nenabled = true\n")
     place.environ["PAGEDOPT_MONITOR"] = "0"
     assert (place.load().monitor.rate_hz, place.load().monitor.enabled) == (4.0, False)
     assert str(place.origins()["monitor.enabled"]) == "PAGEDOPT_MONITOR"

@@ -156,3 +156,57 @@ def test_sockets_move_to_a_shorter_directory_and_too_long_everywhere_is_an_error
         assert mode(tmp_path / "s") == 0o700
     with pytest.raises(MonitorError, match="too long"):
         places.socket_dir(Path(f"{fits}d"), "n" * 108)
+
+
+BAD = [
+    {"telemetry": "tcp://127.0.0.1"},
+    {"telemetry": "inproc://x"},
+    {"telemetry": "ipc://relative.pub"},
+    {"telemetry": "ipc:///" + "d" * 200},
+    {"telemetry": "ipc:///a\0b"},
+    {"control": "tcp://127.0.0.1:99999"},
+    {"control": "tcp://127.0.0.1:1;tcp://10.0.0.1:1"},
+    {"control": "tcp://a b:1"},
+    {"control": ""},
+    {"token": "x" * 300},
+    {"token": ""},
+    {"token": "\N{SNOWMAN}"},
+    {"server_key": "short"},
+    {"server_key": "\N{SNOWMAN}" * 40},
+    {"rate_hz": 0.0},
+    {"rate_hz": -1.0},
+    {"pid": 0},
+    {"pid": -1},
+    {"pid": 1 << 70},
+]
+
+
+@pytest.mark.parametrize("changes", BAD, ids=str)
+def test_file_that_cannot_be_used_is_passed_over_and_costs_nobody_else(place: Path, changes: dict[str, object]) -> None:
+    places.announce(place, "good", process(place, "good"))
+    places.announce(place, "bad", process(place, "bad", **changes))
+    assert places.processes() == [process(place, "good")]
+    assert (place / "bad.json").exists()
+
+
+def test_process_killed_between_bind_and_announcement_leaves_nothing(place: Path) -> None:
+    script = (
+        "import os, signal, sys; from pathlib import Path; from pagedopt.monitor import listening, places\n"
+        "name, place = places.new_name(), Path(sys.argv[1])\n"
+        "sockets = [listening.listen_ipc(place / f'{name}{end}') for end in ('.pub', '.ctl')]\n"
+        "(place / f'.{name}.draft').touch()\n"
+        "print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", script, str(place)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        names = sorted(path.name for path in place.iterdir())
+        assert [name[-4:] for name in names] == ["raft", ".ctl", ".pub"]
+        places.sweep(place)
+        assert sorted(path.name for path in place.iterdir()) == names  # it lives
+        child.kill()
+    (place / "1-2-3-ab.txt").touch()
+    (place / f"1-{child.pid}-3-ab.pub").touch()  # of another namespace
+    places.sweep(place)
+    assert sorted(path.name for path in place.iterdir()) == sorted(["1-2-3-ab.txt", f"1-{child.pid}-3-ab.pub"])

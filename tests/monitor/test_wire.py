@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import msgspec
 import pytest
-from watched import HEADER, PAGES, PAYLOADS, SNAPSHOT, hostile_frames
+from watched import HEADER, PAGES, PAYLOADS, SNAPSHOT, TENSOR, hostile_frames
 
 from pagedopt import __version__
 from pagedopt.errors import MonitorError
@@ -54,6 +55,32 @@ def test_hostile_frames_are_messages_or_malformed() -> None:
             except (MalformedError, MonitorError):
                 refused += 1
     assert refused > 10_000
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload", "field", "value"),
+    [
+        ("pages", (PAGES,), "page_bytes", -1),
+        ("pages", (PAGES,), "cursor", -1),
+        ("pages", (PAGES,), "tiers", b"\0\1\2\3"),
+        ("stats", SNAPSHOT, "monotonic_ns", -1),
+        ("tensors", (TENSOR,), "first_page", -1),
+        ("tensors", (TENSOR,), "shape", (2, -3)),
+    ],
+)
+def test_figures_that_cannot_be_are_malformed(topic: str, payload: Any, field: str, value: object) -> None:
+    tree = msgspec.to_builtins(payload, builtin_types=(bytes,))
+    (tree[0] if isinstance(payload, tuple) else tree)[field] = value
+    with pytest.raises(MalformedError):
+        wire.decode([topic.encode(), msgspec.msgpack.encode(HEADER), msgspec.msgpack.encode(tree)])
+
+
+@pytest.mark.parametrize("changes", [{"page_bytes": 0}, {"upper_bytes": -1}, {"queued_moves": -1}])
+def test_arena_that_cannot_be_is_malformed(changes: dict[str, int]) -> None:
+    tree = msgspec.to_builtins(SNAPSHOT)
+    tree["arenas"][0].update(changes)
+    with pytest.raises(MalformedError):
+        wire.decode([b"stats", msgspec.msgpack.encode(HEADER), msgspec.msgpack.encode(tree)])
 
 
 @pytest.mark.parametrize("line", ["", "{}", "[]", '{"topic":"stats"}', '{"topic":1,"header":2}', "\0", "[" * 9999])

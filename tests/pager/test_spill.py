@@ -122,6 +122,45 @@ def test_ram_behind(path: str, expected: str | None) -> None:
     assert ram_behind(Path(path), "\n".join(mounts)) == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("rw,lowerdir=/disk/l,upperdir=/ram/u,workdir=/ram/w", "overlay at /o over tmpfs at /ram"),
+        ("rw,lowerdir=/ram/l,upperdir=/disk/u,workdir=/disk/w", None),
+        ("rw,lowerdir=/ram/l", None),  # nothing can be written there
+        ("rw,upperdir=/other/u", "overlay at /o over overlay at /other over tmpfs at /ram"),
+        ("rw,upperdir=/my\\040ram/u", "overlay at /o over tmpfs at /my ram"),
+        ("rw,upperdir=/o/u", None),  # as a container sees it: the directory is outside
+        ("rw,upperdir=u", None),
+        ("rw", None),
+    ],
+)
+def test_overlay_is_where_its_upper_directory_is(options: str, expected: str | None) -> None:
+    mounts = [
+        "/dev/vda / ext4 rw 0 0",
+        "tmpfs /ram tmpfs rw 0 0",
+        "tmpfs /my\\040ram tmpfs rw 0 0",
+        "overlay /other overlay rw,upperdir=/ram/v 0 0",
+        f"overlay /o overlay {options} 0 0",
+    ]
+    assert ram_behind(Path("/o/a"), "\n".join(mounts)) == expected
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can mount")
+def test_overlay_over_tmpfs_is_recognised(tmp_path: Path) -> None:
+    script = """
+    set -e
+    cd "$1"; mount -t tmpfs none .; cd "$1"; mkdir l u w o
+    mount -t overlay overlay -o "lowerdir=$1/l,upperdir=$1/u,workdir=$1/w" o
+    cat /proc/mounts
+    """
+    command = ["unshare", "-m", "bash", "-c", script, "bash", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no overlay can be mounted here: {done.stderr}")
+    assert ram_behind(tmp_path / "o", done.stdout) == f"overlay at {tmp_path}/o over tmpfs at {tmp_path}"
+
+
 @pytest.mark.parametrize("path", ["/", "/tmp", "/var/tmp", "/dev", "/dev/shm", "/proc", "/sys", "/run"])
 def test_ram_behind_agrees_with_the_system(path: str) -> None:
     if shutil.which("stat") is None or not Path(path).is_dir():

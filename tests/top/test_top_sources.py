@@ -17,7 +17,7 @@ from pagedopt.top.feed import Frame, replay
 from pagedopt.top.history import KEPT_MAPS, KEPT_SNAPSHOTS, History
 from pagedopt.top.sources import KEPT_ENDED, Live, Recording
 from pagedopt.top.view import Look, Wanted, chosen, followed, moved, screen
-from pagedopt.top.view_tensors import tensors_in_order
+from pagedopt.top.view_tensors import tensor_name, tensors_in_order
 
 
 class Machine:
@@ -187,7 +187,7 @@ def test_look_stays_at_a_tensor_whose_place_changes() -> None:
     after = replace(before, pages=scenes.pages(cursor=40))
     look = moved([before], Look(80, 24, view="tensors", sorts={"tensors": "HOST"}), 3)
     assert look.picked is not None
-    places = [[row.name for row in tensors_in_order(each, look)].index(look.picked) for each in (before, after)]
+    places = [[tensor_name(row) for row in tensors_in_order(each, look)].index(look.picked) for each in (before, after)]
     assert places[0] != places[1]
     for each in (before, after):
         (marked,) = (line for line in screen([each], look, Wanted()) if line.plain.startswith("▸"))
