@@ -47,6 +47,10 @@ class Adam(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -70,6 +74,10 @@ class Adam(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -95,6 +103,10 @@ class Adam8bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -118,6 +130,10 @@ class Adam8bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -143,6 +159,10 @@ class Adam32bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -166,6 +186,10 @@ class Adam32bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -191,6 +215,10 @@ class PagedAdam(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -214,6 +242,10 @@ class PagedAdam(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -239,6 +271,10 @@ class PagedAdam8bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -262,6 +298,10 @@ class PagedAdam8bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -287,6 +327,10 @@ class PagedAdam32bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -310,6 +354,10 @@ class PagedAdam32bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -334,6 +382,10 @@ class AdamW(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -356,6 +408,10 @@ class AdamW(RuleOptimizer):
         is_paged: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -380,6 +436,10 @@ class AdamW8bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -402,6 +462,10 @@ class AdamW8bit(RuleOptimizer):
         is_paged: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -426,6 +490,10 @@ class AdamW32bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -448,6 +516,10 @@ class AdamW32bit(RuleOptimizer):
         is_paged: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -472,6 +544,10 @@ class PagedAdamW(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -494,6 +570,10 @@ class PagedAdamW(RuleOptimizer):
         is_paged: bool = True,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -518,6 +598,10 @@ class PagedAdamW8bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -540,6 +624,10 @@ class PagedAdamW8bit(RuleOptimizer):
         is_paged: bool = True,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -564,6 +652,10 @@ class PagedAdamW32bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them.
 
     Raises:
@@ -586,5 +678,9 @@ class PagedAdamW32bit(RuleOptimizer):
         is_paged: bool = True,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...

@@ -22,6 +22,7 @@ from pagedopt.optim.saved import (
     Saved,
     SavedSlot,
     code_map,
+    is_begun,
     is_bitsandbytes,
     read_entry,
 )
@@ -43,7 +44,7 @@ class LoadPlan:
     Attributes:
         groups: the optimizer's groups as they will be.
         entries: each parameter with a state, its group and its state.
-        others: what the state_dict holds for no parameter.
+        others: what the state_dict holds for no parameter, or for one before its first step, by parameter.
     """
 
     groups: list[Group]
@@ -68,12 +69,15 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
         _warn_of_decay(family, variant, merged)
     keys = list(chain.from_iterable(saved["params"] for saved in saved_groups))
     entries = []
+    others = {key: value for key, value in saved_state.items() if key not in set(keys)}
     for index, (key, param, group, saved_group) in enumerate(_each_param(keys, merged, saved_groups)):
-        entry = saved_state.get(key)
-        if entry:
+        entry = saved_state.get(key, {})
+        if not is_begun(family.rule, entry):
+            if entry:
+                others[param] = dict(entry)
+        else:
             where = f"parameter {index}"
             entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
-    others = {key: value for key, value in saved_state.items() if key not in set(keys)}
     return LoadPlan(merged, entries, others)
 
 
@@ -105,14 +109,10 @@ def _merge_group(family: Family, group: Group, saved: Group, is_foreign: bool) -
     if family.decoupled is not None:
         dropped.add("decoupled_weight_decay")
     options = {key: copy.deepcopy(value) for key, value in saved.items() if key not in dropped}
-    if "betas" in options:
-        options["betas"] = tuple(options["betas"])
-    merged = {**group, **options}
     try:
-        check_options(merged, "the state_dict's group")
+        return check_options({**group, **options}, "the state_dict's group")
     except ValueError as error:
         raise CheckpointError(str(error)) from error
-    return merged
 
 
 def _warn_of_decay(family: Family, variant: Variant, groups: Sequence[Group]) -> None:
