@@ -13,7 +13,7 @@ from pagedopt import optim
 
 pytestmark = pytest.mark.usefixtures("arena")
 
-NAMES = ["Adam", "AdamW", "PagedAdam", "PagedAdamW32bit"]
+NAMES = ["Adam", "AdamW", "PagedAdamW"]
 
 
 def make(name: str, params: Any, **arguments: Any) -> tuple[Any, Any]:
