@@ -3,6 +3,7 @@
 #include <pybind11/stl.h>
 
 #include <cstring>
+#include <tuple>
 
 #include "arena.h"
 #include "device_step.h"
@@ -10,9 +11,8 @@
 #include "gpu.h"
 #include "step.h"
 #include "sweep.h"
+#include "tensors.h"
 #include "vm.h"
-
-PYBIND11_MAKE_OPAQUE(std::vector<pagedopt::Row>)
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -21,10 +21,10 @@ namespace pagedopt {
 
 void bind_gpu(py::module_& m);  // both in bindings_gpu.cpp
 void bind_placement(py::module_& m);
+void bind_tensors(py::module_& m);  // in bindings_tensors.cpp
 
 namespace {
 
-using Rows = std::vector<Row>;
 using Addresses = std::vector<std::uintptr_t>;
 
 template <class T>
@@ -40,15 +40,6 @@ Enum choose(const char* what, const std::string& name, std::initializer_list<std
     allowed += std::string(allowed.empty() ? "" : ", ") + key;
   }
   throw std::invalid_argument(std::string(what) + " is one of " + allowed + ", not " + name);
-}
-
-Dtype dtype_of(const std::string& name) {
-  return choose<Dtype>("dtype", name, {{"f32", Dtype::f32}, {"bf16", Dtype::bf16}, {"f16", Dtype::f16}});
-}
-
-Codec codec_of(const std::string& name) {
-  return choose<Codec>("codec", name,
-                       {{"f32", Codec::f32}, {"blockwise8", Codec::blockwise8}, {"tensorwise8", Codec::tensorwise8}});
 }
 
 DirectIo direct_io_of(const std::string& name) {
@@ -106,24 +97,6 @@ void bind_step(py::module_& m) {
         return py::bytes(reinterpret_cast<const char*>(code_map(is_signed).value), 256 * sizeof(float));
       },
       "signed"_a, "The 256 float32 values of the dynamic 8-bit map, as bytes.");
-  m.def(
-      "encode",
-      [](std::uintptr_t source, std::int64_t numel, std::uintptr_t codes, std::uintptr_t absmax, bool is_signed,
-         std::int64_t block) {
-        const py::gil_scoped_release release;
-        encode(pointer<const float>(source), numel, pointer<std::uint8_t>(codes), pointer<float>(absmax), is_signed,
-               block);
-      },
-      "source"_a, "numel"_a, "codes"_a, "absmax"_a, "signed"_a, "block"_a);
-  m.def(
-      "decode",
-      [](std::uintptr_t codes, std::uintptr_t absmax, std::int64_t numel, std::uintptr_t target, bool is_signed,
-         std::int64_t block) {
-        const py::gil_scoped_release release;
-        decode(pointer<const std::uint8_t>(codes), pointer<const float>(absmax), numel, pointer<float>(target),
-               is_signed, block);
-      },
-      "codes"_a, "absmax"_a, "numel"_a, "target"_a, "signed"_a, "block"_a);
 
   py::class_<Hyper>(m, "Hyper")
       .def(py::init([](const std::string& rule, double lr, double beta1, double beta2, double eps, double weight_decay,
@@ -136,49 +109,13 @@ void bind_step(py::module_& m) {
            py::kw_only(), "rule"_a, "lr"_a, "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "decoupled"_a, "amsgrad"_a,
            "maximize"_a, "skip_zeros"_a, "max_unorm"_a, "percentile_clipping"_a);
 
-  py::class_<Rows, std::shared_ptr<Rows>>(m, "Rows")
-      .def(py::init<>())
-      .def("__len__", [](const Rows& rows) { return rows.size(); })
-      .def(
-          "append",
-          [](Rows& rows, std::uintptr_t param, const std::array<std::uintptr_t, 3>& slots,
-             const std::array<std::uintptr_t, 3>& absmax, std::uintptr_t step, std::uintptr_t gnorm_history,
-             std::int64_t numel, std::uint32_t group, const std::string& dtype, const std::string& codec) {
-            Row row{};
-            row.param = pointer<void>(param);
-            for (int i = 0; i < 3; ++i) {
-              row.slot[i] = pointer<void>(slots[i]);
-              row.absmax[i] = pointer<float>(absmax[i]);
-            }
-            row.step = pointer<float>(step);
-            row.gnorm_history = pointer<float>(gnorm_history);
-            row.numel = numel;
-            row.group = group;
-            row.dtype = dtype_of(dtype);
-            row.codec = codec_of(codec);
-            rows.push_back(row);
-            return rows.size() - 1;
-          },
-          py::kw_only(), "param"_a, "slots"_a, "absmax"_a, "step"_a, "gnorm_history"_a, "numel"_a, "group"_a, "dtype"_a,
-          "codec"_a)
-      .def(
-          "set_params",
-          [](Rows& rows, const Addresses& addresses) {
-            if (addresses.size() != rows.size()) throw std::invalid_argument("as many addresses as rows");
-            for (std::size_t i = 0; i < rows.size(); ++i) rows[i].param = pointer<void>(addresses[i]);
-          },
-          "addresses"_a)
-      .def(
-          "set_grads",
-          [](Rows& rows, const Addresses& addresses) {
-            if (addresses.size() != rows.size()) throw std::invalid_argument("as many addresses as rows");
-            for (std::size_t i = 0; i < rows.size(); ++i) rows[i].grad = pointer<const void>(addresses[i]);
-          },
-          "addresses"_a);
-
   py::class_<Sweep>(m, "Sweep")
-      .def(py::init<std::shared_ptr<Rows>, const std::vector<Hyper>&, std::shared_ptr<Arena>, std::shared_ptr<Gpu>>(),
-           "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr, py::call_guard<py::gil_scoped_release>())
+      .def(py::init([](const TensorRows& rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena,
+                       std::shared_ptr<Gpu> gpu) {
+             const py::gil_scoped_release release;
+             return std::make_unique<Sweep>(rows.rows(), hypers, std::move(arena), std::move(gpu));
+           }),
+           "rows"_a, "hypers"_a, "arena"_a = nullptr, "gpu"_a = nullptr)
       .def("step", &Sweep::step, "hypers"_a, "grad_scale"_a, "threads"_a, py::call_guard<py::gil_scoped_release>())
       .def(
           "step_on",
@@ -196,6 +133,17 @@ void bind_step(py::module_& m) {
           "ring: memory of the device through which state on the host passes, in use until what is on the stream after "
           "this call is done; 0 to use the state where it is.")
       .def_property_readonly("ring_bytes", &Sweep::ring_bytes, "What `ring` is to have; 0 where it is of no use now.");
+}
+
+std::tuple<std::byte*, const std::byte*, std::size_t> copy_between(const py::object& target, const py::object& source) {
+  TensorFacts to, from;
+  if (!read_tensor(target, to) || !read_tensor(source, from))
+    throw std::invalid_argument("target and source are tensors with memory");
+  if (!to.is_contiguous() || !from.is_contiguous() || from.device.type != kCpu || !(to.element == from.element) ||
+      to.numel() != from.numel())
+    throw std::invalid_argument("the target is " + to.text() + ", the source " + from.text() +
+                                "; both are contiguous, alike, and the source on the CPU");
+  return {to.data, from.data, static_cast<std::size_t>(to.bytes())};
 }
 
 py::dict ledger_dict(Arena& arena) {
@@ -290,12 +238,13 @@ void bind_arena(py::module_& m) {
           "address"_a, "nbytes"_a)
       .def(
           "write",
-          [](Arena& arena, std::uintptr_t address, std::uintptr_t source, std::size_t nbytes) {
-            if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes))
-              throw std::out_of_range("not in the arena");
-            arena.write(pointer<std::byte>(address), pointer<const std::byte>(source), nbytes);
+          [](Arena& arena, const py::object& target, const py::object& source) {
+            const auto [to, from, nbytes] = copy_between(target, source);
+            if (!arena.owns(to, to + nbytes)) throw std::out_of_range("not in the arena");
+            const py::gil_scoped_release release;
+            arena.write(to, from, nbytes);
           },
-          "address"_a, "source"_a, "nbytes"_a, unlocked())
+          "target"_a, "source"_a, "Copies a contiguous tensor of the CPU over one in the arena, of as many bytes.")
       .def(
           "prefetch",
           [](Arena& arena, std::uintptr_t address, std::size_t nbytes) {
@@ -397,6 +346,7 @@ PYBIND11_MODULE(_core, m) {
   pagedopt::bind_gpu(m);
   pagedopt::bind_extent(m);
   pagedopt::bind_arena(m);
+  pagedopt::bind_tensors(m);
   pagedopt::bind_step(m);
   pagedopt::bind_placement(m);
   m.attr("COUNTERS") = pagedopt::counter_table();

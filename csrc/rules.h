@@ -110,8 +110,11 @@ inline constexpr int kGnormHistory = 100;
 // A norm as it counts: one that is not finite counts as infinite.
 PAGEDOPT_HD double counted_norm(double norm) { return norm - norm == 0.0 ? norm : HUGE_VAL; }
 
-// The place in the history of step t.
-PAGEDOPT_HD int history_place(double t) { return static_cast<int>(static_cast<long long>(t - 1.0) % kGnormHistory); }
+// The place in the history of step t; within it whatever t is, for t comes from a tensor that anybody can write to.
+PAGEDOPT_HD int history_place(double t) {
+  constexpr double kMostSteps = 9007199254740992.0;  // 2^53: beyond, a double does not count every step
+  return t >= 1.0 && t <= kMostSteps ? static_cast<int>(static_cast<long long>(t - 1.0) % kGnormHistory) : 0;
+}
 
 // The entry of rank floor(percentile * k / 100) of the k entries above zero, if it is one of history[first],
 // history[first + stride], ...; else 0. By counting, so that lanes can share the work and nothing is moved.

@@ -69,15 +69,15 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
         _warn_of_decay(family, variant, merged)
     keys = list(chain.from_iterable(saved["params"] for saved in saved_groups))
     entries = []
-    others = {key: value for key, value in saved_state.items() if key not in set(keys)}
+    known = set(keys)
+    others = {key: value for key, value in saved_state.items() if key not in known}
     for index, (key, param, group, saved_group) in enumerate(_each_param(keys, merged, saved_groups)):
-        entry = saved_state.get(key, {})
-        if not is_begun(family.rule, entry):
-            if entry:
-                others[param] = dict(entry)
-        else:
+        entry = saved_state.get(key)
+        if entry and is_begun(family.rule, entry):
             where = f"parameter {index}"
             entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
+        elif entry:
+            others[param] = dict(entry)
     return LoadPlan(merged, entries, others)
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from pagedopt import _core, config, runtime
+from pagedopt.errors import ConfigError
 from pagedopt.optim import checkpoint
 from pagedopt.optim.faults import core_errors
 from pagedopt.optim.options import Group, check_options, check_switches, named, resolve, shown
@@ -61,7 +62,12 @@ class RuleOptimizer(torch.optim.Optimizer):
             )
         if not defaults["is_paged"]:
             raise ValueError(f"{where}: paging={shown(paging)} contradicts is_paged=False, which pages nothing")
-        config.load(paging)
+        try:
+            config.load(paging)
+        except ConfigError:
+            raise
+        except Exception:  # a value's own methods may raise whatever they like
+            raise TypeError(f"{where}: paging={shown(paging)} holds a value of a type that no setting has") from None
 
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
@@ -143,11 +149,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         hypers = self._hypers(groups)
         places = {param: place for place, param in enumerate(self._overridden, len(self.param_groups))}
         members, waiting = [], []
-        for param, index, _ in self._each_param():
+        for param, index, number in self._each_param():
             if self._has_begun(param):
-                place = places.get(param, index)
+                place, name = places.get(param, index), named(self.param_groups[index], number, index)
                 layout = Layout.of(param, groups[place], self.family.rule)
-                members.append(Member(param, place, self.state[param], layout))
+                members.append(Member(param, name, place, self.state[param], layout))
             else:
                 waiting.append(param)
         sweep = PreparedSweep(groups, self.state, members, waiting, hypers, self._store.arenas)

@@ -104,9 +104,12 @@ def _keys_of(rule: Rule) -> frozenset[str]:
     return frozenset(["step", GNORM_HISTORY, *names, *(f"{name}_absmax" for name in names)])
 
 
-def is_begun(rule: Rule, entry: Mapping[str, Any]) -> bool:
-    """Whether an entry of state holds anything of the rule's, and not only what a wrapper keeps there of its own."""
-    return not _keys_of(rule).isdisjoint(entry) or is_bitsandbytes(entry)
+def is_begun(rule: Rule, entry: object) -> bool:
+    """Whether an entry of state holds anything of the rule's, and not only what a wrapper keeps there of its own.
+
+    So does what is no mapping, which `read_entry` refuses.
+    """
+    return not isinstance(entry, Mapping) or not _keys_of(rule).isdisjoint(entry) or is_bitsandbytes(entry)
 
 
 def _rename_bitsandbytes(rule: Rule, entry: Mapping[str, Any], where: str) -> dict[str, Any]:

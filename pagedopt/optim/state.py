@@ -238,7 +238,7 @@ class StateStore:
             return
         arena = self._arenas.get(target.device)
         if arena is not None and arena.owns(target.data_ptr(), target.nbytes):
-            arena.write(target.data_ptr(), source.contiguous().data_ptr(), target.nbytes)
+            arena.write(target, source.contiguous())
         else:
             target.copy_(source)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Final
 
@@ -17,25 +17,13 @@ from pagedopt.optim.devices import aligned_memory, gpu_of, number_on, stream_of
 from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Rule
 from pagedopt.optim.saved import GNORM_HISTORY
-from pagedopt.optim.state import DTYPES, Entry, Layout, check_param
+from pagedopt.optim.state import Entry, Layout
 from pagedopt.optim.versions import increment_versions
 
 __all__ = ["Member", "PreparedSweep", "Scaling", "hyper_of", "structure_of"]
 
-CHUNK: Final = 256
-"""Parameters looked at together: what Python reads of them then stays in the processor's cache."""
-
 STEPS_BETWEEN: Final = 32
 """That do not ask for a ring again: torch empties its cache before it says no."""
-
-WATCHED: Final = 1024
-"""Parameters whose state is also looked at for tensors that moved (`tensor.data = ...`, `share_memory_`), not only for
-tensors that were replaced. With more of them that would cost a third of all that Python does in a step; whoever moves
-state moves all of it."""
-
-_data_ptr = Tensor.data_ptr
-_is_contiguous = Tensor.is_contiguous
-_values = dict.values
 
 
 def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
@@ -112,144 +100,72 @@ class Member:
 
     Attributes:
         param: the parameter.
+        name: what messages call it.
         group: the index of its group.
         entry: its state.
         layout: how that is stored.
     """
 
     param: Tensor
+    name: str
     group: int
     entry: Entry
     layout: Layout
 
     def append_to(self, rows: _core.Rows) -> None:
-        """Add its row."""
-        is_coded = self.layout.codec != "f32"
-        names = [slot.name for slot in self.layout.slots]
-        slots = [self.entry[name].data_ptr() for name in names] + [0, 0]
-        absmax = [self.entry[f"{name}_absmax"].data_ptr() if is_coded else 0 for name in names] + [0, 0]
-        history = self.entry[GNORM_HISTORY].data_ptr() if self.layout.has_history else 0
-        rows.append(
-            param=self.param.data_ptr(),
-            slots=(slots[0], slots[1], slots[2]),
-            absmax=(absmax[0], absmax[1], absmax[2]),
-            step=self.entry["step"].data_ptr(),
-            gnorm_history=history,
-            numel=self.param.numel(),
-            group=self.group,
-            dtype=DTYPES[self.param.dtype],
-            codec=self.layout.codec,
+        """Add its row.
+
+        Raises:
+            ValueError: naming the parameter, where one of its tensors is not what a row needs.
+        """
+        try:
+            rows.append(
+                self.param,
+                self.entry,
+                slots=[slot.name for slot in self.layout.slots],
+                strides=self.layout.strides,
+                history=GNORM_HISTORY if self.layout.has_history else "",
+                group=self.group,
+                codec=self.layout.codec,
+            )
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from None
+
+    def usable_gradient(self) -> Tensor:
+        """Its gradient in the order of its state, copied.
+
+        Raises:
+            RuntimeError: naming the parameter, for a gradient that is of no use to it.
+        """
+        grad, param = self.param.grad, self.param
+        assert grad is not None
+        if grad.layout != torch.strided:
+            raise RuntimeError(
+                f"{self.name}: its gradient has layout {grad.layout}; Adam's moments need dense gradients. "
+                "Use torch.optim.SparseAdam for it, or sparse=False in its embedding"
+            )
+        ours, theirs = ((t.dtype, tuple(t.shape), t.device) for t in (param, grad))
+        if ours != theirs:
+            raise RuntimeError(
+                f"{self.name}: its gradient is {theirs[0]} of shape {theirs[1]} on {theirs[2]}, the parameter "
+                f"{ours[0]} of {ours[1]} on {ours[2]}; give it one like the parameter: param.grad = grad.to(param)"
+            )
+        return torch.empty_strided(param.shape, self.layout.strides, dtype=param.dtype, device=param.device).copy_(grad)
+
+    def dense_copy(self) -> Tensor:
+        """A copy of the parameter without gaps, in the order of its state."""
+        param = self.param
+        return torch.empty_strided(param.shape, self.layout.strides, dtype=param.dtype, device=param.device).copy_(
+            param
         )
 
 
-@dataclass
-class _Gathered:
-    """What one step works on."""
-
-    params: list[int] = field(default_factory=list)
-    grads: list[int] = field(default_factory=list)
-    kept: list[Tensor] = field(default_factory=list)
-    copies: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-
-class _Chunk:
-    """A few rows, and what they looked like when they were made."""
-
-    def __init__(self, members: Sequence[Member], *, is_watched: bool) -> None:
-        self.params = [member.param for member in members]
-        self.entries = [member.entry for member in members]
-        self.strides = [member.layout.strides for member in members]
-        self.shapes = [(param.dtype, param.shape, param.stride()) for param in self.params]
-        self.devices = [param.device for param in self.params]
-        self.nbytes = [param.nbytes for param in self.params]
-        self.addresses = list(map(_data_ptr, self.params))
-        self.is_plain = all(map(_is_contiguous, self.params))
-        self.state = list(chain.from_iterable(map(_values, self.entries)))
-        self.state_ids = list(map(id, self.state))
-        self.tensors = [value for value in self.state if isinstance(value, Tensor)]
-        self.state_addresses = list(map(_data_ptr, self.tensors))
-        self.is_watched = is_watched
-        # The rows hold bare addresses: this keeps what they point at alive, whatever becomes of the state's tensors.
-        self.memory = [tensor.untyped_storage() for tensor in self.tensors]
-
-    def has_own_state(self) -> bool:
-        """Whether the state is still made of the same tensors, in the memory they were in."""
-        if list(map(id, chain.from_iterable(map(_values, self.entries)))) != self.state_ids:
-            return False
-        return not self.is_watched or list(map(_data_ptr, self.tensors)) == self.state_addresses
-
-    def gather(self, step: _Gathered) -> bool:
-        """Add this step's addresses. False when parameters or state are no longer what the rows were made from."""
-        if not self.has_own_state() or not self._follow():
-            return False
-        grads = [param.grad for param in self.params]
-        live = [grad for grad in grads if grad is not None]
-        touched = self.params
-        if len(live) < len(grads):  # a parameter without a gradient stands in for it in the checks
-            touched = [param for param, grad in zip(self.params, grads, strict=True) if grad is not None]
-            live = [param if grad is None else grad for param, grad in zip(self.params, grads, strict=True)]
-        try:
-            addresses = list(map(_data_ptr, live))
-            is_usual = self.is_plain and False not in map(_is_contiguous, live)
-        except RuntimeError:  # a sparse gradient has no storage
-            is_usual = False
-        if not is_usual or [grad.nbytes for grad in live] != self.nbytes:
-            live = [self._usable(index, grad) for index, grad in enumerate(live)]
-            addresses = list(map(_data_ptr, live))
-            step.kept += live
-        if len(touched) < len(grads):
-            addresses = [0 if grad is None else at for grad, at in zip(grads, addresses, strict=True)]
-        step.grads += addresses
-        increment_versions(touched)  # here, while they are at hand
-        step.params += self.addresses if self.is_plain else self._dense(step, grads)
-        return True
-
-    def _follow(self) -> bool:
-        """Take note of parameters that moved. False when one changed in more than its place on its device."""
-        addresses = list(map(_data_ptr, self.params))
-        if addresses != self.addresses:
-            if [(param.dtype, param.shape, param.stride()) for param in self.params] != self.shapes:
-                return False
-            if [param.device for param in self.params] != self.devices:
-                return False
-            for param in self.params:
-                check_param(param)
-            self.addresses = addresses
-        return True
-
-    def _usable(self, index: int, grad: Tensor) -> Tensor:
-        """A gradient in the type and order of its row, copied where it comes in another order."""
-        dtype, shape, _ = self.shapes[index]
-        if grad.layout != torch.strided:
-            raise RuntimeError(
-                f"a gradient has layout {grad.layout}; Adam's moments need dense gradients. "
-                "Use torch.optim.SparseAdam for it, or sparse=False in its embedding"
-            )
-        if grad.dtype != dtype or grad.shape != shape:
-            raise RuntimeError(
-                f"a gradient is {grad.dtype} of shape {tuple(grad.shape)}, its parameter {dtype} of {tuple(shape)}"
-            )
-        if grad.stride() == self.strides[index]:
-            return grad
-        return torch.empty_strided(shape, self.strides[index], dtype=dtype, device=grad.device).copy_(grad)
-
-    def _dense(self, step: _Gathered, grads: Sequence[Tensor | None]) -> list[int]:
-        """Addresses of the parameters, of dense copies for those with gaps."""
-        addresses = list(self.addresses)
-        for index, (param, strides) in enumerate(zip(self.params, self.strides, strict=True)):
-            if param.stride() != strides and grads[index] is not None:
-                copy = torch.empty_strided(param.shape, strides, dtype=param.dtype, device=param.device).copy_(param)
-                step.copies.append((param, copy))
-                addresses[index] = copy.data_ptr()
-        return addresses
-
-
-class _Part:
+class _DeviceRows:
     """The rows of the parameters of one device.
 
     Args:
         device: the device.
-        members: the parameters, none of them empty.
+        members: the parameters.
         hypers: the options of every group.
         arena: the arena their paged state lives in, if there is any.
     """
@@ -264,37 +180,58 @@ class _Part:
         self.device = device
         self.gpu = gpu_of(device)
         self._pid = os.getpid()
-        self.chunks = [
-            _Chunk(members[first : first + CHUNK], is_watched=first < WATCHED)
-            for first in range(0, len(members), CHUNK)
-        ]
+        self._members = members
         self._rows = _core.Rows()
         for member in members:
             member.append_to(self._rows)
-        self._addresses = list(chain.from_iterable(chunk.addresses for chunk in self.chunks))
+        # The rows hold bare addresses: this keeps what they point at alive, whatever becomes of the state's tensors.
+        values = chain.from_iterable(member.entry.values() for member in members)
+        self._memory = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
+        self._gapped = [members[row] for row in self._rows.gapped]
+        self._stand_ins: list[Tensor] = []  # of this step's gradients
         self._sweep = _core.Sweep(self._rows, hypers, arena, self.gpu)
         self._is_staged = runtime.stages(arena)
         self._until_asked = 0  # steps: a card that had no memory for a ring has none for some time
 
-    def gather(self) -> _Gathered | None:
-        """This step's addresses; None when parameters or state are no longer what the rows were made from."""
-        step = _Gathered()
-        return step if all(chunk.gather(step) for chunk in self.chunks) else None
+    def look(self) -> bool:
+        """Give the rows this step's addresses. False when parameters or state are not what the rows were made from.
 
-    def run(
-        self, step: _Gathered, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling
-    ) -> None:
-        """Update, unless a gradient overflowed."""
-        if step.params != self._addresses:
-            self._rows.set_params(step.params)
-            self._addresses = step.params
-        self._rows.set_grads(step.grads)
-        if self.gpu is None:
-            self._run_on_host(hypers, scaling)
-        else:
-            self._run_on_gpu(groups, hypers, scaling)
-        for param, copy in step.copies:
-            param.copy_(copy)
+        Raises:
+            RuntimeError: for a gradient that is of no use; nothing was changed.
+        """
+        found = self._rows.look()
+        if found is None:
+            return False
+        touched, unusual = found
+        self._stand_ins = [self._members[row].usable_gradient() for row in unusual]
+        for row, grad in zip(unusual, self._stand_ins, strict=True):
+            self._rows.set_grad(row, grad)
+        increment_versions(touched)  # here, while they are at hand
+        return True
+
+    def has_own_state(self) -> bool:
+        """Whether the state is still made of the same tensors, in the memory they were in."""
+        return self._rows.has_own_state()
+
+    def run(self, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling) -> None:
+        """Update, unless a gradient overflowed. Parameters with gaps get their new values whatever interrupts."""
+        gapped = [
+            (row, member) for row, member in zip(self._rows.gapped, self._gapped, strict=True) if _has_grad(member)
+        ]
+        params, copies = [member.param for _, member in gapped], [member.dense_copy() for _, member in gapped]
+        for (row, _), dense in zip(gapped, copies, strict=True):
+            self._rows.set_param(row, dense)
+        # Python looks for signals between calls: with a KeyboardInterrupt pending after the step, this one call is made
+        # all the same. (A copy that the step did not come to holds the parameter's old values.)
+        write = torch._foreach_copy_ if params else _nothing
+        try:
+            if self.gpu is None:
+                self._run_on_host(hypers, scaling)
+            else:
+                self._run_on_gpu(groups, hypers, scaling)
+        finally:
+            write(params, copies)
+        self._stand_ins = []
 
     def _run_on_host(self, hypers: list[_core.Hyper], scaling: Scaling) -> None:
         grad_scale = scaling.on_host()
@@ -330,6 +267,14 @@ class _Part:
         return ring
 
 
+def _has_grad(member: Member) -> bool:
+    return member.param.grad is not None and member.param.numel() > 0
+
+
+def _nothing(params: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
+    pass
+
+
 class PreparedSweep:
     """The rows of an optimizer's parameters, valid while nothing they point at was replaced.
 
@@ -355,12 +300,10 @@ class PreparedSweep:
         self._params = list(map(id, chain.from_iterable(group["params"] for group in groups)))
         self._entries = list(map(id, state.values()))
         self._waiting = list(waiting)
-        self._empty = [member for member in members if not member.param.numel()]
         by_device: dict[torch.device, list[Member]] = {}
         for member in members:
-            if member.param.numel():
-                by_device.setdefault(member.param.device, []).append(member)
-        self._parts = [_Part(device, full, hypers, arenas.get(device)) for device, full in by_device.items()]
+            by_device.setdefault(member.param.device, []).append(member)
+        self._parts = [_DeviceRows(device, rows, hypers, arenas.get(device)) for device, rows in by_device.items()]
 
     def run(
         self,
@@ -381,23 +324,16 @@ class PreparedSweep:
             False, with nothing done, when groups, parameters or state are no longer what this was made from.
         """
         with phase("pagedopt.gather"):
-            steps = [part.gather() for part in self._parts] if self._is_current(groups, state) else [None]
-        if None in steps:
-            return False
+            if not self._is_current(groups, state) or not all(part.look() for part in self._parts):
+                return False
         with phase("pagedopt.update"):
-            for part, step in zip(self._parts, steps, strict=True):
-                if step is not None:
-                    part.run(step, groups, hypers, scaling)
-        for member in self._empty:
-            if member.param.grad is not None:
-                member.entry["step"] += 1 if scaling.found_inf is None else (scaling.found_inf == 0).squeeze()
+            for part in self._parts:
+                part.run(groups, hypers, scaling)
         return True
 
     def has_own_state(self, state: Mapping[Any, Any]) -> bool:
         """Whether no state was replaced since this was made."""
-        return list(map(id, state.values())) == self._entries and all(
-            chunk.has_own_state() for part in self._parts for chunk in part.chunks
-        )
+        return list(map(id, state.values())) == self._entries and all(part.has_own_state() for part in self._parts)
 
     def _is_current(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
         return (

@@ -39,7 +39,7 @@ def _decode(codes: Tensor, slot: SavedSlot, signed: bool, first: int) -> Tensor:
     values = torch.empty(codes.numel(), dtype=torch.float32, device="cpu")
     absmax = slot.absmax[first // slot.block :].cpu()
     block = min(slot.block, codes.numel())
-    _core.decode(codes.data_ptr(), absmax.data_ptr(), codes.numel(), values.data_ptr(), signed, block)
+    _core.decode(codes, absmax, values, signed, block)
     return values
 
 
@@ -96,6 +96,6 @@ def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bo
             continue
         codes = torch.empty(values.numel(), dtype=torch.uint8, device="cpu")
         maxima = torch.empty(-(-values.numel() // block), dtype=torch.float32, device="cpu")
-        _core.encode(values.data_ptr(), values.numel(), codes.data_ptr(), maxima.data_ptr(), signed, block)
+        _core.encode(values, codes, maxima, signed, block)
         write(target[first:last], codes)
         write(absmax[first // block : -(-last // block)], maxima)

@@ -21,8 +21,8 @@ def arena_on(gpu: _core.EmulatedGpu) -> _core.Arena:
 
 
 def fill(arena: _core.Arena, extent: _core.Extent, begin: int, nbytes: int) -> None:
-    values = np.full(nbytes, 0x55, np.uint8)
-    arena.write(extent.address + begin, values.ctypes.data, nbytes)
+    target = torch.frombuffer(extent.view(begin, nbytes), dtype=torch.uint8)
+    arena.write(target, torch.full((nbytes,), 0x55, dtype=torch.uint8))
 
 
 def content(extent: _core.Extent, nbytes: int) -> np.ndarray[Any, Any]:

@@ -78,17 +78,20 @@ def test_an_error_names_call_file_and_line_and_nothing_exits(run_python: Callabl
     """In a process of its own: a kernel that reads where nothing is ends a context for good."""
     done = run_python(
         """
+        import torch
         from pagedopt import _core
         gpu = _core.Gpu(0)
+        param = torch.zeros(300, device="cuda")
+        param.grad = torch.ones_like(param)
+        entry = {"step": torch.zeros((), device="cuda"), "m": torch.zeros_like(param), "v": torch.zeros_like(param)}
         rows = _core.Rows()
-        rows.append(param=4096, slots=(4096, 4096, 0), absmax=(0, 0, 0), step=4096, gnorm_history=0, numel=300, group=0,
-                    dtype="f32", codec="f32")
-        rows.set_grads([4096])
+        rows.append(param, entry, slots=["m", "v"], strides=[1], history="", group=0, codec="f32")
+        rows.look()
         hyper = _core.Hyper(rule="adam", lr=1.0, beta1=0.9, beta2=0.9, eps=1.0, weight_decay=0.0, decoupled=False,
                             amsgrad=False, maximize=False, skip_zeros=False, max_unorm=0.0, percentile_clipping=100)
         sweep = _core.Sweep(rows, [hyper], None, gpu)
         try:  # a later launch of the step may already tell
-            sweep.step_on([hyper], stream=0, grad_scale=1.0, found_inf=0, scale=0, lr=[0])
+            sweep.step_on([hyper], stream=0, grad_scale=1.0, found_inf=0, scale=4096, lr=[0])
             gpu.synchronize()
         except _core.GpuError as error:
             print(error)

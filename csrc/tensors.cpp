@@ -1,0 +1,374 @@
+#include "tensors.h"
+
+#include <algorithm>
+#include <stdexcept>
+
+namespace py = pybind11;
+
+namespace pagedopt {
+namespace {
+
+// ---- DLPack's C exchange API, version 1: https://dmlc.github.io/dlpack/latest/c_api.html. Only what is used of it.
+
+struct DlTensor {
+  void* data;
+  std::int32_t device_type, device_id;
+  std::int32_t ndim;
+  std::uint8_t code, bits;
+  std::uint16_t lanes;
+  std::int64_t* shape;
+  std::int64_t* strides;
+  std::uint64_t byte_offset;
+};
+
+struct DlExchange {
+  std::uint32_t major, minor;
+  DlExchange* older;
+  void* unused[3];
+  int (*tensor_of)(void* object, DlTensor* out);  // borrows: no copy, no synchronisation. -1 with a Python error
+};
+
+bool read_dlpack(const DlExchange& exchange, py::handle tensor, TensorFacts& facts) {
+  DlTensor found;
+  if (exchange.tensor_of(tensor.ptr(), &found) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  facts.data = static_cast<std::byte*>(found.data) + found.byte_offset;
+  facts.element = {static_cast<NumberKind>(found.code), found.lanes == 1 ? found.bits : std::uint8_t{0}};
+  facts.device = {found.device_type, found.device_id};
+  facts.ndim = found.ndim;
+  facts.shape = found.shape;
+  facts.strides = found.strides;
+  return found.strides != nullptr || found.ndim == 0;
+}
+
+// ---- The same by attributes
+
+struct Names {
+  py::object tensor_type, parameter_type, base_type, strided;
+  std::vector<std::pair<py::object, ElementType>> dtypes;
+  const DlExchange* exchange = nullptr;
+  bool by_attributes = false;
+  py::str grad{"grad"};
+};
+
+Names make_names() {
+  const py::module_ torch = py::module_::import("torch");
+  Names names;
+  names.tensor_type = torch.attr("Tensor").cast<py::object>();
+  names.parameter_type = torch.attr("nn").attr("Parameter");
+  names.base_type = py::module_::import("torch._C").attr("TensorBase");
+  names.strided = torch.attr("strided");
+  const std::pair<const char*, ElementType> dtypes[] = {{"float32", kFloat32},
+                                                        {"bfloat16", kBfloat16},
+                                                        {"float16", kFloat16},
+                                                        {"uint8", kUint8},
+                                                        {"float64", {NumberKind::real, 64}},
+                                                        {"int8", {NumberKind::integer, 8}},
+                                                        {"int64", {NumberKind::integer, 64}}};
+  for (const auto& [name, element] : dtypes) names.dtypes.emplace_back(torch.attr(name), element);
+  const py::object capsule = py::getattr(names.tensor_type, "__dlpack_c_exchange_api__", py::object(py::none()));
+  if (PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) {
+    auto* exchange = static_cast<DlExchange*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
+    while (exchange != nullptr && exchange->major != 1) exchange = exchange->older;
+    names.exchange = exchange;
+  }
+  names.by_attributes = names.exchange == nullptr;
+  return names;
+}
+
+Names& names() {
+  static auto* made = new Names(make_names());  // never destroyed: the interpreter may be gone by then
+  return *made;
+}
+
+// As DLPack counts devices.
+TensorDevice device_of(const py::object& device) {
+  const auto type = device.attr("type").cast<std::string>();
+  const py::object index = device.attr("index");
+  return {type == "cpu" ? kCpu : type == "cuda" ? 2 : 255, index.is_none() ? 0 : index.cast<std::int32_t>()};
+}
+
+bool read_attributes(py::handle tensor, TensorFacts& facts) try {
+  const py::object layout = tensor.attr("layout"), found = tensor.attr("dtype");
+  if (!layout.is(names().strided) || tensor.attr("is_meta").cast<bool>()) return false;
+  facts.data = reinterpret_cast<std::byte*>(tensor.attr("data_ptr")().cast<std::uintptr_t>());
+  facts.element = {};
+  for (const auto& [dtype, element] : names().dtypes)
+    if (dtype.is(found)) facts.element = element;
+  facts.device = device_of(tensor.attr("device"));
+  facts.own = tensor.attr("shape").cast<std::vector<std::int64_t>>();
+  facts.ndim = static_cast<std::int32_t>(facts.own.size());
+  for (const py::handle stride : tensor.attr("stride")()) facts.own.push_back(stride.cast<std::int64_t>());
+  facts.shape = facts.own.data();
+  facts.strides = facts.own.data() + facts.ndim;
+  return true;
+} catch (const py::error_already_set&) {  // a tensor without storage
+  return false;
+}
+
+std::string list_text(const std::int64_t* numbers, std::int32_t count) {
+  std::string text = "(";
+  for (std::int32_t i = 0; i < count; ++i) text += (i ? ", " : "") + std::to_string(numbers[i]);
+  return text + ")";
+}
+
+std::string element_text(ElementType element) {
+  const char* kind = element.kind == NumberKind::bfloat    ? "bfloat"
+                     : element.kind == NumberKind::real    ? "float"
+                     : element.kind == NumberKind::whole   ? "uint"
+                     : element.kind == NumberKind::integer ? "int"
+                                                           : "unknown";
+  return kind + std::to_string(element.bits);
+}
+
+Dtype dtype_of(ElementType element) {
+  if (element == kFloat32) return Dtype::f32;
+  if (element == kBfloat16) return Dtype::bf16;
+  if (element == kFloat16) return Dtype::f16;
+  throw std::invalid_argument("the parameter is of type " + element_text(element) +
+                              "; float32, bfloat16 and float16 "
+                              "can be updated");
+}
+
+// Kernels read state in vectors of this size.
+constexpr std::size_t kStateAlignment = 16;
+
+// The address of a tensor of state. `empty`: what stands in where there is no element.
+std::byte* state_address(const TensorFacts& facts, ElementType element, std::int64_t numel, TensorDevice device,
+                         const std::string& name, std::byte* empty) {
+  const auto require = [&](bool holds, const std::string& what) {
+    if (!holds) throw std::invalid_argument(name + " is " + facts.text() + "; " + what);
+  };
+  require(facts.element == element, element_text(element) + " is needed");
+  require(facts.numel() == numel, std::to_string(numel) + " elements are needed");
+  require(facts.device == device, "it has to be on the device of its parameter");
+  if (numel == 0) return empty;
+  require(facts.data != nullptr, "its memory was freed");
+  require(facts.is_aligned(numel == 1 ? sizeof(float) : kStateAlignment), "its memory has to be aligned to 16 bytes");
+  return facts.data;
+}
+
+TensorFacts facts_in(const py::dict& entry, const std::string& key) {
+  const py::str name(key);
+  TensorFacts facts;
+  if (!entry.contains(name) || !read_tensor(entry[name], facts))
+    throw std::invalid_argument("its state has no tensor " + key);
+  return facts;
+}
+
+bool is_plain_type(py::handle object) {
+  const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
+  return type == names().tensor_type.ptr() || type == names().parameter_type.ptr();
+}
+
+}  // namespace
+
+// ---- facts
+
+std::int64_t TensorFacts::numel() const noexcept {
+  std::int64_t count = 1;
+  for (std::int32_t i = 0; i < ndim; ++i) count *= shape[i];
+  return count;
+}
+
+bool TensorFacts::is_contiguous() const noexcept {
+  std::int64_t step = 1;
+  for (std::int32_t i = ndim; i-- > 0;) {
+    if (shape[i] != 1 && strides[i] != step) return numel() == 0;
+    step *= shape[i];
+  }
+  return true;
+}
+
+bool TensorFacts::is_in_order(const std::vector<std::int64_t>& order) const noexcept {
+  if (order.size() != static_cast<std::size_t>(ndim)) return false;
+  for (std::int32_t i = 0; i < ndim; ++i)
+    if (shape[i] != 1 && strides[i] != order[static_cast<std::size_t>(i)]) return numel() == 0;
+  return true;
+}
+
+std::string TensorFacts::text() const {
+  return element_text(element) + " of shape " + list_text(shape, ndim) + " and strides " + list_text(strides, ndim);
+}
+
+bool read_tensor(py::handle tensor, TensorFacts& facts) {
+  const Names& known = names();
+  if (!PyObject_TypeCheck(tensor.ptr(), reinterpret_cast<PyTypeObject*>(known.base_type.ptr()))) return false;
+  return known.by_attributes ? read_attributes(tensor, facts) : read_dlpack(*known.exchange, tensor, facts);
+}
+
+std::vector<std::string> tensor_readers() {
+  if (names().exchange == nullptr) return {"attributes"};
+  return names().by_attributes ? std::vector<std::string>{"attributes", "dlpack"}
+                               : std::vector<std::string>{"dlpack", "attributes"};
+}
+
+void set_tensor_reader(const std::string& name) {
+  const std::vector<std::string> known = tensor_readers();
+  if (std::find(known.begin(), known.end(), name) == known.end())
+    throw std::invalid_argument("no reader of tensors '" + name + "' with this torch");
+  names().by_attributes = name == "attributes";
+}
+
+TensorFacts contiguous_on_host(py::handle tensor, ElementType element, const char* what) {
+  TensorFacts facts;
+  if (!read_tensor(tensor, facts)) throw std::invalid_argument(std::string(what) + " is no tensor with memory");
+  const bool is_right = facts.element == element && facts.device.type == kCpu && facts.is_contiguous();
+  if (!is_right || (facts.data == nullptr && facts.numel() > 0))
+    throw std::invalid_argument(std::string(what) + " is " + facts.text() + "; a contiguous " + element_text(element) +
+                                " tensor on the CPU is needed");
+  return facts;
+}
+
+// ---- rows
+
+TensorRows::Seen TensorRows::remember(const TensorFacts& facts) {
+  const Seen seen{facts.data, facts.element, facts.device, facts.ndim, dims_.size()};
+  dims_.insert(dims_.end(), facts.shape, facts.shape + facts.ndim);
+  dims_.insert(dims_.end(), facts.strides, facts.strides + facts.ndim);
+  return seen;
+}
+
+bool TensorRows::is_shape_of(const TensorFacts& facts, const Seen& seen) const noexcept {
+  return facts.ndim == seen.ndim && std::equal(facts.shape, facts.shape + facts.ndim, dims_.data() + seen.dims);
+}
+
+// All but the address.
+bool TensorRows::is_as_seen(const TensorFacts& facts, const Seen& seen) const noexcept {
+  return facts.element == seen.element && facts.device == seen.device && is_shape_of(facts, seen) &&
+         std::equal(facts.strides, facts.strides + facts.ndim, dims_.data() + seen.dims + seen.ndim);
+}
+
+void TensorRows::watch(Source& source, const py::dict& entry, const std::vector<py::object>& used) {
+  source.first_value = values_.size();
+  for (const auto& item : entry) {
+    const auto value = py::reinterpret_borrow<py::object>(item.second);
+    const bool is_used = std::any_of(used.begin(), used.end(), [&](const py::object& one) { return one.is(value); });
+    values_.push_back({value, is_used ? static_cast<std::ptrdiff_t>(seen_.size()) : -1});
+    if (!is_used) continue;
+    TensorFacts facts;
+    if (!read_tensor(value, facts)) throw std::invalid_argument("its state changed while the step began");
+    seen_.push_back(remember(facts));
+  }
+  source.last_value = values_.size();
+}
+
+void TensorRows::append(const py::object& param, const py::dict& entry, const Layout& layout) {
+  TensorFacts facts;
+  if (!read_tensor(param, facts))
+    throw std::invalid_argument("it is a " + std::string(Py_TYPE(param.ptr())->tp_name) + " without memory of its own");
+  const std::int64_t numel = facts.numel();
+  if (numel > 0 && facts.data == nullptr) throw std::invalid_argument("its memory was freed (is it sharded?)");
+  if (layout.slots.size() > static_cast<std::size_t>(kSlots)) throw std::invalid_argument("too many slots");
+
+  const bool is_gapped = !facts.is_in_order(layout.strides) || !facts.is_aligned(facts.element.bits / 8);
+  Source source{param, entry, remember(facts), 0, 0, layout.strides, is_gapped};
+  std::vector<py::object> used;
+  Row row{};
+  const auto take = [&](const std::string& key, ElementType element, std::int64_t count, bool is_slot) {
+    const TensorFacts state = facts_in(entry, key);
+    if (is_slot ? !state.is_in_order(layout.strides) : !state.is_contiguous())
+      throw std::invalid_argument(key + " is " + state.text() +
+                                  "; its elements are not in the order of the parameter's");
+    used.push_back(entry[py::str(key)]);
+    return state_address(state, element, count, facts.device, key, reinterpret_cast<std::byte*>(row.step));
+  };
+  row.step = reinterpret_cast<float*>(take("step", kFloat32, 1, false));
+  row.numel = numel;
+  row.group = layout.group;
+  row.dtype = dtype_of(facts.element);
+  row.codec = numel == 0 ? Codec::f32 : layout.codec;  // an empty row counts its steps, and that is all
+  row.param = numel == 0 ? static_cast<void*>(row.step) : facts.data;
+  const bool is_8bit = layout.codec != Codec::f32;
+  const std::int64_t absmax = layout.codec == Codec::blockwise8 ? (numel + kBlockElements - 1) / kBlockElements
+                                                                : std::min<std::int64_t>(numel, 1);
+  for (std::size_t i = 0; i < layout.slots.size(); ++i) {
+    row.slot[i] = take(layout.slots[i], is_8bit ? kUint8 : kFloat32, numel, true);
+    if (is_8bit) row.absmax[i] = reinterpret_cast<float*>(take(layout.slots[i] + "_absmax", kFloat32, absmax, false));
+  }
+  if (!layout.history.empty())
+    row.gnorm_history = reinterpret_cast<float*>(take(layout.history, kFloat32, kGnormHistory, false));
+  watch(source, entry, used);
+  if (is_gapped) gapped_.push_back(sources_.size());
+  sources_.push_back(std::move(source));
+  rows_->push_back(row);
+  params_.append(param);
+}
+
+bool TensorRows::has_own_state(const Source& source) {
+  PyObject *key = nullptr, *value = nullptr;
+  Py_ssize_t at = 0;
+  std::size_t i = source.first_value;
+  TensorFacts facts;
+  for (; PyDict_Next(source.entry.ptr(), &at, &key, &value); ++i) {
+    if (i == source.last_value || values_[i].object.ptr() != value) return false;
+    if (values_[i].seen < 0) continue;
+    const Seen& seen = seen_[static_cast<std::size_t>(values_[i].seen)];
+    if (!read_tensor(value, facts) || facts.data != seen.data || !is_as_seen(facts, seen)) return false;
+  }
+  return i == source.last_value;
+}
+
+bool TensorRows::has_all_own_state() {
+  return std::all_of(sources_.begin(), sources_.end(), [this](const Source& source) { return has_own_state(source); });
+}
+
+bool TensorRows::is_usable(const TensorFacts& facts, const Source& source) const noexcept {
+  const Seen& param = source.seen_param;
+  return facts.element == param.element && facts.device == param.device && is_shape_of(facts, param) &&
+         facts.is_in_order(source.strides) && facts.is_aligned(facts.element.bits / 8) &&
+         (facts.data != nullptr || facts.numel() == 0);
+}
+
+bool TensorRows::look_at(std::size_t index, py::list& unusual) {
+  const Source& source = sources_[index];
+  Row& row = (*rows_)[index];
+  TensorFacts facts;
+  if (!has_own_state(source) || !read_tensor(source.param, facts) || !is_as_seen(facts, source.seen_param))
+    return false;
+  if (row.numel > 0 && !source.is_gapped) {
+    if (facts.data == nullptr || !facts.is_aligned(facts.element.bits / 8)) return false;
+    row.param = facts.data;
+  }
+  const auto grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(source.param.ptr(), names().grad.ptr()));
+  if (!grad) throw py::error_already_set();
+  row.grad = nullptr;
+  if (grad.is_none()) return true;
+  row.grad = row.param;  // marks the row as one to update; for an unusual gradient set_grad() replaces it
+  if (!is_plain_type(grad) || !read_tensor(grad, facts) || !is_usable(facts, source))
+    unusual.append(index);
+  else if (row.numel > 0)
+    row.grad = facts.data;
+  return true;
+}
+
+py::object TensorRows::look() {
+  py::list unusual, touched;
+  std::size_t idle = 0;
+  for (std::size_t i = 0; i < sources_.size(); ++i) {
+    if (!look_at(i, unusual)) return py::none();
+    idle += (*rows_)[i].grad == nullptr ? 1 : 0;
+  }
+  if (idle == 0) return py::make_tuple(params_, unusual);
+  for (std::size_t i = 0; i < sources_.size(); ++i)
+    if ((*rows_)[i].grad != nullptr) touched.append(sources_[i].param);
+  return py::make_tuple(touched, unusual);
+}
+
+void TensorRows::set_grad(std::size_t index, const py::object& grad) {
+  TensorFacts facts;
+  if (!read_tensor(grad, facts) || !is_usable(facts, sources_.at(index)))
+    throw std::invalid_argument("a stand-in for a gradient does not fit its row");
+  if ((*rows_)[index].numel > 0) (*rows_)[index].grad = facts.data;
+}
+
+void TensorRows::set_param(std::size_t index, const py::object& param) {
+  TensorFacts facts;
+  if (!read_tensor(param, facts) || !is_usable(facts, sources_.at(index)))
+    throw std::invalid_argument("a stand-in for a parameter does not fit its row");
+  (*rows_)[index].param = facts.data;
+}
+
+}  // namespace pagedopt
