@@ -196,12 +196,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         return checked_override(group, self._overridden[param][1], f"parameter of shape {tuple(param.shape)}")
 
     def _read_overrides(self) -> None:
-        overrides = overrides_of(self._params())
-        self._overridden = {
-            param: (self.param_groups[index], overrides[param])
-            for param, index, _ in self._each_param()
-            if param in overrides
-        }
+        overrides, self._overridden = overrides_of(self._params()), {}
+        for param, index, _ in self._each_param() if overrides else ():
+            if param in overrides:
+                self._overridden[param] = (self.param_groups[index], overrides[param])
 
     def _bring_home(self, *, creating: bool, is_silent: bool = False) -> None:
         """Make every state one that rows can be made from: missing ones (`creating`) and foreign ones.
