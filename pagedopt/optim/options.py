@@ -176,8 +176,8 @@ def check_switches(arguments: Mapping[str, Any], where: str) -> None:
             raise ValueError(f"{where}: differentiable=True is not possible; a step is native code without a gradient")
         if is_on and name == "capturable":
             raise ValueError(
-                f"{where}: capturable=True is not possible; a step cannot be captured in a CUDA graph, "
-                "because the pager moves pages between steps"
+                f"{where}: capturable=True is not possible; a CUDA graph would repeat the options, addresses and "
+                "moves of pages of one step, which the host decides anew for each"
             )
 
 
