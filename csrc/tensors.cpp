@@ -51,6 +51,7 @@ struct Names {
   const DlExchange* exchange = nullptr;
   bool by_attributes = false;
   py::str grad{"grad"};
+  const PyGetSetDef* get_grad = nullptr;
 };
 
 Names make_names() {
@@ -75,6 +76,9 @@ Names make_names() {
     names.exchange = exchange;
   }
   names.by_attributes = names.exchange == nullptr;
+  const py::object grad = names.base_type.attr("grad");
+  if (Py_TYPE(grad.ptr()) == &PyGetSetDescr_Type)
+    names.get_grad = reinterpret_cast<PyGetSetDescrObject*>(grad.ptr())->d_getset;
   return names;
 }
 
@@ -98,7 +102,8 @@ bool read_attributes(py::handle tensor, TensorFacts& facts) try {
   for (const auto& [dtype, element] : names().dtypes)
     if (dtype.is(found)) facts.element = element;
   facts.device = device_of(tensor.attr("device"));
-  facts.own = tensor.attr("shape").cast<std::vector<std::int64_t>>();
+  facts.own.clear();
+  for (const py::handle size : tensor.attr("shape")) facts.own.push_back(size.cast<std::int64_t>());
   facts.ndim = static_cast<std::int32_t>(facts.own.size());
   for (const py::handle stride : tensor.attr("stride")()) facts.own.push_back(stride.cast<std::int64_t>());
   facts.shape = facts.own.data();
@@ -158,6 +163,22 @@ TensorFacts facts_in(const py::dict& entry, const std::string& key) {
   return facts;
 }
 
+bool is_plain_type(py::handle object);
+
+// Whether the elements stand for their negatives: the imaginary part of a conjugate, which is dense if it is one
+// number.
+bool is_negated(const py::object& tensor) { return tensor.attr("is_neg")().cast<bool>(); }
+
+// What `param.grad` is. Of a plain tensor its property is called without being looked up.
+py::object gradient_of(const py::object& param) {
+  const Names& known = names();
+  PyObject* const grad = known.get_grad != nullptr && is_plain_type(param)
+                             ? known.get_grad->get(param.ptr(), known.get_grad->closure)
+                             : PyObject_GetAttr(param.ptr(), known.grad.ptr());
+  if (grad == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(grad);
+}
+
 bool is_plain_type(py::handle object) {
   const auto* type = reinterpret_cast<PyObject*>(Py_TYPE(object.ptr()));
   return type == names().tensor_type.ptr() || type == names().parameter_type.ptr();
@@ -195,7 +216,9 @@ std::string TensorFacts::text() const {
 
 bool read_tensor(py::handle tensor, TensorFacts& facts) {
   const Names& known = names();
-  if (!PyObject_TypeCheck(tensor.ptr(), reinterpret_cast<PyTypeObject*>(known.base_type.ptr()))) return false;
+  if (!is_plain_type(tensor) &&
+      !PyObject_TypeCheck(tensor.ptr(), reinterpret_cast<PyTypeObject*>(known.base_type.ptr())))
+    return false;
   return known.by_attributes ? read_attributes(tensor, facts) : read_dlpack(*known.exchange, tensor, facts);
 }
 
@@ -332,12 +355,12 @@ bool TensorRows::look_at(std::size_t index, py::list& unusual) {
     if (facts.data == nullptr || !facts.is_aligned(facts.element.bits / 8)) return false;
     row.param = facts.data;
   }
-  const auto grad = py::reinterpret_steal<py::object>(PyObject_GetAttr(source.param.ptr(), names().grad.ptr()));
-  if (!grad) throw py::error_already_set();
+  const py::object grad = gradient_of(source.param);
   row.grad = nullptr;
   if (grad.is_none()) return true;
   row.grad = row.param;  // marks the row as one to update; for an unusual gradient set_grad() replaces it
-  if (!is_plain_type(grad) || !read_tensor(grad, facts) || !is_usable(facts, source))
+  if (!is_plain_type(grad) || !read_tensor(grad, facts) || !is_usable(facts, source) ||
+      (row.numel == 1 && is_negated(grad)))
     unusual.append(index);
   else if (row.numel > 0)
     row.grad = facts.data;

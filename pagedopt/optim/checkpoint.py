@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pagedopt.errors import CheckpointError
-from pagedopt.optim.options import OWN_STORAGE, Group, check_options
+from pagedopt.optim.options import OWN_STORAGE, Group, check_options, named
 from pagedopt.optim.rules import FAMILIES, Family, Rule, Variant
 from pagedopt.optim.saved import (
     BITSANDBYTES_NAMES,
@@ -25,13 +25,14 @@ from pagedopt.optim.saved import (
     is_begun,
     is_bitsandbytes,
     read_entry,
+    reading,
 )
 from pagedopt.optim.transfer import copy_slot
 
 if TYPE_CHECKING:
     from pagedopt.optim.optimizer import RuleOptimizer
 
-__all__ = ["LoadPlan", "bitsandbytes_state_dict", "gatherable", "is_flattened", "read"]
+__all__ = ["LoadPlan", "bitsandbytes_state_dict", "gatherable", "is_flattened", "read", "slot_values"]
 
 _BITSANDBYTES_ONLY: Final = ("alpha", "t_alpha", "t_beta3")
 """Options of its groups that Adam has no use for."""
@@ -62,35 +63,39 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
     saved_state = state_dict.get("state")
     if not isinstance(saved_groups, Sequence) or not isinstance(saved_state, Mapping):
         raise CheckpointError("a state_dict holds `state` (by parameter) and `param_groups` (a list)")
-    _check_sizes(groups, saved_groups)
+    with reading("the state_dict's param_groups"):
+        _check_sizes(groups, saved_groups)
     is_foreign = any(is_bitsandbytes(entry) for entry in saved_state.values())
-    merged = [_merge_group(family, group, saved, is_foreign) for group, saved in zip(groups, saved_groups, strict=True)]
+    merged = []
+    for index, (group, saved) in enumerate(zip(groups, saved_groups, strict=True)):
+        with reading(f"the state_dict's group {index}"):
+            merged.append(_merge_group(family, group, saved, is_foreign))
     if is_foreign:
         _warn_of_decay(family, variant, merged)
     keys = list(chain.from_iterable(saved["params"] for saved in saved_groups))
     entries = []
-    known = set(keys)
+    keys_left = iter(keys)
+    with reading("the state_dict's param_groups"):
+        known = set(keys)
     others = {key: value for key, value in saved_state.items() if key not in known}
-    for index, (key, param, group, saved_group) in enumerate(_each_param(keys, merged, saved_groups)):
-        entry = saved_state.get(key)
-        if entry and is_begun(family.rule, entry):
-            where = f"parameter {index}"
-            entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
-        elif entry:
-            others[param] = dict(entry)
+    for index, (group, saved_group) in enumerate(zip(merged, saved_groups, strict=True)):
+        for number, param in enumerate(group["params"]):
+            key, where = next(keys_left), named(group, number, index)
+            with reading(where):
+                entry = saved_state.get(key)
+            if entry is not None and not isinstance(entry, Mapping):
+                raise CheckpointError(f"{where}: its state is {type(entry).__name__}, not a mapping")
+            if entry and is_begun(family.rule, entry):
+                entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
+            elif entry:
+                others[param] = dict(entry)
     return LoadPlan(merged, entries, others)
 
 
-def _each_param(
-    keys: Sequence[Any], groups: Sequence[Group], saved_groups: Sequence[Group]
-) -> list[tuple[Any, Tensor, Group, Group]]:
-    rows = [
-        (param, group, saved) for group, saved in zip(groups, saved_groups, strict=True) for param in group["params"]
-    ]
-    return [(key, *row) for key, row in zip(keys, rows, strict=True)]
-
-
 def _check_sizes(groups: Sequence[Group], saved_groups: Sequence[Group]) -> None:
+    for index, saved in enumerate(saved_groups):
+        if not isinstance(saved, Mapping) or not isinstance(saved.get("params"), (list, tuple)):
+            raise CheckpointError(f"the state_dict's group {index} is no mapping with a list of `params`")
     ours = [len(group["params"]) for group in groups]
     theirs = [len(group["params"]) for group in saved_groups]
     if len(ours) != len(theirs):
@@ -174,10 +179,14 @@ def gatherable(rule: Rule, entry: Mapping[str, Any], shape: torch.Size) -> dict[
     """
     saved = read_entry(rule, entry, shape, {}, "a sharded parameter")
     kept = {key: value for key, value in saved.rest.items() if key != GNORM_HISTORY}
-    values = {
+    return {"step": entry["step"], **slot_values(rule, saved), **kept}
+
+
+def slot_values(rule: Rule, saved: Saved) -> dict[str, Tensor]:
+    """The slots of a state as floating point values in the parameter's shape; 32-bit ones are shared, not copied."""
+    return {
         slot.name: _values_of(saved.slots[slot.name], slot.signed) for slot in rule.slots if slot.name in saved.slots
     }
-    return {"step": entry["step"], **values, **kept}
 
 
 def _values_of(slot: SavedSlot, signed: bool) -> Tensor:

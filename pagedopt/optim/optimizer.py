@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._compile import _disable_dynamo
 
 from pagedopt import _core, config, runtime
-from pagedopt.errors import ConfigError
+from pagedopt.errors import CheckpointError, ConfigError
 from pagedopt.optim import checkpoint
 from pagedopt.optim.faults import core_errors
 from pagedopt.optim.options import Group, check_options, check_switches, named, resolve, shown
@@ -73,6 +73,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._store = StateStore(self.family.rule, self._paging)
         self._sweep: PreparedSweep | None = None
         self._overridden: dict[Tensor, tuple[Group, Mapping[str, Any]]] = {}
+        self._unfinished_load: str | None = None  # why the state is not whole
+        self._places: dict[int, tuple[int, int]] = {}  # of parameters by id, as they were when one was looked for
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, also between steps.
@@ -121,8 +123,10 @@ class RuleOptimizer(torch.optim.Optimizer):
             PagerError: the pager failed since the last step; parameters and state are as they were.
             SpillError: the lower tier could not take or give pages.
             DeviceError: a call to the GPU failed.
-            RuntimeError: for a sparse gradient.
+            CheckpointError: replaced state cannot be read, or the last `load_state_dict` did not finish.
+            RuntimeError: for a sparse gradient, or one unlike its parameter.
         """
+        self._check_loaded()
         if any(group["is_paged"] for group in self.param_groups):
             runtime.check()
         loss = None
@@ -243,7 +247,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         Raises:
             ForkError: the state is paged and this is a forked child of the process it belongs to.
         """
-        self._refuse_in_fork()
+        self._refuse_unreadable()
         packed: dict[str, Any] = super().state_dict()
         params = dict(enumerate(self._params()))
         if not any(map(checkpoint.is_flattened, params.values())):
@@ -268,24 +272,107 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         Raises:
             CheckpointError: it does not fit; nothing was changed.
-            SpillError: there is no room for it; only a part of the state was loaded.
+            SpillError: there is no room for it. If the optimizer had state before, it refuses to step, save or copy
+                until a load succeeds; else nothing was changed. The same holds for an interrupted load.
         """
         state_dict = state_dict.copy()
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict
         plan = checkpoint.read(self.family, self.variant, self.param_groups, state_dict)
-        self._sweep = None
-        before, self.state = dict(self.state), defaultdict(dict)
-        self.param_groups = plan.groups
         self._read_overrides()
         with core_errors():
-            for param, group, saved in plan.entries:
-                self.state[param] = self._load_entry(param, group, saved, before)
-        self.state.update(plan.others)
+            self._take(plan)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
             post_hook(self)
 
-    def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: dict[Tensor, Entry]) -> Entry:
+    def _take(self, plan: checkpoint.LoadPlan) -> None:
+        """Make a plan's state this optimizer's own. Old state makes room as new state comes.
+
+        Without old state nothing changes until all of the new is there. With it there is no way back from the first
+        parameter on: should the load not finish, the optimizer refuses to go on with a part of it.
+        """
+        self._sweep = None
+        if any(self.state.values()):
+            self._unfinished_load = "only a part of its state was replaced"
+        before, loaded = self.state, defaultdict(dict)  # type: defaultdict[Any, Any], defaultdict[Any, Any]
+        for param, group, saved in plan.entries:
+            loaded[param] = self._load_entry(param, group, saved, before)
+        loaded.update(plan.others)
+        # No call and no jump in between: Python looks for signals only there.
+        self.state, self.param_groups, self._unfinished_load = loaded, plan.groups, None
+
+    def _check_loaded(self) -> None:
+        if self._unfinished_load is not None:
+            raise CheckpointError(
+                f"the last load_state_dict of this {type(self).__name__} did not finish, and {self._unfinished_load}: "
+                "load a state_dict again"
+            )
+
+    def state_values(self, param: Tensor) -> dict[str, Any]:
+        """The state of a parameter by its values, whatever it is stored as: to look at, or to change.
+
+        Args:
+            param: a parameter of this optimizer.
+
+        Returns:
+            `step`, and each slot (`exp_avg`, ...) in the parameter's shape, float32, as copies on its device. Empty
+            before the first step.
+
+        Raises:
+            KeyError: the parameter is not of this optimizer.
+            CheckpointError: the state cannot be read.
+        """
+        self._refuse_unreadable()
+        _, name = self._group_of(param)
+        entry = self.state.get(param, {})
+        if not is_begun(self.family.rule, entry):
+            return {}
+        saved = read_entry(self.family.rule, entry, param.shape, {}, name)
+        values = {key: value.detach().clone() for key, value in checkpoint.slot_values(self.family.rule, saved).items()}
+        return {"step": saved.step, **values}
+
+    def set_state_values(self, param: Tensor, values: Mapping[str, Any]) -> None:
+        """Replace the state of a parameter by values, which are stored as this optimizer stores them.
+
+        A parameter that took another's place (`param_groups[0]["params"][0] = grown`) gets its state so.
+
+        Args:
+            param: a parameter of this optimizer.
+            values: as `state_values` gives them: `step`, and the slots as floating point tensors in the parameter's
+                shape.
+
+        Raises:
+            KeyError: the parameter is not of this optimizer.
+            CheckpointError: the values do not fit; nothing was changed.
+            SpillError: there is no room for them.
+        """
+        group, name = self._group_of(param)
+        saved = read_entry(self.family.rule, values, param.shape, group, name)
+        with core_errors():
+            entry = self._store.home(Layout.of(param, self._options_of(param, group), self.family.rule), saved)
+        self.state[param] = entry
+
+    def _group_of(self, param: Tensor) -> tuple[Group, str]:
+        found = self._places.get(id(param))
+        if found is None or not self._is_at(param, *found):
+            self._places = {
+                id(own): (index, number)
+                for index, group in enumerate(self.param_groups)
+                for number, own in enumerate(group["params"])
+            }
+            found = self._places.get(id(param))
+        if found is None:
+            raise KeyError(f"a parameter of shape {tuple(param.shape)} is not of this {type(self).__name__}")
+        index, number = found
+        return self.param_groups[index], named(self.param_groups[index], number, index)
+
+    def _is_at(self, param: Tensor, index: int, number: int) -> bool:
+        groups = self.param_groups
+        return (
+            index < len(groups) and number < len(groups[index]["params"]) and groups[index]["params"][number] is param
+        )
+
+    def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: MutableMapping[Any, Entry]) -> Entry:
         """The state to be of one parameter. Its state before makes room, unless somebody else holds it still."""
         layout = Layout.of(param, self._options_of(param, group), self.family.rule)
         own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
@@ -294,14 +381,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         del own
         return self._store.home(layout, saved)
 
-    def _refuse_in_fork(self) -> None:
-        """Reading pages of another process would crash this one."""
+    def _refuse_unreadable(self) -> None:
+        """State that is not whole, and pages of another process: reading those would crash this one."""
+        self._check_loaded()
         with core_errors():
             for arena in self._store.arenas.values():
                 arena.refuse_in_fork()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._refuse_in_fork()
+        self._refuse_unreadable()
         return {**super().__getstate__(), "_paging": self._paging}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

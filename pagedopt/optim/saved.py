@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -27,10 +28,20 @@ __all__ = [
     "is_begun",
     "is_bitsandbytes",
     "read_entry",
+    "reading",
 ]
 
 BLOCK: Final = 256
 """Elements that share one absmax."""
+
+MOST_STEPS: Final = 1 << 53
+"""Steps that a float64 counts one by one."""
+
+BY_VALUES: Final = (
+    "State is changed by its values: optimizer.state_values(param) gives them as float32, and "
+    "optimizer.set_state_values(param, values) takes them"
+)
+"""What messages say to whoever put codes together by hand."""
 
 OLD_BLOCK: Final = 2048
 """The same in bitsandbytes before 0.44."""
@@ -146,7 +157,7 @@ def _in_c_order(values: Tensor, where: str) -> Tensor:
     if not _is_dense(values):
         raise CheckpointError(f"{where}: the state of bitsandbytes is not dense")
     strides = torch.empty(values.shape, device="meta").stride()
-    warnings.warn(f"{where}: read as bitsandbytes keeps it on CUDA, in C order; it was not contiguous", stacklevel=7)
+    warnings.warn(f"{where}: read as bitsandbytes keeps it on CUDA, in C order; it was not contiguous", stacklevel=8)
     return values.as_strided(values.shape, strides, values.storage_offset())
 
 
@@ -154,8 +165,10 @@ def _read_step(entry: Mapping[str, Any], where: str) -> float:
     step = entry.get("step")
     if isinstance(step, (bool, type(None))) or not isinstance(step, (int, float, Tensor)):
         raise CheckpointError(f"{where}: step is {step!r}, not a number or a tensor of one; the state is truncated")
-    if isinstance(step, Tensor) and step.numel() != 1:
-        raise CheckpointError(f"{where}: step has shape {tuple(step.shape)}, not one number")
+    if isinstance(step, Tensor) and (step.numel() != 1 or step.is_complex() or step.dtype == torch.bool):
+        raise CheckpointError(f"{where}: step is {step.dtype} of shape {tuple(step.shape)}, not one real number")
+    if not 0 <= step <= MOST_STEPS:  # also false for NaN
+        raise CheckpointError(f"{where}: step is {step!r}; it counts steps, from 0 to 2^53")
     return float(step)
 
 
@@ -167,25 +180,55 @@ def _block_of(absmax: Tensor, numel: int, where: str) -> int:
             return block
     raise CheckpointError(
         f"{where} has {absmax.numel()} values for {numel} elements; "
-        f"{-(-numel // BLOCK)} (one for {BLOCK}), {-(-numel // OLD_BLOCK)} (one for {OLD_BLOCK}) or 1 fit"
+        f"{-(-numel // BLOCK)} (one for {BLOCK}), {-(-numel // OLD_BLOCK)} (one for {OLD_BLOCK}) or 1 fit. {BY_VALUES}"
     )
 
 
 def _read_slot(slot: Slot, entry: Mapping[str, Any], shape: torch.Size, where: str) -> SavedSlot:
-    values = entry[slot.name]
-    if not isinstance(values, Tensor):
-        raise CheckpointError(f"{where}: {slot.name} is {type(values).__name__}, not a tensor")
+    values = _read_tensor(entry, slot.name, where)
+    absmax_name = f"{slot.name}_absmax"
     if values.shape != shape:
-        raise CheckpointError(f"{where}: {slot.name} has shape {tuple(values.shape)}, the parameter {tuple(shape)}")
+        raise CheckpointError(
+            f"{where}: {slot.name} has shape {tuple(values.shape)}, the parameter {tuple(shape)}. {BY_VALUES}"
+        )
     if values.is_floating_point():
+        if absmax_name in entry:
+            raise CheckpointError(
+                f"{where}: {slot.name} is {values.dtype}, yet {absmax_name} is beside it: these are 8-bit codes that "
+                f"were cast, averaged or concatenated, not values. {BY_VALUES}"
+            )
         return SavedSlot(values)
     if values.dtype != torch.uint8:
         raise CheckpointError(f"{where}: {slot.name} is {values.dtype}; floating point values or uint8 codes are read")
-    absmax = entry.get(f"{slot.name}_absmax")
-    if not isinstance(absmax, Tensor):
-        raise CheckpointError(f"{where}: {slot.name} holds 8-bit codes, but {slot.name}_absmax is missing")
-    block = _block_of(absmax, values.numel(), f"{where}: {slot.name}_absmax")
-    return SavedSlot(values if _is_dense(values) else values.contiguous(), absmax.flatten(), block)
+    if absmax_name not in entry:
+        raise CheckpointError(f"{where}: {slot.name} holds 8-bit codes, but {absmax_name} is missing. {BY_VALUES}")
+    absmax = _read_tensor(entry, absmax_name, where).flatten().contiguous()
+    block = _block_of(absmax, values.numel(), f"{where}: {absmax_name}")
+    if not bool(((absmax >= 0) & absmax.isfinite()).all()):
+        raise CheckpointError(f"{where}: {absmax_name} is negative or not finite somewhere; an absmax never is")
+    return SavedSlot(values if _is_dense(values) else values.contiguous(), absmax, block)
+
+
+def _read_tensor(entry: Mapping[str, Any], name: str, where: str) -> Tensor:
+    """A tensor of a state whose elements can be read."""
+    value = entry[name]
+    if not isinstance(value, Tensor):
+        raise CheckpointError(f"{where}: {name} is {type(value).__name__}, not a tensor")
+    if value.layout != torch.strided or value.is_meta or value.is_quantized:
+        kind = "a meta tensor" if value.is_meta else f"a tensor of layout {value.layout} and type {value.dtype}"
+        raise CheckpointError(f"{where}: {name} is {kind}; dense tensors with memory are read")
+    return value
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Whatever a malformed state_dict makes fail becomes a `CheckpointError` that names the place."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{where} cannot be read: {type(error).__name__}: {error}") from error
 
 
 def read_entry(
@@ -203,6 +246,13 @@ def read_entry(
     Raises:
         CheckpointError: naming what does not fit; nothing was changed.
     """
+    with reading(where):
+        return _read_named(rule, entry, shape, options, where)
+
+
+def _read_named(
+    rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str
+) -> Saved:
     named = _rename_bitsandbytes(rule, entry, where) if is_bitsandbytes(entry) else dict(entry)
     step = _read_step(named, where)
     slots = {}
@@ -213,6 +263,8 @@ def read_entry(
             raise CheckpointError(f"{where}: {slot.name} is missing; the state is truncated")
     taken = {"step", *slots, *(f"{name}_absmax" for name in slots)}
     history = named.get(GNORM_HISTORY)
-    if history is not None and (not isinstance(history, Tensor) or history.numel() != HISTORY_LENGTH):
-        raise CheckpointError(f"{where}: {GNORM_HISTORY} is not a tensor of {HISTORY_LENGTH} norms")
+    if history is not None:
+        history = _read_tensor(named, GNORM_HISTORY, where)
+        if history.numel() != HISTORY_LENGTH or not history.is_floating_point():
+            raise CheckpointError(f"{where}: {GNORM_HISTORY} is not a tensor of {HISTORY_LENGTH} norms")
     return Saved(step, slots, {key: value for key, value in named.items() if key not in taken})

@@ -22,6 +22,9 @@ Entry = dict[str, Any]
 
 ALIGNMENT: Final = 256
 
+VECTOR_ALIGNMENT: Final = 16
+"""Of state that a kernel reads, in bytes."""
+
 DTYPES: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
 """The types of parameters, and their names in the core."""
 
@@ -145,7 +148,8 @@ def _fits(value: object, piece: Piece, device: torch.device) -> bool:
     """Whether a tensor of state can serve as it is."""
     if not isinstance(value, Tensor) or value.dtype != piece.dtype or value.device != device:
         return False
-    return value.shape == piece.shape and same_order(value, piece.strides)
+    is_aligned = value.numel() <= 1 or value.data_ptr() % VECTOR_ALIGNMENT == 0
+    return is_aligned and value.shape == piece.shape and same_order(value, piece.strides)
 
 
 class StateStore:
@@ -201,6 +205,8 @@ class StateStore:
     def holds(self, layout: Layout, entry: Mapping[str, Any]) -> bool:
         """Whether a parameter's state is stored as `layout` says, where it says."""
         own = [_STEP, _HISTORY] if layout.has_history else [_STEP]
+        if layout.codec == "f32" and any(f"{slot.name}_absmax" in entry for slot in layout.slots):
+            return False  # codes, whatever their type says
         return all(_fits(entry.get(piece.name), piece, layout.device) for piece in own) and all(
             self._is_home(entry.get(piece.name), piece, layout) for piece in layout.pieces()
         )

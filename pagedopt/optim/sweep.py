@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import is_
 from typing import Any, Final
 
 import torch
@@ -267,6 +268,11 @@ class _DeviceRows:
         return ring
 
 
+def _are(objects: Collection[object], before: Sequence[object]) -> bool:
+    """Whether these are the very objects, in the same order."""
+    return len(objects) == len(before) and all(map(is_, objects, before))
+
+
 def _has_grad(member: Member) -> bool:
     return member.param.grad is not None and member.param.numel() > 0
 
@@ -297,8 +303,8 @@ class PreparedSweep:
         arenas: Mapping[torch.device, _core.Arena],
     ) -> None:
         self._structure = structure_of(groups)
-        self._params = list(map(id, chain.from_iterable(group["params"] for group in groups)))
-        self._entries = list(map(id, state.values()))
+        self._params = list(chain.from_iterable(group["params"] for group in groups))
+        self._entries = list(state.values())
         self._waiting = list(waiting)
         by_device: dict[torch.device, list[Member]] = {}
         for member in members:
@@ -333,12 +339,12 @@ class PreparedSweep:
 
     def has_own_state(self, state: Mapping[Any, Any]) -> bool:
         """Whether no state was replaced since this was made."""
-        return list(map(id, state.values())) == self._entries and all(part.has_own_state() for part in self._parts)
+        return _are(state.values(), self._entries) and all(part.has_own_state() for part in self._parts)
 
     def _is_current(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
         return (
-            list(map(id, chain.from_iterable(group["params"] for group in groups))) == self._params
-            and list(map(id, state.values())) == self._entries
+            _are(list(chain.from_iterable(group["params"] for group in groups)), self._params)
+            and _are(state.values(), self._entries)
             and structure_of(groups) == self._structure
             and all(param.grad is None for param in self._waiting)
         )

@@ -1,8 +1,11 @@
-"""Constructor and group arguments of any type: ValueError or TypeError that says why, or an optimizer that works."""
+"""Constructor and group arguments of any type: ValueError or TypeError that says why, or an optimizer that works.
+
+`FUZZ=10000 pytest tests/fuzz/test_fuzz_arguments.py` tries so many of each, instead of a few.
+"""
 
 from __future__ import annotations
 
-import warnings
+import os
 from fractions import Fraction
 from typing import Any
 
@@ -85,19 +88,11 @@ def groups() -> st.SearchStrategy[Any]:
 
 
 def fuzzed(test: Any) -> Any:
-    """As many examples as `--fuzz` says."""
-
-    def run(request: pytest.FixtureRequest) -> None:
-        count = request.config.getoption("--fuzz") or SHORT
-        checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
-        quiet = settings(max_examples=count, deadline=None, database=None, suppress_health_check=checks)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            quiet(test)()
-
-    run.__name__ = test.__name__
-    run.__doc__ = test.__doc__
-    return run
+    """With as many examples as the environment asks for."""
+    checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+    count = int(os.environ.get("FUZZ", "0")) or SHORT
+    test = settings(max_examples=count, deadline=None, database=None, suppress_health_check=checks)(test)
+    return pytest.mark.filterwarnings("ignore")(test)
 
 
 def assert_works(optimizer: Any) -> None:

@@ -106,7 +106,7 @@ def test_another_map_is_refused() -> None:
     made = fixture("Adam8bit_flat")
     made["state_dict"]["state"][0]["qmap2"] = torch.linspace(0, 1, 256)
     optimizer = optim.AdamW8bit([torch.nn.Parameter(param) for param in made["params"]], min_8bit_size=2000)
-    with pytest.raises(CheckpointError, match="parameter 0: qmap2 is not the dynamic 8-bit map"):
+    with pytest.raises(CheckpointError, match="parameter 0 of group 0: qmap2 is not the dynamic 8-bit map"):
         optimizer.load_state_dict(made["state_dict"])
 
 
@@ -151,7 +151,7 @@ def test_state_of_a_channels_last_parameter_as_cuda_leaves_it(name: str) -> None
         entry[key] = entry[key].as_strided(entry[key].shape, weight.stride())
     params = [torch.nn.Parameter(made["params"][0]), weight, torch.nn.Parameter(made["params"][2])]
     optimizer = getattr(optim, name)(params, min_8bit_size=2000)
-    with pytest.warns(UserWarning, match="parameter 1: read as bitsandbytes keeps it on CUDA"):
+    with pytest.warns(UserWarning, match="parameter 1 of group 0: read as bitsandbytes keeps it on CUDA"):
         optimizer.load_state_dict(made["state_dict"])
     source = contiguous.state[contiguous.param_groups[0]["params"][1]]
     for slot in ("exp_avg", "exp_avg_sq"):

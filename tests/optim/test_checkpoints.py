@@ -282,7 +282,7 @@ def test_what_does_not_fit_changes_nothing(arena: Any, what: str, is_last: bool)
     train(ours, 1)
     before = [value.clone() for entry in ours.state.values() for value in entry.values()]
     group = dict(ours.param_groups[0])
-    with pytest.raises(CheckpointError, match=message.replace("parameter 0:", "parameter [01]:")):
+    with pytest.raises(CheckpointError, match=message.replace("parameter 0:", "parameter [01] of group 0:")):
         ours.load_state_dict(state)
     assert all(map(torch.equal, before, [value for entry in ours.state.values() for value in entry.values()]))
     assert {**ours.param_groups[0], "params": None} == {**group, "params": None}
