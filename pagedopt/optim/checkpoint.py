@@ -147,6 +147,7 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
     Raises:
         ValueError: for a group with amsgrad, which bitsandbytes does not have.
     """
+    optimizer.refuse_unreadable()
     if any(group["amsgrad"] for group in optimizer.param_groups):
         raise ValueError("bitsandbytes has no amsgrad: max_exp_avg_sq would be lost")
     if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups):

@@ -247,7 +247,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         Raises:
             ForkError: the state is paged and this is a forked child of the process it belongs to.
         """
-        self._refuse_unreadable()
+        self.refuse_unreadable()
         packed: dict[str, Any] = super().state_dict()
         params = dict(enumerate(self._params()))
         if not any(map(checkpoint.is_flattened, params.values())):
@@ -292,7 +292,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         parameter on: should the load not finish, the optimizer refuses to go on with a part of it.
         """
         self._sweep = None
-        if any(self.state.values()):
+        if any(self.state.get(param) for param in self._params()):
             self._unfinished_load = "only a part of its state was replaced"
         before, loaded = self.state, defaultdict(dict)  # type: defaultdict[Any, Any], defaultdict[Any, Any]
         for param, group, saved in plan.entries:
@@ -322,7 +322,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             KeyError: the parameter is not of this optimizer.
             CheckpointError: the state cannot be read.
         """
-        self._refuse_unreadable()
+        self.refuse_unreadable()
         _, name = self._group_of(param)
         entry = self.state.get(param, {})
         if not is_begun(self.family.rule, entry):
@@ -381,7 +381,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         del own
         return self._store.home(layout, saved)
 
-    def _refuse_unreadable(self) -> None:
+    def refuse_unreadable(self) -> None:
         """State that is not whole, and pages of another process: reading those would crash this one."""
         self._check_loaded()
         with core_errors():
@@ -389,7 +389,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 arena.refuse_in_fork()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._refuse_unreadable()
+        self.refuse_unreadable()
         return {**super().__getstate__(), "_paging": self._paging}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

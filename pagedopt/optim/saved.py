@@ -217,7 +217,7 @@ def _read_tensor(entry: Mapping[str, Any], name: str, where: str) -> Tensor:
     if value.layout != torch.strided or value.is_meta or value.is_quantized:
         kind = "a meta tensor" if value.is_meta else f"a tensor of layout {value.layout} and type {value.dtype}"
         raise CheckpointError(f"{where}: {name} is {kind}; dense tensors with memory are read")
-    return value
+    return value.detach() if value.requires_grad else value
 
 
 @contextmanager
@@ -264,7 +264,7 @@ def _read_named(
     taken = {"step", *slots, *(f"{name}_absmax" for name in slots)}
     history = named.get(GNORM_HISTORY)
     if history is not None:
-        history = _read_tensor(named, GNORM_HISTORY, where)
+        named[GNORM_HISTORY] = history = _read_tensor(named, GNORM_HISTORY, where)
         if history.numel() != HISTORY_LENGTH or not history.is_floating_point():
             raise CheckpointError(f"{where}: {GNORM_HISTORY} is not a tensor of {HISTORY_LENGTH} norms")
     return Saved(step, slots, {key: value for key, value in named.items() if key not in taken})
