@@ -93,7 +93,7 @@ def test_rows_of_byte_runs_against_plain_integers(length: int) -> None:
 
 def test_model_sees_nothing_of_what_comes_later() -> None:
     torch.manual_seed(3)
-    model, text = GPT(SMALL), torch.randint(256, (2, 16))
+    model, text = GPT(SMALL).double(), torch.randint(256, (2, 16))  # rounding is far below what is compared
     changed = text.clone()
     changed[:, 9:] = (changed[:, 9:] + 1) % 256
     before, after = model(text), model(changed)

@@ -3,7 +3,8 @@
 
 python tools/bench_many.py --against DIR     DIR: another build, made by `pip install --no-deps --target DIR .` there
 
-Builds and torch take turns, each in a process of its own, for every count; ratios are of medians over the rounds' bests.
+Builds and torch take turns, each in a process of its own, for every count; ratios are of medians of the rounds'
+bests.
 """
 
 from __future__ import annotations

@@ -47,6 +47,10 @@ class Adam(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -71,6 +75,10 @@ class Adam(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -96,6 +104,10 @@ class Adam8bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -120,6 +132,10 @@ class Adam8bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -145,6 +161,10 @@ class Adam32bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -169,6 +189,10 @@ class Adam32bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -194,6 +218,10 @@ class PagedAdam(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -218,6 +246,10 @@ class PagedAdam(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -243,6 +275,10 @@ class PagedAdam8bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -267,6 +303,10 @@ class PagedAdam8bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -292,6 +332,10 @@ class PagedAdam32bit(RuleOptimizer):
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         decoupled_weight_decay: decouple weight decay, as AdamW (and Adam of bitsandbytes) does.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -316,6 +360,10 @@ class PagedAdam32bit(RuleOptimizer):
         *,
         maximize: bool = False,
         decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -340,6 +388,10 @@ class AdamW(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -363,6 +415,10 @@ class AdamW(RuleOptimizer):
         is_paged: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -387,6 +443,10 @@ class AdamW8bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -410,6 +470,10 @@ class AdamW8bit(RuleOptimizer):
         is_paged: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -434,6 +498,10 @@ class AdamW32bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -457,6 +525,10 @@ class AdamW32bit(RuleOptimizer):
         is_paged: bool = False,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -481,6 +553,10 @@ class PagedAdamW(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -504,6 +580,10 @@ class PagedAdamW(RuleOptimizer):
         is_paged: bool = True,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -528,6 +608,10 @@ class PagedAdamW8bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -551,6 +635,10 @@ class PagedAdamW8bit(RuleOptimizer):
         is_paged: bool = True,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
 
@@ -575,6 +663,10 @@ class PagedAdamW32bit(RuleOptimizer):
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
         paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
             process, other paged optimizers included.
 
@@ -598,5 +690,9 @@ class PagedAdamW32bit(RuleOptimizer):
         is_paged: bool = True,
         *,
         maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...

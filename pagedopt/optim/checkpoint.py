@@ -22,6 +22,7 @@ from pagedopt.optim.saved import (
     Saved,
     SavedSlot,
     code_map,
+    is_begun,
     is_bitsandbytes,
     read_entry,
     reading,
@@ -44,7 +45,7 @@ class LoadPlan:
     Attributes:
         groups: the optimizer's groups as they will be.
         entries: each parameter with a state, its group and its state.
-        others: what the state_dict holds for no parameter.
+        others: what the state_dict holds for no parameter, or for one before its first step, by parameter.
     """
 
     groups: list[Group]
@@ -74,6 +75,9 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
     keys = list(chain.from_iterable(saved["params"] for saved in saved_groups))
     entries = []
     keys_left = iter(keys)
+    with reading("the state_dict's param_groups"):
+        known = set(keys)
+    others = {key: value for key, value in saved_state.items() if key not in known}
     for index, (group, saved_group) in enumerate(zip(merged, saved_groups, strict=True)):
         for number, param in enumerate(group["params"]):
             key, where = next(keys_left), named(group, number, index)
@@ -81,10 +85,11 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
                 entry = saved_state.get(key)
             if entry is not None and not isinstance(entry, Mapping):
                 raise CheckpointError(f"{where}: its state is {type(entry).__name__}, not a mapping")
-            if entry:
+            if entry and is_begun(family.rule, entry):
                 entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
-    known = set(keys)
-    return LoadPlan(merged, entries, {key: value for key, value in saved_state.items() if key not in known})
+            elif entry:
+                others[param] = dict(entry)
+    return LoadPlan(merged, entries, others)
 
 
 def _check_sizes(groups: Sequence[Group], saved_groups: Sequence[Group]) -> None:
@@ -109,14 +114,10 @@ def _merge_group(family: Family, group: Group, saved: Group, is_foreign: bool) -
     if family.decoupled is not None:
         dropped.add("decoupled_weight_decay")
     options = {key: copy.deepcopy(value) for key, value in saved.items() if key not in dropped}
-    if "betas" in options:
-        options["betas"] = tuple(options["betas"])
-    merged = {**group, **options}
     try:
-        check_options(merged, "the state_dict's group")
+        return check_options({**group, **options}, "the state_dict's group")
     except ValueError as error:
         raise CheckpointError(str(error)) from error
-    return merged
 
 
 def _warn_of_decay(family: Family, variant: Variant, groups: Sequence[Group]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from pagedopt import config, runtime
-from pagedopt.errors import CheckpointError
+from pagedopt import _core, config, runtime
+from pagedopt.errors import CheckpointError, ConfigError
 from pagedopt.optim import checkpoint
 from pagedopt.optim.faults import core_errors
-from pagedopt.optim.options import Group, check_options, named, plain, resolve
+from pagedopt.optim.options import Group, check_options, check_switches, named, resolve, shown
+from pagedopt.optim.overrides import checked_override, overrides_of
 from pagedopt.optim.ranges import phase
 from pagedopt.optim.rules import Family, Variant
-from pagedopt.optim.saved import Saved, read_entry
+from pagedopt.optim.saved import Saved, is_begun, read_entry
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param
 from pagedopt.optim.sweep import Member, PreparedSweep, Scaling, hyper_of
 
@@ -47,19 +48,31 @@ class RuleOptimizer(torch.optim.Optimizer):
         paging = arguments.pop("paging")
         defaults = resolve(self.family, self.variant, arguments)
         if paging is not None:
-            if not defaults["is_paged"]:
-                raise ValueError(
-                    f"{type(self).__name__}: paging={paging!r} contradicts is_paged=False, which pages nothing"
-                )
-            config.load(paging)
+            self._check_paging(paging, defaults)
         self._paging: Mapping[str, Any] | None = paging
         self._prepare_storage()
         super().__init__(params, defaults)
         runtime.register(self, paging)
 
+    def _check_paging(self, paging: object, defaults: Group) -> None:
+        where = type(self).__name__
+        if not isinstance(paging, Mapping) or not all(isinstance(name, str) for name in paging):
+            raise TypeError(
+                f"{where}: paging is a mapping of settings by name, as {{'budget': '4GiB'}}, not {shown(paging)}"
+            )
+        if not defaults["is_paged"]:
+            raise ValueError(f"{where}: paging={shown(paging)} contradicts is_paged=False, which pages nothing")
+        try:
+            config.load(paging)
+        except ConfigError:
+            raise
+        except Exception:  # a value's own methods may raise whatever they like
+            raise TypeError(f"{where}: paging={shown(paging)} holds a value of a type that no setting has") from None
+
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
         self._sweep: PreparedSweep | None = None
+        self._overridden: dict[Tensor, tuple[Group, Mapping[str, Any]]] = {}
         self._unfinished_load: str | None = None  # why the state is not whole
         self._places: dict[int, tuple[int, int]] = {}  # of parameters by id, as they were when one was looked for
 
@@ -70,30 +83,30 @@ class RuleOptimizer(torch.optim.Optimizer):
             param_group: the group's `params`, and options that differ from the constructor's.
 
         Raises:
-            ValueError: for an option that is not allowed, or a parameter that is listed twice.
-            TypeError: for a parameter that cannot be updated.
+            ValueError: for an option that is not allowed, or a parameter that another group has.
+            TypeError: for a parameter that cannot be updated, or what is no parameter.
         """
         before = len(self.param_groups)
+        where = f"{type(self).__name__}, parameter group {before}"
         if isinstance(param_group, dict):
-            param_group.update(plain(param_group))
+            if "params" not in param_group:
+                raise ValueError(f"{where}: its `params` are missing, a parameter or an iterable of them")
+            check_switches(param_group, where)
+            param_group.update(check_options(param_group, where))
         super().add_param_group(param_group)
         try:
-            self._check_group(self.param_groups[before])
+            self._check_group(self.param_groups[before], before, where)
         except (TypeError, ValueError):
             del self.param_groups[before:]
             raise
 
-    def _check_group(self, group: Group) -> None:
-        where = f"{type(self).__name__}, parameter group"
+    def _check_group(self, group: Group, index: int, where: str) -> None:
         decoupled = group["decoupled_weight_decay"]
         if self.family.decoupled is not None and decoupled != self.family.decoupled:
             raise ValueError(f"{where}: decoupled_weight_decay={decoupled!r} contradicts the class")
-        check_options(group, where)
-        if len(set(map(id, group["params"]))) < len(group["params"]):
-            raise ValueError(f"{where}: a parameter is listed twice")
-        for param in group["params"]:
+        for number, param in enumerate(group["params"]):
             if param.requires_grad:  # a frozen one, quantised perhaps, is only looked at should it get a gradient
-                check_param(param, may_move=True)
+                check_param(param, named(group, number, index), may_move=True)
 
     @_disable_dynamo  # one break of the graph under torch.compile, as around torch.optim's own
     @torch.no_grad()
@@ -128,29 +141,69 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def _update(self, scaling: Scaling) -> None:
-        hypers = [hyper_of(self.family.rule, group) for group in self.param_groups]
-        if self._sweep is not None and self._sweep.run(self.param_groups, self.state, hypers, scaling):
+        groups = self._step_groups()
+        hypers = self._hypers(groups)
+        if self._sweep is not None and self._sweep.run(groups, self.state, hypers, scaling):
             return
         is_own = self._sweep is not None and self._sweep.has_own_state(self.state)
         self._sweep = None
         with phase("pagedopt.prepare"):
             self._bring_home(creating=True, is_silent=is_own)
-        members = [
-            Member(
-                param, named(group, number, index), index, self.state[param], Layout.of(param, group, self.family.rule)
-            )
-            for index, group in enumerate(self.param_groups)
-            for number, param in enumerate(group["params"])
-            if self.state.get(param)
-        ]
-        waiting = [param for param in self._params() if not self.state.get(param)]
-        sweep = PreparedSweep(self.param_groups, self.state, members, waiting, hypers, self._store.arenas)
-        if not sweep.run(self.param_groups, self.state, hypers, scaling):
+        groups = self._step_groups()
+        hypers = self._hypers(groups)
+        places = {param: place for place, param in enumerate(self._overridden, len(self.param_groups))}
+        members, waiting = [], []
+        for param, index, number in self._each_param():
+            if self._has_begun(param):
+                place, name = places.get(param, index), named(self.param_groups[index], number, index)
+                layout = Layout.of(param, groups[place], self.family.rule)
+                members.append(Member(param, name, place, self.state[param], layout))
+            else:
+                waiting.append(param)
+        sweep = PreparedSweep(groups, self.state, members, waiting, hypers, self._store.arenas)
+        if not sweep.run(groups, self.state, hypers, scaling):
             raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
         self._sweep = sweep
 
     def _params(self) -> list[Tensor]:
         return list(chain.from_iterable(group["params"] for group in self.param_groups))
+
+    def _each_param(self) -> Iterator[tuple[Tensor, int, int]]:
+        """Every parameter once, also one listed twice, with the index of its group and its place there."""
+        seen: set[int] = set()
+        for index, group in enumerate(self.param_groups):
+            for number, param in enumerate(group["params"]):
+                if id(param) not in seen:
+                    seen.add(id(param))
+                    yield param, index, number
+
+    def _has_begun(self, param: Tensor) -> bool:
+        return is_begun(self.family.rule, self.state.get(param, {}))
+
+    def _hypers(self, groups: list[Group]) -> list[_core.Hyper]:
+        try:
+            return [hyper_of(self.family.rule, group) for group in groups]
+        except Exception:  # an option was changed to a text, or to what is not allowed
+            for index, group in enumerate(groups):
+                group.update(check_options(group, f"{type(self).__name__}, parameter group {index}"))
+            return [hyper_of(self.family.rule, group) for group in groups]
+
+    def _step_groups(self) -> list[Group]:
+        """The groups as the core has them: one more for each parameter whose options bitsandbytes overrides."""
+        overridden = [self._options_of(param, group) for param, (group, _) in self._overridden.items()]
+        return [*self.param_groups, *overridden]
+
+    def _options_of(self, param: Tensor, group: Group) -> Group:
+        """The options of one parameter."""
+        if param not in self._overridden:
+            return group
+        return checked_override(group, self._overridden[param][1], f"parameter of shape {tuple(param.shape)}")
+
+    def _read_overrides(self) -> None:
+        overrides, self._overridden = overrides_of(self._params()), {}
+        for param, index, _ in self._each_param() if overrides else ():
+            if param in overrides:
+                self._overridden[param] = (self.param_groups[index], overrides[param])
 
     def _bring_home(self, *, creating: bool, is_silent: bool = False) -> None:
         """Make every state one that rows can be made from: missing ones (`creating`) and foreign ones.
@@ -160,20 +213,22 @@ class RuleOptimizer(torch.optim.Optimizer):
         missing: list[tuple[Tensor, Layout]] = []
         foreign: list[tuple[Tensor, Layout, Saved]] = []
         for index, group in enumerate(self.param_groups):
-            check_options(group, f"{type(self).__name__}, parameter group {index}")
-            for number, param in enumerate(group["params"]):
-                entry = self.state.get(param)
-                if not entry and (param.grad is None or not creating):
-                    continue
-                check_param(param)
-                layout = Layout.of(param, group, self.family.rule)
-                if not entry:
-                    missing.append((param, layout))
-                elif not self._store.holds(layout, entry):
-                    where = named(group, number, index)
-                    foreign.append((param, layout, read_entry(self.family.rule, entry, param.shape, {}, where)))
+            group.update(check_options(group, f"{type(self).__name__}, parameter group {index}"))
+        self._read_overrides()
+        for param, index, number in self._each_param():
+            has_begun = self._has_begun(param)
+            if not has_begun and (param.grad is None or not creating):
+                continue
+            group = self.param_groups[index]
+            name = named(group, number, index)
+            check_param(param, name)
+            layout = Layout.of(param, self._options_of(param, group), self.family.rule)
+            if not has_begun:
+                missing.append((param, layout))
+            elif not self._store.holds(layout, self.state[param]):
+                foreign.append((param, layout, read_entry(self.family.rule, self.state[param], param.shape, {}, name)))
         for param, layout in missing:
-            self.state[param] = self._store.create(layout)
+            self.state.setdefault(param, {}).update(self._store.create(layout))  # beside what a wrapper keeps there
         for param, layout, saved in foreign:
             self.state[param] = self._store.home(layout, saved)
         if foreign and not is_silent:
@@ -198,7 +253,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not any(map(checkpoint.is_flattened, params.values())):
             return packed
         state = {
-            key: checkpoint.gatherable(self.family.rule, entry, params[key].shape) if entry and key in params else entry
+            key: checkpoint.gatherable(self.family.rule, entry, params[key].shape)
+            if key in params and is_begun(self.family.rule, entry)
+            else entry
             for key, entry in packed["state"].items()
         }
         return {**packed, "state": state}
@@ -222,6 +279,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict
         plan = checkpoint.read(self.family, self.variant, self.param_groups, state_dict)
+        self._read_overrides()
         with core_errors():
             self._take(plan)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
@@ -266,8 +324,8 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         self.refuse_unreadable()
         _, name = self._group_of(param)
-        entry = self.state.get(param)
-        if not entry:
+        entry = self.state.get(param, {})
+        if not is_begun(self.family.rule, entry):
             return {}
         saved = read_entry(self.family.rule, entry, param.shape, {}, name)
         values = {key: value.detach().clone() for key, value in checkpoint.slot_values(self.family.rule, saved).items()}
@@ -291,7 +349,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group, name = self._group_of(param)
         saved = read_entry(self.family.rule, values, param.shape, group, name)
         with core_errors():
-            entry = self._store.home(Layout.of(param, group, self.family.rule), saved)
+            entry = self._store.home(Layout.of(param, self._options_of(param, group), self.family.rule), saved)
         self.state[param] = entry
 
     def _group_of(self, param: Tensor) -> tuple[Group, str]:
@@ -316,7 +374,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: MutableMapping[Any, Entry]) -> Entry:
         """The state to be of one parameter. Its state before makes room, unless somebody else holds it still."""
-        layout = Layout.of(param, group, self.family.rule)
+        layout = Layout.of(param, self._options_of(param, group), self.family.rule)
         own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
         if own is not None and saved.is_made_of(own) and self._store.holds(layout, own):
             return self._store.home(layout, saved, own)
@@ -348,7 +406,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         groups = {id(param): group for group in self.param_groups for param in group["params"]}
         for param, entry in self.state.items():
             group = groups.get(id(param))
-            if group is None or not entry:
+            if group is None or not is_begun(self.family.rule, entry):
                 clone.state[copy.deepcopy(param, memo)] = copy.deepcopy(entry, memo)
                 continue
             saved = read_entry(self.family.rule, entry, param.shape, {}, "a parameter")

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import numbers
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+import numpy as np
 import torch
 
 from pagedopt.optim.rules import Family, Variant
 
-__all__ = ["ARGS_NAMES", "OWN_STORAGE", "Group", "check_options", "codec_of", "named", "plain", "resolve"]
+__all__ = [
+    "ARGS_NAMES",
+    "OPTION_NAMES",
+    "OWN_STORAGE",
+    "TORCH_SWITCHES",
+    "Group",
+    "check_options",
+    "check_switches",
+    "codec_of",
+    "named",
+    "resolve",
+    "shown",
+]
 
 Group = dict[str, Any]
 
@@ -21,65 +35,157 @@ ARGS_NAMES: Final = ("optim_bits", "min_8bit_size", "percentile_clipping", "bloc
 OWN_STORAGE: Final = ("optim_bits", "min_8bit_size", "block_wise", "is_paged")
 """How state is stored: a property of the optimizer, which a loaded state is converted to."""
 
+TORCH_SWITCHES: Final = ("foreach", "fused", "capturable", "differentiable")
+"""Arguments of torch.optim that choose its implementation. Here they change nothing and are not kept in the groups."""
 
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool) or value in (0, 1)
-
-
-def _is_whole(value: object, low: int, high: float) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and low <= int(value) <= high
+_LONGEST_TEXT: Final = 100
+"""Characters of a text that may stand for a number, and of a value in a message."""
 
 
-def _is_number(value: Any, low: float, below: float = math.inf) -> bool:
-    """Whether `value` is a number, or a tensor of one, in [low, below)."""
+def shown(value: object) -> str:
+    """A value for a message: on one line, short, whatever its type."""
     if isinstance(value, torch.Tensor) and value.numel() != 1:
-        return False
-    return isinstance(value, (numbers.Real, torch.Tensor)) and low <= float(value) < below
+        return f"<{value.dtype} tensor of shape {tuple(value.shape)}>"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # its own __repr__ fails, or it is an integer of too many digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
 
 
-def _are_betas(value: Any) -> bool:
-    return isinstance(value, (tuple, list)) and len(value) == 2 and all(_is_number(beta, 0.0, 1.0) for beta in value)
+def _literal(value: Any) -> Any:
+    """What a text stands for, as scripts and configuration files give it: `"1e-3"`, `"(0.9, 0.95)"`, `"True"`."""
+    if isinstance(value, str) and len(value) <= _LONGEST_TEXT:
+        return ast.literal_eval(value.strip())
+    return value
 
 
-_CHECKS: Final[dict[str, tuple[Callable[[Any], bool], str]]] = {
-    "lr": (lambda v: _is_number(v, 0.0), "a number >= 0, or a tensor of one"),
-    "betas": (_are_betas, "two numbers in [0, 1)"),
-    "eps": (lambda v: _is_number(v, 0.0), "a number >= 0"),
-    "weight_decay": (lambda v: _is_number(v, 0.0), "a number >= 0"),
-    "amsgrad": (_is_flag, "True or False"),
-    "maximize": (_is_flag, "True or False"),
-    "decoupled_weight_decay": (_is_flag, "True or False"),
-    "optim_bits": (lambda v: v in (8, 32), "8 or 32"),
-    "min_8bit_size": (lambda v: _is_whole(v, 0, math.inf), "a number of elements >= 0"),
-    "percentile_clipping": (lambda v: _is_whole(v, 1, 100), "a whole percentile from 1 to 100 (100: off)"),
-    "block_wise": (_is_flag, "True (an absmax for 256 elements) or False (one for the tensor)"),
-    "max_unorm": (lambda v: _is_number(v, 0.0), "a number >= 0 (0: off)"),
-    "skip_zeros": (_is_flag, "True or False"),
-    "is_paged": (_is_flag, "True or False"),
+def _plain(value: Any) -> Any:
+    """Python's value for one of numpy, which `torch.load(weights_only=True)` would refuse."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _flag(value: Any) -> bool:
+    value = _literal(value)
+    if not value == 0 and not value == 1:
+        raise ValueError
+    return bool(value)
+
+
+def _whole(low: int, high: float = math.inf) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        value = _literal(value)
+        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= high:
+            raise ValueError
+        return int(value)
+
+    return read
+
+
+def _number(value: Any, below: float = math.inf) -> Any:
+    """A number, or a tensor of one, in [0, below)."""
+    value = _literal(value)
+    if isinstance(value, numbers.Real):
+        value = int(value) if isinstance(value, numbers.Integral) else float(value)
+    elif not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
+        raise ValueError
+    if not 0.0 <= float(value) < below:
+        raise ValueError
+    return value
+
+
+def _betas(value: Any) -> tuple[Any, Any]:
+    value = _literal(value)
+    if not isinstance(value, (tuple, list)):
+        raise ValueError
+    beta1, beta2 = (_number(beta, 1.0) for beta in value)
+    if isinstance(beta1, torch.Tensor) != isinstance(beta2, torch.Tensor):
+        raise ValueError
+    return beta1, beta2
+
+
+def _bits(value: Any) -> int:
+    value = _literal(value)
+    if not value == 8 and not value == 32:
+        raise ValueError
+    return int(value)
+
+
+_FLAG: Final = (_flag, "True or False")
+_NUMBER: Final = (_number, "a number >= 0, or a tensor of one")
+
+_READERS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
+    "lr": _NUMBER,
+    "betas": (_betas, "two numbers in [0, 1); betas must be either both floats or both Tensors"),
+    "eps": _NUMBER,
+    "weight_decay": _NUMBER,
+    "amsgrad": _FLAG,
+    "maximize": _FLAG,
+    "decoupled_weight_decay": _FLAG,
+    "optim_bits": (_bits, "8 or 32"),
+    "min_8bit_size": (_whole(0), "a number of elements >= 0"),
+    "percentile_clipping": (_whole(1, 100), "a whole percentile from 1 to 100 (100: off)"),
+    "block_wise": (_flag, "True (an absmax for 256 elements) or False (one for the tensor)"),
+    "max_unorm": (_number, "a number >= 0 (0: off)"),
+    "skip_zeros": _FLAG,
+    "is_paged": _FLAG,
 }
 
+OPTION_NAMES: Final = tuple(_READERS)
+"""The options of a parameter group."""
 
-def check_options(group: Mapping[str, Any], where: str) -> None:
+
+def _read(name: str, value: Any, where: str) -> Any:
+    reader, text = _READERS[name]
+    try:
+        return reader(value)
+    except Exception:  # a value of any type comes here, and its methods may raise whatever they like
+        raise ValueError(f"{where}: {name}={shown(value)} is not allowed; it is {text}") from None
+
+
+def check_options(group: Mapping[str, Any], where: str) -> Group:
     """Check the options of a group.
 
     Args:
         group: a group, or a constructor's arguments; names that are no option are passed over.
         where: what the message begins with.
 
+    Returns:
+        All of it, with Python's numbers for numpy's and for those given as text.
+
     Raises:
         ValueError: naming the option, what was given and what is allowed.
     """
-    for name, (allowed, text) in _CHECKS.items():
-        if name in group and not allowed(group[name]):
-            raise ValueError(f"{where}: {name}={group[name]!r} is not allowed; it is {text}")
+    return {name: _read(name, value, where) if name in _READERS else _plain(value) for name, value in group.items()}
 
 
-def plain(options: Mapping[str, Any]) -> Group:
-    """The options with Python's numbers for numpy's, which `torch.load(weights_only=True)` would refuse."""
-    return {
-        name: value.item() if isinstance(value, numbers.Number) and hasattr(value, "item") else value
-        for name, value in options.items()
-    }
+def check_switches(arguments: Mapping[str, Any], where: str) -> None:
+    """Check arguments of torch.optim that choose its implementation.
+
+    Args:
+        arguments: a constructor's, or a group as the user gave it.
+        where: what the message begins with.
+
+    Raises:
+        ValueError: for one that asks for what a step here cannot do, or that is no flag.
+    """
+    for name in TORCH_SWITCHES:
+        value = arguments.get(name)
+        is_on = value is not None and _read_switch(name, value, where)
+        if is_on and name == "differentiable":
+            raise ValueError(f"{where}: differentiable=True is not possible; a step is native code without a gradient")
+        if is_on and name == "capturable":
+            raise ValueError(
+                f"{where}: capturable=True is not possible; a CUDA graph would repeat the options, addresses and "
+                "moves of pages of one step, which the host decides anew for each"
+            )
+
+
+def _read_switch(name: str, value: Any, where: str) -> bool:
+    try:
+        return _flag(value)
+    except Exception:  # as in _read
+        raise ValueError(f"{where}: {name}={shown(value)} is not allowed; it is None, True or False") from None
 
 
 def named(group: Mapping[str, Any], number: int, index: int) -> str:
@@ -91,7 +197,9 @@ def named(group: Mapping[str, Any], number: int, index: int) -> str:
         index: the group's place in the optimizer.
     """
     names = group.get("param_names")
-    return f"parameter {names[number]!r}" if names else f"parameter {number} of group {index}"
+    if isinstance(names, (list, tuple)) and number < len(names):
+        return f"parameter {shown(names[number])}"
+    return f"parameter {number} of group {index}"
 
 
 def _args_items(args: object, where: str) -> dict[str, Any]:
@@ -100,11 +208,12 @@ def _args_items(args: object, where: str) -> dict[str, Any]:
         return {}
     try:
         items = dict(args) if isinstance(args, Mapping) else dict(vars(args))
-    except TypeError:
-        raise TypeError(f"{where}: args is a mapping or an object with attributes, not {args!r}") from None
-    unknown = sorted(map(str, items.keys() - set(ARGS_NAMES)))
+    except Exception:  # as in _read
+        raise TypeError(f"{where}: args is a mapping or an object with attributes, not {shown(args)}") from None
+    unknown = sorted(name if isinstance(name, str) else shown(name) for name in items.keys() - set(ARGS_NAMES))
     if unknown:
-        raise ValueError(f"{where}: unknown in args: {', '.join(unknown)}; allowed: {', '.join(ARGS_NAMES)}")
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise ValueError(f"{where}: unknown in args: {', '.join(unknown[:5])}{more}; allowed: {', '.join(ARGS_NAMES)}")
     return items
 
 
@@ -127,16 +236,18 @@ def resolve(family: Family, variant: Variant, arguments: Mapping[str, Any]) -> G
 
     Raises:
         ValueError: for a value that is not allowed, an unknown name in `args`, or a contradiction with the class.
+        TypeError: for `args` that hold no options.
     """
     where = variant.class_name(family.stem)
-    options = {"max_unorm": 0.0, "skip_zeros": False, **arguments}
+    check_switches(arguments, where)
+    kept = {name: value for name, value in arguments.items() if name not in TORCH_SWITCHES}
+    options = {"max_unorm": 0.0, "skip_zeros": False, **kept}
     options.update(_args_items(options.pop("args"), where))
     if family.decoupled is not None:
         options["decoupled_weight_decay"] = family.decoupled
-    check_options(options, where)
+    options = check_options(options, where)
     _check_contradictions(variant, options, where)
-    options["betas"] = tuple(float(beta) for beta in options["betas"])
-    return plain(options)
+    return options
 
 
 def codec_of(group: Mapping[str, Any], numel: int) -> str:

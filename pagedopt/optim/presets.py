@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Any
 
 from pagedopt.optim.optimizer import RuleOptimizer
+from pagedopt.optim.overrides import is_bitsandbytes_loaded
 from pagedopt.optim.rules import FAMILIES, VARIANTS, Family, Variant
 
 __all__ = ["CLASSES", "signature_of"]
@@ -42,6 +44,10 @@ _ARGUMENTS: tuple[_Row, ...] = (
 _KEYWORDS: tuple[_Row, ...] = (
     ("maximize", False, "bool", "ascend instead of descending."),
     ("decoupled_weight_decay", False, "bool", "decouple weight decay, as AdamW (and Adam of bitsandbytes) does."),
+    ("foreach", None, "bool | None", "an argument of torch.optim, which changes nothing here."),
+    ("fused", None, "bool | None", "an argument of torch.optim, which changes nothing here: a step is always fused."),
+    ("capturable", False, "bool", "an argument of torch.optim; True is refused."),
+    ("differentiable", False, "bool", "an argument of torch.optim; True is refused."),
     (
         "paging",
         None,
@@ -85,16 +91,32 @@ def _doc(family: Family, variant: Variant) -> str:
     return "\n".join(lines)
 
 
+def _warn_of_decay(name: str, optimizer: RuleOptimizer) -> None:
+    """A script written for bitsandbytes expects its Adam, which decouples weight decay."""
+    if is_bitsandbytes_loaded() and any(
+        group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups
+    ):
+        warnings.warn(
+            f"{name} couples weight decay, as torch.optim.Adam does; Adam of bitsandbytes decouples it. "
+            f"decoupled_weight_decay=True (or {name.replace('Adam', 'AdamW')}) trains as bitsandbytes does, "
+            "decoupled_weight_decay=False keeps this and is silent",
+            stacklevel=3,  # the line that made the optimizer
+        )
+
+
 def _constructor(name: str, signature: inspect.Signature) -> Callable[..., None]:
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
         try:
             bound = signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{name}(): {error}") from None
+        is_settled = "decoupled_weight_decay" in bound.arguments
         bound.apply_defaults()
         arguments: Mapping[str, Any] = bound.arguments
         given = {key: value for key, value in arguments.items() if key not in ("self", "params")}
         RuleOptimizer.__init__(arguments["self"], arguments["params"], given)
+        if not is_settled:
+            _warn_of_decay(name, arguments["self"])
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__qualname__ = f"{name}.__init__"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ __all__ = [
     "Saved",
     "SavedSlot",
     "code_map",
+    "is_begun",
     "is_bitsandbytes",
     "read_entry",
     "reading",
@@ -97,9 +99,28 @@ def code_map(signed: bool) -> Tensor:
     return torch.frombuffer(bytearray(_core.code_map(signed)), dtype=torch.float32)
 
 
+def _is_map(map_: Tensor, signed: bool) -> bool:
+    """Whether it is the dynamic map. The last bit of its values differs between processors, as torch.linspace does."""
+    return map_.numel() == 256 and torch.allclose(map_.cpu().float().flatten(), code_map(signed), rtol=1e-6, atol=1e-9)
+
+
 def is_bitsandbytes(entry: object) -> bool:
     """Whether an entry of a state_dict was written by bitsandbytes."""
     return isinstance(entry, Mapping) and ("state1" in entry or WRAPPED in entry)
+
+
+@functools.cache
+def _keys_of(rule: Rule) -> frozenset[str]:
+    names = [slot.name for slot in rule.slots]
+    return frozenset(["step", GNORM_HISTORY, *names, *(f"{name}_absmax" for name in names)])
+
+
+def is_begun(rule: Rule, entry: object) -> bool:
+    """Whether an entry of state holds anything of the rule's, and not only what a wrapper keeps there of its own.
+
+    So does what is no mapping, which `read_entry` refuses.
+    """
+    return not isinstance(entry, Mapping) or not _keys_of(rule).isdisjoint(entry) or is_bitsandbytes(entry)
 
 
 def _rename_bitsandbytes(rule: Rule, entry: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -115,7 +136,7 @@ def _rename_bitsandbytes(rule: Rule, entry: Mapping[str, Any], where: str) -> di
         if f"absmax{number}" in items:
             named[f"{slot.name}_absmax"] = items.pop(f"absmax{number}")
         map_ = items.pop(f"qmap{number}", None)
-        if map_ is not None and not torch.equal(map_.cpu().float(), code_map(slot.signed)):
+        if map_ is not None and not _is_map(map_, slot.signed):
             raise CheckpointError(f"{where}: qmap{number} is not the dynamic 8-bit map; only that one can be read")
     return named
 

@@ -29,32 +29,50 @@ DTYPES: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f
 """The types of parameters, and their names in the core."""
 
 
-def check_param(param: Tensor, *, may_move: bool = False) -> None:
+def check_param(param: Tensor, name: str = "a parameter", *, may_move: bool = False) -> None:
     """Check that a parameter is one the core can update.
 
     Args:
         param: the parameter.
+        name: what messages call it.
         may_move: whether it may still be on the meta device.
 
     Raises:
         TypeError: for a type, a layout or a kind of tensor that has no kernel.
         ValueError: for a device that has none.
     """
-    if param.dtype not in DTYPES:
-        kinds = ", ".join(str(dtype) for dtype in DTYPES)
-        raise TypeError(f"a parameter is {param.dtype}; pagedopt updates {kinds}")
-    if param.layout != torch.strided:
-        raise TypeError(f"a parameter has layout {param.layout}; pagedopt updates dense tensors")
     if hasattr(param, "to_local"):
         raise TypeError(
-            "a parameter is a DTensor, as fully_shard (FSDP2) and tensor parallelism make them; this version of "
+            f"{name} is a DTensor, as fully_shard (FSDP2) and tensor parallelism make them; this version of "
             "pagedopt updates plain tensors, as DistributedDataParallel, ZeroRedundancyOptimizer or FSDP1 have them"
         )
+    if not _has_memory(param):
+        flatten = getattr(param, "__tensor_flatten__", None)
+        inner = f" ({', '.join(flatten()[0])})" if flatten else ""
+        raise TypeError(
+            f"{name} is a {type(param).__module__}.{type(param).__qualname__}, which keeps its values in other "
+            f"tensors{inner}; pagedopt updates plain tensors. Use torch.optim for it"
+        )
+    if param.dtype not in DTYPES:
+        kinds = ", ".join(str(dtype) for dtype in DTYPES)
+        raise TypeError(f"{name} is {param.dtype}; pagedopt updates {kinds}")
+    if param.layout != torch.strided:
+        raise TypeError(f"{name} has layout {param.layout}; pagedopt updates dense tensors")
     if param.device.type not in ("cpu", "cuda") and not (may_move and param.device.type == "meta"):
         raise ValueError(
-            f"a parameter is on {param.device}; pagedopt updates parameters on cpu and cuda. "
+            f"{name} is on {param.device}; pagedopt updates parameters on cpu and cuda. "
             f"Move the model with .to('cpu'), or use torch.optim for it"
         )
+
+
+def _has_memory(param: Tensor) -> bool:
+    """Whether a tensor has memory of its own, which tensors made of others have not."""
+    if type(param) in (Tensor, torch.nn.Parameter):
+        return True
+    try:
+        return not hasattr(param, "__tensor_flatten__") and (param.data_ptr() != 0 or not param.numel())
+    except RuntimeError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,26 +28,30 @@ STEPS_BETWEEN: Final = 32
 
 
 def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
-    """A group's options as the core takes them. A rate on a GPU stays there: see `Scaling`."""
+    """A group's options as the core takes them. A rate on a GPU stays there: see `Scaling`. Raises for other types."""
     beta1, beta2 = group["betas"]
     return _core.Hyper(
         rule=rule.name,
-        lr=0.0 if _is_far(group["lr"]) else float(group["lr"]),
-        beta1=float(beta1),
-        beta2=float(beta2),
-        eps=float(group["eps"]),
-        weight_decay=float(group["weight_decay"]),
-        decoupled=bool(group["decoupled_weight_decay"]),
-        amsgrad=bool(group["amsgrad"]),
-        maximize=bool(group["maximize"]),
-        skip_zeros=bool(group["skip_zeros"]),
-        max_unorm=float(group["max_unorm"]),
-        percentile_clipping=int(group["percentile_clipping"]),
+        lr=0.0 if _is_far(group["lr"]) else _real(group["lr"]),
+        beta1=_real(beta1),
+        beta2=_real(beta2),
+        eps=_real(group["eps"]),
+        weight_decay=_real(group["weight_decay"]),
+        decoupled=bool(operator.index(group["decoupled_weight_decay"])),
+        amsgrad=bool(operator.index(group["amsgrad"])),
+        maximize=bool(operator.index(group["maximize"])),
+        skip_zeros=bool(operator.index(group["skip_zeros"])),
+        max_unorm=_real(group["max_unorm"]),
+        percentile_clipping=operator.index(group["percentile_clipping"]),
     )
 
 
+def _real(value: Any) -> float:
+    return float(0.0 + value)  # a text cannot be added: it is no number before `check_options` has read it
+
+
 def _is_far(value: object) -> bool:
-    return isinstance(value, Tensor) and value.device.type != "cpu"
+    return isinstance(value, Tensor) and value.device.type not in ("cpu", "meta")
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,18 @@ def test_another_map_is_refused() -> None:
 
 
 @pytest.mark.usefixtures("arena")
+def test_the_map_of_another_processor_is_read() -> None:
+    """bitsandbytes makes it by torch.linspace, whose last bits differ between instruction sets."""
+    made = fixture("Adam8bit_flat")
+    for number in "12":
+        map_ = made["state_dict"]["state"][0][f"qmap{number}"]
+        made["state_dict"]["state"][0][f"qmap{number}"] = torch.nextafter(map_, torch.full_like(map_, 2.0))
+    optimizer = optim.AdamW8bit([torch.nn.Parameter(param) for param in made["params"]], min_8bit_size=2000)
+    optimizer.load_state_dict(made["state_dict"])
+    assert torch.equal(optimizer.state_dict()["state"][0]["exp_avg"], made["state_dict"]["state"][0]["state1"])
+
+
+@pytest.mark.usefixtures("arena")
 @pytest.mark.parametrize("file", ["Adam8bit_flat", "AdamW_nested"])
 def test_written_for_bitsandbytes(file: str) -> None:
     """What was read comes out as it was."""
