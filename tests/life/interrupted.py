@@ -15,6 +15,7 @@ import itertools
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -124,7 +125,8 @@ def settled(twins: Twins) -> None:
 
 def shown(twins: Twins) -> None:
     settled(twins)
-    assert runtime._process.publisher is not None, "nobody can watch"
+    process = runtime._process  # for want of memory it may go on without, with a warning
+    assert process.publisher is not None or process.has_warned_of_publisher, "nobody can watch"
 
 
 def usable(twins: Twins) -> None:
@@ -236,6 +238,7 @@ def interrupt(name: str, count: int) -> None:
 
 def main(count: str, *names: str) -> None:
     torch.set_num_threads(1)
+    warnings.filterwarnings("ignore", "this process cannot be watched", RuntimeWarning)
     attempt("load", -1, KeyboardInterrupt)  # imports what it needs
     gc.freeze()  # what is there now is no garbage: collecting it takes a while
     for name in names:
