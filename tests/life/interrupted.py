@@ -207,7 +207,10 @@ def wrong_after(twins: Twins, name: str, error: BaseException | None, check: Cal
 def left_over() -> str:
     runtime.shutdown()
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("pagedopt")]
-    files = os.listdir(os.environ["PAGEDOPT_RUNTIME_DIR"])
+    place = Path(os.environ["PAGEDOPT_RUNTIME_DIR"])
+    files = os.listdir(place)
+    for file in files:  # the next operation starts without them
+        (place / file).unlink()
     return f"left over: {names} {files}" if names or files else ""
 
 
