@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+from pathlib import Path
 
 import pytest
 from exits import WAYS
@@ -50,3 +51,11 @@ def test_signal_at_any_moment(program: Program, number: signal.Signals, allowed:
         assert files == "[]", "the next process did not remove what was left"
         assert "terminate" not in stderr
         assert "Fatal" not in stderr
+
+
+def test_the_gil_is_released_in_one_way() -> None:
+    """In any other way a thread that comes back at exit would abort the process."""
+    csrc = Path(__file__).parents[2] / "csrc"
+    others = ("gil_scoped_release", "Py_BEGIN_ALLOW_THREADS")
+    sources = [path for path in csrc.rglob("*.[ch]*") if path.suffix in (".h", ".cpp", ".cu")]
+    assert [path.name for path in sources if any(other in path.read_text() for other in others)] == []
