@@ -26,10 +26,16 @@ Arena::Arena(std::unique_ptr<Vm> vm)
       live_(vm_->page_count()),
       owner_pid_(::getpid()) {
   paged_.give(0, reserved_bytes());
+  vm_->watch([this](PageIndex page) { return pages_.touch(page); });
 }
 
 Arena::~Arena() {
-  if (!is_foreign()) return;
+  if (!is_foreign()) {
+    std::unique_lock lock(sync_.mutex);
+    mover_.stop(lock);
+    vm_->unwatch();  // it reads the page table
+    return;
+  }
   // The range and the threads are the parent's: there is nothing here to unmap or to join.
   mover_.abandon_threads();
   (void)vm_.release();
@@ -370,7 +376,8 @@ void Arena::pin_slowly(PageIndex page) {
     if (--waiting_ == 0)
       counters_.stall_ns += static_cast<std::uint64_t>((std::chrono::steady_clock::now() - stall_start_).count());
   }
-  if (result == PageTable::Pin::direct) ++counters_.direct_pages;
+  lock.unlock();
+  pinned(page, result);
 }
 
 bool Arena::needs_plan(const Sweep& sweep) const {

@@ -101,12 +101,12 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void remove(Sweep& sweep);
   void pin(PageIndex page) {
     const PageTable::Pin result = pages_.pin(page);
-    if (result == PageTable::Pin::wait) pin_slowly(page);
-    if (result == PageTable::Pin::direct) ++counters_.direct_pages;
+    if (result == PageTable::Pin::wait) return pin_slowly(page);
+    pinned(page, result);
   }
   bool try_pin(PageIndex page) {  // false if the page has to be waited for
     const PageTable::Pin result = pages_.pin(page);
-    if (result == PageTable::Pin::direct) ++counters_.direct_pages;
+    pinned(page, result);
     return result != PageTable::Pin::wait;
   }
   void unpin(PageIndex page) noexcept { pages_.unpin(page); }
@@ -141,6 +141,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void empty(std::byte* begin, std::size_t bytes);
   void discard(const std::vector<PageIndex>& pages);
   void pin_slowly(PageIndex page);
+  void pinned(PageIndex page, PageTable::Pin how) {
+    if (how == PageTable::Pin::first) vm_->keep(page);  // rather than at the first write
+    if (how == PageTable::Pin::direct) ++counters_.direct_pages;
+  }
   void nudge() noexcept;  // something may have changed for whoever waits
   void announce();        // pre: lock held
   bool needs_plan(const Sweep& sweep) const;

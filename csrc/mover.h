@@ -71,6 +71,10 @@ class Mover {
   std::vector<PageIndex> next_ups();
   std::vector<Move> next_downs();
   void arrived(PageIndex page, PageTable::Source source);
+  void cancel_arrival(PageIndex page, PageTable::Source source) noexcept;
+  void cancel_leaving(PageIndex page, PageTable::Content content) noexcept;
+  void left(PageIndex page) noexcept;
+  bool begin_remap(PageIndex page) noexcept;
   void bring(PageIndex page, PageTable::Source source);
   bool write_back(PageIndex page, PageTable::Content content);
   void drop(PageIndex page, Reason reason, PageTable::Content content);
@@ -80,7 +84,8 @@ class Mover {
   std::optional<Move> next_postponed();
   void fail(const std::string& what);
   void count_eviction(Reason reason);
-  std::size_t evict_content(PageIndex page, PageTable::Content content);  // returns the bytes it copied
+  // Returns the bytes it copied; nothing if the page stays.
+  std::optional<std::size_t> evict_content(PageIndex page, PageTable::Content content);
 
   Vm& vm_;
   PageTable& pages_;

@@ -142,10 +142,11 @@ class ManagedVm final : public Vm {
   // A call of the driver, and its waking of a thread, cost a good part of the time that 8 MiB take.
   std::size_t most_at_once() const noexcept override { return 4; }
 
-  void place_lower(PageIndex page) override {
+  bool place_lower(PageIndex page) override {
     move_to_host({page});
     std::memset(at(page), 0, page_bytes_);
     has_content_[page] = true;
+    return true;
   }
 
   void settle(PageIndex page) override {
@@ -324,7 +325,7 @@ class LockedVm final : public Vm {
   void prefetch(PageIndex) override { refuse(); }
   std::size_t write_back(PageIndex) override { refuse(); }
   std::size_t demote(PageIndex) override { refuse(); }
-  void place_lower(PageIndex) override { refuse(); }
+  bool place_lower(PageIndex) override { refuse(); }
   void drop_cache(PageIndex) noexcept override {}
 
  private:

@@ -10,13 +10,16 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <limits>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 #include "error.h"
 #include "staging.h"
 #include "vm.h"
+#include "write_watch.h"
 #include "zeroed.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -202,11 +205,12 @@ class HostVm final : public Vm {
   using Vm::prefetch;
   using Vm::write_back;
 
-  HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct)
+  HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct, WatchWrites watch)
       : page_bytes_(page_bytes),
         alignment_(std::max(page_bytes, kHugePageBytes)),
         staging_(page_bytes, alignment_),
-        spill_(std::move(directory), direct) {
+        spill_(std::move(directory), direct),
+        watch_writes_(watch) {
     reserved_ = round_up(reserve_bytes, alignment_) + alignment_;
     range_ = reserve_range(reserved_);
     const auto address = reinterpret_cast<std::uintptr_t>(range_);
@@ -236,22 +240,31 @@ class HostVm final : public Vm {
   }
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     std::vector<std::byte*> memory;
+    std::vector<Guarded> guarded;
     try {
       for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(staging_.take());
       for_runs(pages, [&](std::size_t first, std::size_t count) {
+        if (watch_) guarded.push_back(guard(pages[first], count));
         spill_.read(memory.data() + first, count, page_bytes_, offset(pages[first]));
       });
-      for (; done < pages.size(); ++done) place(memory[done], pages[done]);
+      for (; done < pages.size(); ++done) {
+        if (watch_) watch_->protect_beside(memory[done]);
+        move_mapping(memory[done], pages[done], 1);
+      }
     } catch (...) {
       for (std::size_t i = done; i < memory.size(); ++i) staging_.drop(memory[i]);
+      for (std::size_t i = 0, first = 0; i < guarded.size(); first += guarded[i++].count)
+        unguard(guarded[i], std::clamp(done, first, first + guarded[i].count) - first);
       throw;
     }
+    for (const Guarded& run : guarded) unguard(run, run.count);
   }
 
   std::size_t write_back(PageIndex page) override { return write_back(std::vector<PageIndex>{page}); }
   std::size_t write_back(const std::vector<PageIndex>& pages) override {
     for (const PageIndex page : pages) allocate_once(page);
     for_runs(pages, [&](std::size_t first, std::size_t count) {
+      if (watch_) watch_->protect(pages[first], count);
       spill_.write(at(pages[first]), count * page_bytes_, offset(pages[first]));
     });
     return pages.size() * page_bytes_;
@@ -267,13 +280,32 @@ class HostVm final : public Vm {
     return 0;
   }
 
-  bool keeps_copy() const noexcept override { return true; }
+  bool keeps_copy() const noexcept override { return watch_ != nullptr; }
 
-  void place_lower(PageIndex page) override {
+  void watch(Touch touch) override {
+    if (watch_writes_ == WatchWrites::off) return;
+    try {
+      watch_ = std::make_unique<WriteWatch>(base_, page_bytes_, page_count_, std::move(touch));
+    } catch (const std::exception&) {
+      if (watch_writes_ == WatchWrites::on) throw;
+    }
+  }
+  void unwatch() noexcept override { watch_.reset(); }
+  bool are_writes_safe() const noexcept override { return watch_ != nullptr; }
+  void end_move(PageIndex page) noexcept override {
+    if (watch_) watch_->wake(page);
+  }
+  void keep(PageIndex page) noexcept override {
+    if (watch_) watch_->lift(page);
+  }
+
+  bool place_lower(PageIndex page) override {
     const bool is_stale = spilled_[page];  // by what the page held before it was discarded
     allocate_once(page);
-    if (is_stale) spill_.write(at(page), page_bytes_, offset(page));  // zeros: the page is fresh
+    if (watch_ && !watch_->protect_fresh(page)) return false;
+    if (is_stale) write_zeros(page);
     map_file(page);
+    return true;
   }
 
   void discard(PageIndex page) override {
@@ -314,9 +346,43 @@ class HostVm final : public Vm {
     }
   }
 
-  void place(std::byte* memory, PageIndex page) {
-    if (::mremap(memory, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED)
-      PAGEDOPT_THROW_VM("mremap", page_bytes_, kManyMappings);
+  // One system call replaces what is mapped at the pages.
+  void move_mapping(void* from, PageIndex first, std::size_t count) {
+    const std::size_t bytes = count * page_bytes_;
+    if (::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at(first)) == MAP_FAILED)
+      PAGEDOPT_THROW_VM("mremap", bytes, kManyMappings);
+  }
+
+  // Pages that nobody can touch while they are read. `beside` maps them in the file, for when reading fails: mapping
+  // the file anew might fail as well.
+  struct Guarded {
+    PageIndex first;
+    std::size_t count;
+    std::byte* beside;
+  };
+
+  Guarded guard(PageIndex first, std::size_t count) {
+    const Guarded run{first, count, map_beside(first, count)};
+    try {
+      watch_->guard(first, count);
+    } catch (...) {
+      ::munmap(run.beside, count * page_bytes_);
+      throw;
+    }
+    return run;
+  }
+
+  // After `done` pages of the run have arrived. The others map the file again. Moving a mapping can fail only while the
+  // process has as many as it may, and its threads are making room; they wait for these pages at worst.
+  void unguard(const Guarded& run, std::size_t done) noexcept {
+    if (done < run.count) {
+      const std::size_t bytes = (run.count - done) * page_bytes_;
+      std::byte* const from = run.beside + done * page_bytes_;
+      while (::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at(run.first) + done * page_bytes_) ==
+             MAP_FAILED)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    if (done > 0) ::munmap(run.beside, done * page_bytes_);
   }
 
   std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
@@ -325,16 +391,32 @@ class HostVm final : public Vm {
   // The file is mapped beside the page first. mmap(MAP_FIXED) unmaps what is there before it calls the file system,
   // which may fail (a disk that died): the only copy of the page would be gone. Moving a mapping calls no file system.
   void map_file(PageIndex page) {
-    void* const beside =
-        ::mmap(nullptr, page_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, spill_.mapping(), offset(page));
-    if (beside == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", page_bytes_, kManyMappings);
-    (void)::madvise(beside, page_bytes_, MADV_DONTFORK);
-    if (::mremap(beside, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) == MAP_FAILED) {
-      const int code = errno;
+    std::byte* const beside = map_beside(page, 1);
+    try {
+      move_mapping(beside, page, 1);
+    } catch (...) {
       ::munmap(beside, page_bytes_);
-      errno = code;
-      PAGEDOPT_THROW_VM("mremap", page_bytes_, kManyMappings);
+      throw;
     }
+  }
+
+  std::byte* map_beside(PageIndex first, std::size_t count) {
+    const std::size_t bytes = count * page_bytes_;
+    void* const beside = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, spill_.mapping(), offset(first));
+    if (beside == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", bytes, kManyMappings);
+    (void)::madvise(beside, bytes, MADV_DONTFORK);
+    return static_cast<std::byte*>(beside);
+  }
+
+  void write_zeros(PageIndex page) {
+    std::byte* const zeros = staging_.take();
+    try {
+      spill_.write(zeros, page_bytes_, offset(page));
+    } catch (...) {
+      staging_.drop(zeros);
+      throw;
+    }
+    staging_.drop(zeros);
   }
 
   void allocate_once(PageIndex page) {
@@ -352,6 +434,8 @@ class HostVm final : public Vm {
   Staging staging_;
   SpillFile spill_;
   Zeroed<std::atomic<bool>> spilled_{0};  // page has space in the spill file
+  const WatchWrites watch_writes_;
+  std::unique_ptr<WriteWatch> watch_;  // none: writes are not watched
 };
 
 }  // namespace
@@ -381,11 +465,11 @@ void Vm::discard(const std::vector<PageIndex>& pages) {
 void Vm::clear(PageIndex, std::byte* from, std::size_t bytes) { std::memset(from, 0, bytes); }
 
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
-                                 DirectIo direct) {
+                                 DirectIo direct, WatchWrites watch) {
   if (page_bytes < kOsPageBytes || (page_bytes & (page_bytes - 1)) != 0)
     throw std::invalid_argument("page_bytes must be a power of two of at least 4096, got " +
                                 std::to_string(page_bytes));
-  return std::make_unique<HostVm>(page_bytes, reserve_bytes, std::move(spill_directory), direct);
+  return std::make_unique<HostVm>(page_bytes, reserve_bytes, std::move(spill_directory), direct, watch);
 }
 
 }  // namespace pagedopt

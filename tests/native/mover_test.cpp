@@ -61,7 +61,7 @@ class HeldVm final : public Vm {
   }
   std::size_t demote(PageIndex) override { return 0; }
   bool keeps_copy() const noexcept override { return true; }
-  void place_lower(PageIndex) override {}
+  bool place_lower(PageIndex) override { return true; }
   using Vm::discard;
   void discard(PageIndex) override {}
   void drop_cache(PageIndex) noexcept override {}
