@@ -172,7 +172,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
       const auto budget = mover_.budget();
       over = budget && pages_.upper() > static_cast<std::int64_t>(*budget);
     }
-    if (over && mover_.move_down(page, Reason::budget)) nudge();
+    if (over && mover_.move_down_now({{MoveKind::evict, Reason::budget, page, -1}}) > 0) nudge();
   }
 }
 
@@ -183,7 +183,7 @@ std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     pages.push_back(page);
     if (pages.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
-      moved += mover_.move_up(std::exchange(pages, {}));
+      moved += mover_.move_up_now(std::exchange(pages, {}));
   }
   nudge();
   return moved;
@@ -196,7 +196,7 @@ std::size_t Arena::evict(std::byte* begin, std::size_t bytes) {
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     moves.push_back({MoveKind::evict, Reason::explicit_, page, -1});
     if (moves.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
-      moved += mover_.move_down(std::exchange(moves, {}));
+      moved += mover_.move_down_now(std::exchange(moves, {}));
   }
   nudge();
   return moved;
@@ -301,7 +301,8 @@ Order Arena::order() {
 bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {
   refuse_in_fork();
   std::lock_guard lock(sync_.mutex);
-  if (!attached_ || generation != schedule_.generation() || cycle != schedule_.cycle() || !mover_.failure().empty())
+  if (!attached_ || mover_.is_held() || generation != schedule_.generation() || cycle != schedule_.cycle() ||
+      !mover_.failure().empty())
     return false;
   for (const Move& move : moves)
     if (move.page >= page_count())
@@ -329,6 +330,24 @@ void Arena::detach() {
   mover_.stop(lock);
   announce();
   sync_.moved.notify_all();
+}
+
+void Arena::hold() {
+  if (is_foreign()) return;
+  std::unique_lock lock(sync_.mutex);
+  mover_.hold(true);
+  sync_.moved.wait(lock, [this] { return mover_.is_idle(); });
+}
+
+void Arena::let_go() {
+  if (is_foreign()) return;
+  std::lock_guard allocating(allocating_);
+  std::lock_guard lock(sync_.mutex);
+  if (!vm_->are_writes_safe())
+    for (PageIndex page = 0; page < committed_bytes_ / page_bytes(); ++page) pages_.take_fresh(page);
+  mover_.hold(false);
+  planned_generation_ = 0;
+  announce();
 }
 
 std::string Arena::failure() {
@@ -393,7 +412,7 @@ bool Arena::needs_plan(const Sweep& sweep) const {
 
 void Arena::wait_for_plan(std::unique_lock<std::mutex>& lock) {
   const auto planned = [this] {
-    return !attached_ || !mover_.failure().empty() ||
+    return !attached_ || mover_.is_held() || !mover_.failure().empty() ||
            (planned_generation_ == schedule_.generation() && planned_cycle_ == schedule_.cycle());
   };
   if (planned()) return;

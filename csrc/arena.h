@@ -96,6 +96,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void detach();  // no more plans will come: queued moves are forgotten, steps wait for none
   std::string failure();
 
+  // Waits for the moves under way; then no page moves until let_go(). A step uses pages where they are meanwhile, and
+  // what is fresh or there takes memory over the budget. Neither is counted: one let_go() ends it.
+  void hold();
+  void let_go();
+  // Whether a write to state counts whoever makes it, and when; else only within hold().
+  bool watches_writes() const noexcept { return vm_->are_writes_safe(); }
+
   // For sweeps.
   void add(Sweep& sweep);
   void remove(Sweep& sweep);

@@ -60,6 +60,39 @@ void Mover::start_threads() {
 
 void Mover::cancel() { forget({}); }
 
+void Mover::hold(bool is_held) {
+  is_held_ = is_held;
+  if (is_held) cancel();
+}
+
+template <class Work>
+std::size_t Mover::run_now(Work&& work) {
+  struct Running {
+    explicit Running(Mover& mover) : mover(mover) {}
+    ~Running() {
+      const std::lock_guard lock(mover.sync_.mutex);
+      --mover.running_;
+      mover.sync_.moved.notify_all();
+    }
+    Mover& mover;
+  };
+  {
+    const std::lock_guard lock(sync_.mutex);
+    if (is_held_) return 0;
+    ++running_;
+  }
+  const Running running(*this);
+  return work();
+}
+
+std::size_t Mover::move_up_now(std::vector<PageIndex> pages) {
+  return run_now([&] { return move_up(std::move(pages)); });
+}
+
+std::size_t Mover::move_down_now(std::vector<Move> moves) {
+  return run_now([&] { return move_down(std::move(moves)); });
+}
+
 void Mover::forget(const std::unordered_set<PageIndex>& but) {
   const auto unwant = [&](PageIndex page) {
     if (but.count(page) == 0) pages_.set_wanted(page, false);

@@ -46,21 +46,28 @@ class Mover {
     return !budget_pages_ || pages_.upper() + taken_ < static_cast<std::int64_t>(*budget_pages_);
   }
   bool is_idle() const { return running_ == 0; }
+  // While pages are held nothing moves: what is queued is forgotten, and nothing new begins. The moves under way end.
+  void hold(bool is_held);
+  bool is_held() const { return is_held_; }
   std::size_t queued() const { return up_.size() + down_.size() + postponed_.size(); }
   const std::string& failure() const { return failure_; }
   void forget_failure() { failure_.clear(); }
 
-  // Synchronous, from any thread, without the lock. False: not possible now (pinned, in motion, already there).
-  bool move_up(PageIndex page);
-  bool move_down(PageIndex page, Reason reason);
-  // What moves together; return how many did.
-  std::size_t move_up(std::vector<PageIndex> pages);
-  std::size_t move_down(std::vector<Move> moves);
+  // Synchronous, from any thread, without the lock. What moves together; return how many did, for some cannot now
+  // (pinned, in motion, already there), and none while pages are held.
+  std::size_t move_up_now(std::vector<PageIndex> pages);
+  std::size_t move_down_now(std::vector<Move> moves);
 
   void stop(std::unique_lock<std::mutex>& lock);  // ends the threads; queued moves are forgotten
   void abandon_threads() noexcept;                // in a forked child, where they do not exist
 
  private:
+  template <class Work>
+  std::size_t run_now(Work&& work);
+  bool move_up(PageIndex page);
+  bool move_down(PageIndex page, Reason reason);
+  std::size_t move_up(std::vector<PageIndex> pages);
+  std::size_t move_down(std::vector<Move> moves);
   void start_threads();
   void begin_thread(std::unique_lock<std::mutex>& lock);
   void read_loop();
@@ -102,6 +109,7 @@ class Mover {
   std::optional<std::uint64_t> budget_pages_;
   std::int64_t taken_ = 0;  // pages of the batch being put together: their room is spoken for
   int running_ = 0;         // moves under way
+  bool is_held_ = false;
   bool writing_ = false;
   bool stopping_ = false;
   std::string failure_;

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         PagerError,
         SpillError,
     )
-    from pagedopt.runtime import configure, stats
+    from pagedopt.runtime import configure, hold, stats
 
 __version__ = "0.1.0"
 
@@ -36,6 +36,7 @@ __all__ = [
     "SpillError",
     "__version__",
     "configure",
+    "hold",
     "optim",
     "stats",
 ]
@@ -49,7 +50,7 @@ if not TYPE_CHECKING:  # with it every name would exist, a misspelled one too
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name == "optim":
             return importlib.import_module("pagedopt.optim")  # which makes it an attribute
-        home = "pagedopt.runtime" if name in ("configure", "stats") else "pagedopt.errors"
+        home = "pagedopt.runtime" if name in ("configure", "hold", "stats") else "pagedopt.errors"
         globals()[name] = value = getattr(importlib.import_module(home), name)
         return value
 

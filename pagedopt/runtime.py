@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import psutil
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem
+from pagedopt.pager.holds import Holds
 from pagedopt.pager.host import host_arena
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import POLICIES, Policy
@@ -34,6 +36,7 @@ __all__ = [
     "arena",
     "check",
     "configure",
+    "hold",
     "register",
     "restart_pager",
     "shutdown",
@@ -42,7 +45,7 @@ __all__ = [
 ]
 
 # Settings an arena is built with; they cannot change while it exists.
-_FIXED = ("page_bytes", "device_page_bytes", "spill_dir", "direct_io", "placement", "max_managed_fraction")
+_FIXED = ("page_bytes", "device_page_bytes", "spill_dir", "direct_io", "watch_writes", "placement", "max_managed_fraction")
 
 
 @dataclass
@@ -78,6 +81,7 @@ class _Process:
         self.has_warned = False
         self.spill_dir: Path | None = None
         self.registry = Registry()
+        self.holds = Holds()
         self.publisher: Publisher | None = None
         self.has_published = False
 
@@ -118,6 +122,7 @@ def arena(paging: Mapping[str, Any] | None = None, device: Device = HOST) -> _co
                 home.pager = Pager(home.arena, process.settings, home.policy(), device)
                 home.pager.start()
             process.homes[device.name] = home  # with its pager, or not at all
+            process.holds.add(home.arena)
             _publish(process, process.settings)
         return process.homes[device.name].arena
 
@@ -325,6 +330,17 @@ def shutdown() -> None:
         publisher.stop()
 
 
+def hold() -> AbstractContextManager[None]:
+    """Hold the pages of all optimizers in this process still, so that whatever is written to their state counts.
+
+    `with pagedopt.hold(): optimizer.state[p]["exp_avg"].zero_()`. It is needed where writes are not watched
+    (`stats().arenas[0].watches_writes`), and for writes that no system can watch: by a device into memory it was given
+    before. It waits for the moves under way. Meanwhile steps use pages where they are, and new state takes memory over
+    the budget, so it should be short. Holds may be nested, and in several threads; pages move again after the last.
+    """
+    return _process.holds.hold()
+
+
 def stats(measure: bool = False) -> Snapshot:
     """What is where in this process, and every counter; `pagedopt.snapshot` explains the fields.
 
@@ -395,5 +411,6 @@ def _arena_snapshot(home: _Home, measure: bool) -> ArenaSnapshot:
         extents=ledger["extents"],
         extent_bytes=ledger["extent_bytes"],
         queued_moves=ledger["queued_moves"],
+        watches_writes=arena.watches_writes,
         counters=arena.counters(),
     )
