@@ -45,7 +45,15 @@ __all__ = [
 ]
 
 # Settings an arena is built with; they cannot change while it exists.
-_FIXED = ("page_bytes", "device_page_bytes", "spill_dir", "direct_io", "watch_writes", "placement", "max_managed_fraction")
+_FIXED = (
+    "page_bytes",
+    "device_page_bytes",
+    "spill_dir",
+    "direct_io",
+    "watch_writes",
+    "placement",
+    "max_managed_fraction",
+)
 
 
 @dataclass
