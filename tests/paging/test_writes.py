@@ -65,9 +65,6 @@ def fill_from_file(tensor: torch.Tensor, value: float) -> None:
     thread.join()
 
 
-WRITERS = [fill, fill_numpy, fill_from_file]
-
-
 def train(opt: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
     for parameter in parameters:
         parameter.grad = torch.ones_like(parameter)
@@ -75,9 +72,15 @@ def train(opt: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> N
 
 
 @watched
-@pytest.mark.parametrize("write", WRITERS)
-@pytest.mark.parametrize("page_bytes", ["4KiB", "64KiB", "2MiB"])
-@pytest.mark.parametrize("policy", ["next_use", "lru", "static", "random"])
+@pytest.mark.parametrize(
+    ("policy", "page_bytes", "write"),
+    [
+        *((policy, size, fill) for policy in ("next_use", "lru", "static", "random") for size in ("4KiB", "64KiB")),
+        ("next_use", "2MiB", fill),
+        ("next_use", "64KiB", fill_numpy),
+        ("next_use", "64KiB", fill_from_file),
+    ],
+)
 def test_reset_between_steps(paging: Any, policy: str, page_bytes: str, write: Any) -> None:
     """ReLoRA resets moments after a step, while its evictions are under way."""
     paging(budget="4MiB", page_bytes=page_bytes, policy="next_use" if policy == "random" else policy)
