@@ -74,7 +74,7 @@ std::shared_ptr<Extent> Arena::allocate(std::size_t bytes, bool keep) {
   }
   try {
     commit_up_to(*offset + size);
-    if (keep) settle(*offset, size);
+    prepare(*offset, size, keep);
   } catch (...) {
     (keep ? kept_ : paged_).give(*offset, size);
     throw;
@@ -98,41 +98,61 @@ void Arena::count_live(std::size_t offset, std::size_t bytes, bool keep) {
 }
 
 // Before the pages count as live, so that a failure leaves nothing behind.
-void Arena::settle(std::size_t offset, std::size_t bytes) {
-  for (PageIndex page = page_at(offset); page <= page_at(offset + bytes - 1); ++page)
-    if (live_[page] == 0) vm_->settle(page);
+void Arena::prepare(std::size_t offset, std::size_t bytes, bool keep) {
+  for (PageIndex page = page_at(offset); page <= page_at(offset + bytes - 1); ++page) {
+    if (live_[page] > 0) continue;
+    if (undiscarded_.count(page) > 0) {
+      vm_->discard(page);
+      undiscarded_.erase(page);
+    }
+    if (keep) vm_->settle(page);
+  }
 }
 
 void Arena::release(std::byte* begin, std::size_t bytes, bool keep) noexcept {
   if (is_foreign()) return;
   std::lock_guard lock(allocating_);
-  try {
-    empty(begin, bytes);
-  } catch (const std::exception&) {  // what is not given back cannot be used again, either
-    ++counters_.failed_moves;
-    return;
-  }
-  (keep ? kept_ : paged_).give(static_cast<std::size_t>(begin - base()), bytes);
   --extents_;
   extent_bytes_ -= bytes;
+  try {
+    give_back(begin, bytes, keep);
+  } catch (const std::exception&) {  // what is not given back cannot be used again, either
+    ++counters_.failed_moves;
+  }
 }
 
-void Arena::empty(std::byte* begin, std::size_t bytes) {
-  const PageIndex first = page_of(begin), last = page_of(begin + bytes - 1);
+// An extent starts zeroed, so what it had of a page that stays is cleared now. What cannot be cleared is kept back.
+void Arena::give_back(std::byte* begin, std::size_t bytes, bool keep) {
+  discard_unused(begin, bytes);
+  std::byte *from = begin, *to = begin + bytes;
+  const PageIndex head = page_of(begin), tail = page_of(to - 1);
+  if (live_[head] > 0 && !clear(head, begin, std::min(to, at(head + 1)))) from = std::min(to, at(head + 1));
+  if (tail != head && live_[tail] > 0 && !clear(tail, at(tail), to)) to = at(tail);
+  if (from < to)
+    (keep ? kept_ : paged_).give(static_cast<std::size_t>(from - base()), static_cast<std::size_t>(to - from));
+}
+
+bool Arena::clear(PageIndex page, std::byte* begin, std::byte* end) noexcept {
+  try {
+    pin(page);
+  } catch (const std::exception&) {
+    return false;
+  }
+  try {
+    vm_->clear(page, begin, static_cast<std::size_t>(end - begin));
+    unpin(page);
+    return true;
+  } catch (const std::exception&) {
+    unpin(page);
+    return false;
+  }
+}
+
+void Arena::discard_unused(const std::byte* begin, std::size_t bytes) {
   std::vector<PageIndex> dead;
-  for (PageIndex page = first; page <= last; ++page)
+  for (PageIndex page = page_of(begin); page <= page_of(begin + bytes - 1); ++page)
     if (--live_[page] == 0) dead.push_back(page);
   discard(dead);
-  // An extent starts zeroed, so what it had of a page that stays is cleared when it is given back.
-  for (const PageIndex edge : {first, last}) {
-    if (live_[edge] == 0) continue;
-    std::byte* const page_begin = base() + std::size_t{edge} * page_bytes();
-    std::byte* const from = std::max(begin, page_begin);
-    pin(edge);
-    vm_->clear(edge, from, static_cast<std::size_t>(std::min(begin + bytes, page_begin + page_bytes()) - from));
-    unpin(edge);
-    if (edge == last) break;
-  }
 }
 
 void Arena::discard(const std::vector<PageIndex>& pages) {
@@ -145,9 +165,9 @@ void Arena::discard(const std::vector<PageIndex>& pages) {
   }
   try {
     vm_->discard(pages);
-  } catch (const std::exception&) {
-    ++counters_.failed_moves;  // pages keep their memory until the arena goes, and are cleared when used again
-    for (const PageIndex page : pages) vm_->clear(page, base() + std::size_t{page} * page_bytes(), page_bytes());
+  } catch (const std::exception&) {  // they keep their memory; nobody touches them before they are discarded again
+    ++counters_.failed_moves;
+    undiscarded_.insert(pages.begin(), pages.end());
   }
   std::lock_guard lock(sync_.mutex);
   for (const PageIndex page : pages) pages_.finish_discard(page);
@@ -158,8 +178,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
   refuse_in_fork();
   while (bytes > 0) {
     const PageIndex page = page_of(to);
-    std::byte* const page_end = base() + (std::size_t{page} + 1) * page_bytes();
-    const std::size_t part = std::min(bytes, static_cast<std::size_t>(page_end - to));
+    const std::size_t part = std::min(bytes, static_cast<std::size_t>(at(page + 1) - to));
     pin(page);
     vm_->write(page, to, from, part);
     unpin(page);
@@ -380,7 +399,7 @@ void Arena::nudge() noexcept {
   sync_.moved.notify_all();
 }
 
-void Arena::pin_slowly(PageIndex page) {
+PageTable::Pin Arena::pin_slowly(PageIndex page) {
   PageTable::Pin result = PageTable::Pin::wait;
   std::unique_lock lock(sync_.mutex);
   result = pages_.pin(page);
@@ -395,8 +414,41 @@ void Arena::pin_slowly(PageIndex page) {
     if (--waiting_ == 0)
       counters_.stall_ns += static_cast<std::uint64_t>((std::chrono::steady_clock::now() - stall_start_).count());
   }
-  lock.unlock();
-  pinned(page, result);
+  return result;
+}
+
+void Arena::use_in_place(PageIndex page) {
+  ++counters_.direct_pages;
+  try {
+    vm_->use_in_place(page);
+  } catch (const VmError& error) {
+    unpin(page);
+    throw VmError(std::string(error.what()) + "; " + mover_.outlook(error.code()), error.code());
+  } catch (...) {
+    unpin(page);
+    throw;
+  }
+}
+
+void Arena::check_readable(const std::byte* begin, std::size_t bytes) {
+  refuse_in_fork();
+  std::size_t lost_bytes = 0, lost_pages = 0;
+  const std::byte* const end = begin + bytes;
+  for (const std::byte* from = begin; from < end;) {
+    const PageIndex page = page_of(from);
+    const std::byte* const next = std::min<const std::byte*>(end, at(page + 1));
+    const auto part = static_cast<std::size_t>(next - from);
+    if (pages_.tier(page) == Tier::lower && !vm_->can_read(from, part)) {
+      lost_bytes += part;
+      ++lost_pages;
+    }
+    from = next;
+  }
+  if (lost_pages == 0) return;
+  errno = EIO;
+  PAGEDOPT_THROW_VM("reading", lost_bytes,
+                    "of " + std::to_string(bytes) + " bytes of optimizer state these, in " +
+                        std::to_string(lost_pages) + " pages, are lost unless the lower tier gives them again");
 }
 
 bool Arena::needs_plan(const Sweep& sweep) const {

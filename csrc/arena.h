@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <unordered_set>
 #include <vector>
 
 #include "counters.h"
@@ -61,6 +62,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   bool owns(const std::byte* begin, const std::byte* end) const noexcept {
     return begin >= base() && end <= base() + reserved_bytes();
   }
+  // Raises VmError, which says how much is lost, where not all of the range can be read: a use would raise SIGBUS
+  // there. Brings what is in the lower tier into the page cache. pre: owns the range
+  void check_readable(const std::byte* begin, std::size_t bytes);
   // Copies into the arena page by page, within the budget. pre: owns the range
   void write(std::byte* to, const std::byte* from, std::size_t bytes);
   // Explicit hints, synchronous; pages that cannot move now are skipped. Return the number of pages moved.
@@ -106,9 +110,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // For sweeps.
   void add(Sweep& sweep);
   void remove(Sweep& sweep);
+  // Raises VmError where the page has to be used in the lower tier and that does not give it; it is not pinned then.
   void pin(PageIndex page) {
-    const PageTable::Pin result = pages_.pin(page);
-    if (result == PageTable::Pin::wait) return pin_slowly(page);
+    PageTable::Pin result = pages_.pin(page);
+    if (result == PageTable::Pin::wait) result = pin_slowly(page);
     pinned(page, result);
   }
   bool try_pin(PageIndex page) {  // false if the page has to be waited for
@@ -145,21 +150,25 @@ class Arena : public std::enable_shared_from_this<Arena> {
  private:
   friend class Extent;
   void release(std::byte* begin, std::size_t bytes, bool keep) noexcept;
-  void empty(std::byte* begin, std::size_t bytes);
+  void give_back(std::byte* begin, std::size_t bytes, bool keep);
+  void discard_unused(const std::byte* begin, std::size_t bytes);
+  bool clear(PageIndex page, std::byte* begin, std::byte* end) noexcept;
   void discard(const std::vector<PageIndex>& pages);
-  void pin_slowly(PageIndex page);
+  PageTable::Pin pin_slowly(PageIndex page);
   void pinned(PageIndex page, PageTable::Pin how) {
     if (how == PageTable::Pin::first) vm_->keep(page);  // rather than at the first write
-    if (how == PageTable::Pin::direct) ++counters_.direct_pages;
+    if (how == PageTable::Pin::direct) use_in_place(page);
   }
+  void use_in_place(PageIndex page);
   void nudge() noexcept;  // something may have changed for whoever waits
   void announce();        // pre: lock held
   bool needs_plan(const Sweep& sweep) const;
   void wait_for_plan(std::unique_lock<std::mutex>& lock);
   bool has_something_to_move() const;
   void commit_up_to(std::size_t bytes);
+  std::byte* at(std::size_t page) const noexcept { return base() + page * page_bytes(); }
   PageIndex page_at(std::size_t offset) const noexcept { return static_cast<PageIndex>(offset / page_bytes()); }
-  void settle(std::size_t offset, std::size_t bytes);
+  void prepare(std::size_t offset, std::size_t bytes, bool keep);
   void count_live(std::size_t offset, std::size_t bytes, bool keep);
 
   std::unique_ptr<Vm> vm_;
@@ -173,8 +182,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::mutex allocating_;  // before Sync::mutex
   Ranges paged_;
   Ranges kept_;
-  Zeroed<std::uint32_t> live_;       // extents that touch a page
-  std::size_t committed_bytes_ = 0;  // from the start of the range; no page above it was ever in use
+  Zeroed<std::uint32_t> live_;                 // extents that touch a page
+  std::size_t committed_bytes_ = 0;            // from the start of the range; no page above it was ever in use
+  std::unordered_set<PageIndex> undiscarded_;  // pages that are not live and that could not be discarded
   std::size_t extents_ = 0;
   std::size_t extent_bytes_ = 0;
 

@@ -295,6 +295,16 @@ void bind_arena(py::module_& m) {
           },
           "address"_a, "nbytes"_a)
       .def(
+          "check_readable",
+          [](Arena& arena, std::uintptr_t address, std::size_t nbytes) {
+            if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes))
+              throw std::out_of_range("not in the arena");
+            arena.check_readable(pointer<const std::byte>(address), nbytes);
+          },
+          "address"_a, "nbytes"_a, unlocked(),
+          "Raises VmError, which says how much is lost, where not all of the range can be read: a use would raise "
+          "SIGBUS.")
+      .def(
           "write",
           [](Arena& arena, std::uintptr_t address, std::uintptr_t source, std::size_t nbytes) {
             if (!arena.owns(pointer<std::byte>(address), pointer<std::byte>(address) + nbytes))

@@ -19,6 +19,20 @@ class VmError : public std::runtime_error {
   int code_;
 };
 
+// Whether there was too little of something (room on the disk, memory, descriptors), as against a disk that failed.
+inline bool is_shortage(int code) noexcept {
+  switch (code) {
+    case ENOSPC:
+    case EDQUOT:
+    case EFBIG:
+    case ENOMEM:
+    case EAGAIN:
+    case EMFILE:
+    case ENFILE: return true;
+    default: return false;
+  }
+}
+
 // The arena belongs to another process: this one is a fork of its owner.
 class ForkError : public std::runtime_error {
  public:

@@ -183,7 +183,7 @@ void Mover::begin_thread(std::unique_lock<std::mutex>& lock) {
   try {
     vm_.begin_thread();
   } catch (const std::exception& error) {
-    failure = error.what();
+    failure = told(error);
   }
   lock.lock();
   if (!failure.empty()) fail(failure);
@@ -204,7 +204,7 @@ void Mover::read_loop() {
     try {
       counters_.refused_moves += pages.size() - move_up(pages);
     } catch (const std::exception& error) {
-      failure = error.what();
+      failure = told(error);
     }
     lock.lock();
     --running_;
@@ -230,7 +230,7 @@ void Mover::write_loop() {
     try {
       counters_.refused_moves += moves.size() - move_down(moves);
     } catch (const std::exception& error) {
-      failure = error.what();
+      failure = told(error);
     }
     lock.lock();
     --running_;
@@ -239,6 +239,18 @@ void Mover::write_loop() {
     sync_.work.notify_all();
     sync_.moved.notify_all();
   }
+}
+
+std::string Mover::outlook(int code) const {
+  const std::int64_t pages = pages_.lower();
+  if (pages == 0 || is_shortage(code)) return "the optimizer state is whole";
+  return std::to_string(static_cast<std::size_t>(pages) * vm_.page_bytes()) + " bytes of optimizer state in " +
+         std::to_string(pages) + " pages are in the lower tier and may be unreadable, the rest is whole";
+}
+
+std::string Mover::told(const std::exception& error) const {
+  const auto* const of_system = dynamic_cast<const VmError*>(&error);
+  return of_system == nullptr ? error.what() : error.what() + ("; " + outlook(of_system->code()));
 }
 
 void Mover::fail(const std::string& what) {

@@ -52,6 +52,7 @@ class Mover {
   std::size_t queued() const { return up_.size() + down_.size() + postponed_.size(); }
   const std::string& failure() const { return failure_; }
   void forget_failure() { failure_.clear(); }
+  std::string outlook(int code) const;  // after a call that failed with this errno, what became of the state
 
   // Synchronous, from any thread, without the lock. What moves together; return how many did, for some cannot now
   // (pinned, in motion, already there), and none while pages are held.
@@ -90,6 +91,7 @@ class Mover {
   bool nothing_will_leave();
   std::optional<Move> next_postponed();
   void fail(const std::string& what);
+  std::string told(const std::exception& error) const;
   void count_eviction(Reason reason);
   // Returns the bytes it copied; nothing if the page stays.
   std::optional<std::size_t> evict_content(PageIndex page, PageTable::Content content);

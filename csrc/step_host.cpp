@@ -6,6 +6,7 @@
 #include <mutex>
 #include <stdexcept>
 
+#include "error.h"
 #include "step.h"
 #include "step_kernels.h"
 #include "workers.h"
@@ -73,6 +74,7 @@ class Step {
   }
 
   void work(unsigned worker);
+  std::string outcome() const;  // what a step that was stopped has done. pre: nobody works
 
  private:
   void count_tasks();
@@ -229,6 +231,22 @@ void Step::stop() {
   pass_done_.notify_all();
 }
 
+std::string Step::outcome() const {
+  std::vector<std::uint32_t> updates(rows_.size());
+  for (const Task& task : tasks_)
+    if (task.pass == Pass::update) ++updates[task.row];
+  std::size_t with_gradient = 0, whole = 0, begun = 0;
+  for (std::size_t row = 0; row < rows_.size(); ++row) {
+    if (!rows_[row].grad) continue;
+    ++with_gradient;
+    const std::uint32_t left = progress_[row].left[index_of(Pass::update)].load();
+    whole += left == 0 ? 1 : 0;
+    begun += left > 0 && left < updates[row] ? 1 : 0;
+  }
+  return std::to_string(whole) + " of " + std::to_string(with_gradient) + " parameters were updated, " +
+         std::to_string(begun) + " in part";
+}
+
 // Threads worth waking: about 30 us of work for each.
 unsigned useful_threads(const std::vector<Row>& rows, unsigned threads) {
   constexpr std::int64_t kElementsPerThread = 1 << 15;
@@ -289,9 +307,13 @@ std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {
 void step_host(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks,
                double grad_scale, unsigned threads, Workers& workers, Gate* gate) {
   Step step(rows, hypers, tasks, grad_scale, gate);
-  const unsigned hired = useful_threads(rows, threads);
+  const unsigned hired = workers.hire(useful_threads(rows, threads));
   for (unsigned worker = hired; gate && worker < threads; ++worker) gate->idle(worker);
-  workers.run(hired, [&step](unsigned worker) { step.work(worker); });
+  try {
+    workers.run(hired, [&step](unsigned worker) { step.work(worker); });
+  } catch (const VmError& error) {
+    throw VmError(std::string(error.what()) + "; " + step.outcome(), error.code());
+  }
 }
 
 double clip_scale(float* history, double norm, double t, int percentile) {

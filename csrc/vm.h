@@ -98,8 +98,16 @@ class Vm {
   // To be called once by each thread that does nothing but move pages.
   virtual void begin_thread() {}
 
+  // Makes a page of the lower tier ready for use where it is. Throws where the lower tier does not give or take its
+  // bytes: on the host, using it would raise SIGBUS then. pre: pinned
+  virtual void use_in_place(PageIndex) {}
+
+  // Whether these bytes of a page in the lower tier can be read.
+  virtual bool can_read(const std::byte* /*from*/, std::size_t /*bytes*/) const noexcept { return true; }
+
   // Any -> fresh: forgets the content of the page in both tiers. pre: nobody uses it, but for what was put on a stream
-  // before leave(), or before on the device's default stream.
+  // before leave(), or before on the device's default stream. After it threw the page must not be touched until it was
+  // discarded again: there may be no memory behind its address.
   virtual void discard(PageIndex page) = 0;
   virtual void discard(const std::vector<PageIndex>& pages);
 

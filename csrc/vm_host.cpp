@@ -14,6 +14,7 @@
 #include <limits>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "error.h"
@@ -66,8 +67,10 @@ class SpillFile {
     do code = ::posix_fallocate(map_, offset, static_cast<off_t>(bytes));
     while (code == EINTR);
     if (code != 0) {
+      // A part may have been taken, which nothing counts.
+      (void)::fallocate(map_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(bytes));
       errno = code;
-      PAGEDOPT_THROW_VM("posix_fallocate", bytes, advice(errno));
+      PAGEDOPT_THROW_VM("posix_fallocate", bytes, advice(code));
     }
     bytes_ += bytes;
   }
@@ -100,6 +103,20 @@ class SpillFile {
 
   void drop_cache(off_t offset, std::size_t bytes) noexcept {
     ::posix_fadvise(map_, offset, static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
+  }
+
+  std::string advice(int code) const {
+    struct statvfs disk{};
+    std::string text = "the spill file in " + directory_ + " holds " + mib(bytes());
+    if (::statvfs(directory_.c_str(), &disk) == 0)
+      text += ", " + mib(disk.f_bavail * disk.f_frsize) + " are free there";
+    if (code == EINVAL && direct_ == DirectIo::on)
+      return text + ". This file system refuses O_DIRECT for pages of this size: set direct_io to auto or off";
+    if (code == ENOSPC || code == EDQUOT || code == EFBIG)
+      return text + ". Free space, set spill_dir to a larger disk, or raise the budget";
+    if (is_shortage(code)) return text + ". This process or machine is short of what the call needs";
+    return text +
+           ". The disk or its file system failed, and the kernel's log (dmesg) may say why: set spill_dir to another";
   }
 
  private:
@@ -143,7 +160,10 @@ class SpillFile {
     std::string path = directory_ + "/pagedopt-spill-XXXXXX";
     const int fd = ::mkostemp(path.data(), O_CLOEXEC);
     if (fd < 0)
-      PAGEDOPT_THROW_VM("open", 0, "no file can be made in " + directory_ + ": set spill_dir to a writable directory");
+      PAGEDOPT_THROW_VM("open", 0,
+                        "no file can be made in " + directory_ + ": " +
+                            (errno == EMFILE || errno == ENFILE ? "too many files are open (ulimit -n)"
+                                                                : "set spill_dir to a writable directory"));
     ::unlink(path.c_str());
     return fd;
   }
@@ -160,19 +180,6 @@ class SpillFile {
                         "the file system of " + directory_ + " refuses O_DIRECT: set direct_io to auto or off");
     }
     return fd;
-  }
-
-  std::string advice(int code) const {
-    struct statvfs disk{};
-    std::string text = "the spill file in " + directory_ + " holds " + mib(bytes());
-    if (::statvfs(directory_.c_str(), &disk) == 0)
-      text += ", " + mib(disk.f_bavail * disk.f_frsize) + " are free there";
-    if (code == EINVAL && direct_ == DirectIo::on)
-      return text + ". This file system refuses O_DIRECT for pages of this size: set direct_io to auto or off";
-    if (code == ENOSPC || code == EDQUOT || code == EFBIG)
-      return text + ". Free space, set spill_dir to a larger disk, or raise the budget";
-    return text +
-           ". The disk or its file system failed, and the kernel's log (dmesg) may say why: set spill_dir to another";
   }
 
   std::string directory_;
@@ -241,6 +248,8 @@ class HostVm final : public Vm {
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     std::vector<std::byte*> memory;
     std::vector<Guarded> guarded;
+    memory.reserve(pages.size());
+    guarded.reserve(pages.size());
     try {
       for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(staging_.take());
       for_runs(pages, [&](std::size_t first, std::size_t count) {
@@ -249,10 +258,12 @@ class HostVm final : public Vm {
       });
       for (; done < pages.size(); ++done) {
         if (watch_) watch_->protect_beside(memory[done]);
-        move_mapping(memory[done], pages[done], 1);
+        if (put(std::exchange(memory[done], nullptr), pages[done]) != Put::done)
+          PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
       }
     } catch (...) {
-      for (std::size_t i = done; i < memory.size(); ++i) staging_.drop(memory[i]);
+      for (std::byte* page : memory)
+        if (page != nullptr) staging_.drop(page);
       for (std::size_t i = 0, first = 0; i < guarded.size(); first += guarded[i++].count)
         unguard(guarded[i], std::clamp(done, first, first + guarded[i].count) - first);
       throw;
@@ -308,10 +319,22 @@ class HostVm final : public Vm {
     return true;
   }
 
+  void use_in_place(PageIndex page) override {
+    if (populate(at(page), page_bytes_, MADV_POPULATE_WRITE)) return;
+    PAGEDOPT_THROW_VM("madvise", page_bytes_, spill_.advice(errno));
+  }
+
+  bool can_read(const std::byte* from, std::size_t bytes) const noexcept override {
+    const auto first = reinterpret_cast<std::uintptr_t>(from) / kOsPageBytes * kOsPageBytes;
+    const auto last = round_up(reinterpret_cast<std::uintptr_t>(from) + bytes, kOsPageBytes);
+    return populate(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_READ);
+  }
+
+  // What is there is of no use any more: should the kernel fail after it has unmapped it, nothing is lost.
   void discard(PageIndex page) override {
-    if (::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED,
-               -1, 0) == MAP_FAILED)
-      PAGEDOPT_THROW_VM("mmap", page_bytes_, "vm.max_map_count may be too small: raise it or page_bytes");
+    constexpr int kFresh = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (!map_at(page, kFresh | MAP_FIXED, -1) && (is_mapped(page) || !map_at(page, kFresh | MAP_FIXED_NOREPLACE, -1)))
+      PAGEDOPT_THROW_VM("mmap", page_bytes_, mapping_advice(errno));
     advise(at(page), page_bytes_);
     if (spilled_[page] && spill_.release(offset(page), page_bytes_)) spilled_[page] = false;
   }
@@ -334,8 +357,6 @@ class HostVm final : public Vm {
 
  private:
   static constexpr std::size_t kMostTransferBytes = std::size_t{8} << 20;
-  static constexpr const char* kManyMappings =
-      "vm.max_map_count may be too small for this many pages: raise it or page_bytes";
 
   // Calls visit(index, count) for runs of pages that follow one another, in memory and in the file.
   template <class Visit>
@@ -344,13 +365,6 @@ class HostVm final : public Vm {
       for (last = first + 1; last < pages.size() && pages[last] == pages[last - 1] + 1;) ++last;
       visit(first, last - first);
     }
-  }
-
-  // One system call replaces what is mapped at the pages.
-  void move_mapping(void* from, PageIndex first, std::size_t count) {
-    const std::size_t bytes = count * page_bytes_;
-    if (::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at(first)) == MAP_FAILED)
-      PAGEDOPT_THROW_VM("mremap", bytes, kManyMappings);
   }
 
   // Pages that nobody can touch while they are read. `beside` maps them in the file, for when reading fails: mapping
@@ -366,7 +380,7 @@ class HostVm final : public Vm {
     try {
       watch_->guard(first, count);
     } catch (...) {
-      ::munmap(run.beside, count * page_bytes_);
+      unguard(run, 0);  // the kernel may have unmapped what was there before it failed
       throw;
     }
     return run;
@@ -388,22 +402,62 @@ class HostVm final : public Vm {
   std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
   off_t offset(PageIndex page) const noexcept { return static_cast<off_t>(std::size_t{page} * page_bytes_); }
 
+  // False, and errno as if a read or a write had failed, where a use would have raised a signal. Kernels before 5.14
+  // cannot tell.
+  static bool populate(void* address, std::size_t bytes, int how) noexcept {
+    int code = 0;
+    do code = ::madvise(address, bytes, how) == 0 ? 0 : errno;
+    while (code == EINTR);
+    errno = code == EFAULT ? EIO : code;
+    return code == 0 || code == EINVAL;
+  }
+
+  bool map_at(PageIndex page, int flags, int file) noexcept {
+    void* const to = ::mmap(at(page), page_bytes_, PROT_READ | PROT_WRITE, flags, file, file < 0 ? 0 : offset(page));
+    if (to == at(page)) return true;
+    if (to != MAP_FAILED) ::munmap(to, page_bytes_);  // a kernel that does not know MAP_FIXED_NOREPLACE
+    return false;
+  }
+
+  bool is_mapped(PageIndex page) const noexcept {
+    unsigned char present[kHugePageBytes / kOsPageBytes];
+    for (std::size_t done = 0; done < page_bytes_; done += kHugePageBytes)
+      if (::mincore(at(page) + done, std::min(page_bytes_, kHugePageBytes), present) != 0) return false;
+    return true;
+  }
+
+  enum class Put { done, refused, emptied };
+
+  // Moves a mapping over the page. The kernel unmaps what is there before it moves, and may fail in between: `emptied`.
+  // The file is then mapped in the hole, if that can be done; it has the bytes of every page that moves. After
+  // `refused` the page is as it was.
+  Put put(std::byte* beside, PageIndex page) noexcept {
+    if (::mremap(beside, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) != MAP_FAILED)
+      return Put::done;
+    const int code = errno;
+    ::munmap(beside, page_bytes_);
+    const bool is_whole = is_mapped(page);
+    if (!is_whole && map_at(page, MAP_SHARED | MAP_FIXED_NOREPLACE, spill_.mapping()))
+      (void)::madvise(at(page), page_bytes_, MADV_DONTFORK);
+    errno = code;
+    return is_whole ? Put::refused : Put::emptied;
+  }
+
   // The file is mapped beside the page first. mmap(MAP_FIXED) unmaps what is there before it calls the file system,
   // which may fail (a disk that died): the only copy of the page would be gone. Moving a mapping calls no file system.
   void map_file(PageIndex page) {
-    std::byte* const beside = map_beside(page, 1);
-    try {
-      move_mapping(beside, page, 1);
-    } catch (...) {
-      ::munmap(beside, page_bytes_);
-      throw;
-    }
+    if (put(map_beside(page, 1), page) == Put::refused) PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
+  }
+
+  std::string mapping_advice(int code) const {
+    return is_shortage(code) ? "vm.max_map_count may be too small for this many pages: raise it or page_bytes"
+                             : spill_.advice(code);
   }
 
   std::byte* map_beside(PageIndex first, std::size_t count) {
     const std::size_t bytes = count * page_bytes_;
     void* const beside = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, spill_.mapping(), offset(first));
-    if (beside == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", bytes, kManyMappings);
+    if (beside == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", bytes, mapping_advice(errno));
     (void)::madvise(beside, bytes, MADV_DONTFORK);
     return static_cast<std::byte*>(beside);
   }

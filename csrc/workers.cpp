@@ -2,12 +2,14 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <cfenv>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -30,6 +32,15 @@ class Workers::Crew {
   }
 
   bool ours() const noexcept { return pid_ == getpid(); }
+
+  unsigned hire(unsigned workers) {
+    const std::lock_guard<std::mutex> turn(turn_);
+    try {
+      grow(workers);
+    } catch (const std::system_error&) {  // no thread to be had: those that are there do the work
+    }
+    return std::min(workers, static_cast<unsigned>(threads_.size()) + 1);
+  }
 
   void run(unsigned threads, const std::function<void(unsigned)>& work) {
     const std::lock_guard<std::mutex> turn(turn_);
@@ -115,6 +126,8 @@ Workers::Crew& Workers::crew() {
   if (crew_.compare_exchange_strong(current, fresh.get())) return *fresh.release();
   return *current;
 }
+
+unsigned Workers::hire(unsigned workers) { return workers <= 1 ? workers : crew().hire(workers); }
 
 void Workers::run(unsigned threads, const std::function<void(unsigned)>& work) {
   if (threads <= 1) {

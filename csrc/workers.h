@@ -15,6 +15,9 @@ class Workers {
   Workers(const Workers&) = delete;
   Workers& operator=(const Workers&) = delete;
 
+  // Makes the threads for so many workers; returns how many there are, fewer where no thread is to be had.
+  unsigned hire(unsigned workers);
+
   // Calls work(worker) once for every worker in [0, threads), worker 0 on the calling thread, and returns when all are
   // done. The threads take the caller's floating-point modes. The exception of the lowest worker that threw is rethrown
   // here. Calls from several threads take turns. pre: not called from inside `work`.

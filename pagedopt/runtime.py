@@ -17,7 +17,7 @@ import psutil
 
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
-from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem
+from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
 from pagedopt.pager.holds import Holds
 from pagedopt.pager.host import host_arena
 from pagedopt.pager.pager import Pager
@@ -297,8 +297,10 @@ def check() -> None:
 
 
 def _tell(process: _Process, failure: BaseException) -> None:
+    # What a failed disk leaves of the state is in the failure itself.
+    so = "Nothing" if isinstance(failure, SpillError) else "The optimizer state is intact, but nothing"
     text = (
-        f"the pager stopped: {failure}. The optimizer state is intact, but nothing makes room any more; "
+        f"the pager stopped: {failure}. {so} makes room any more; "
         "mend the cause and call pagedopt.runtime.restart_pager(), or set on_pager_failure to warn to go on without it"
     )
     if process.settings is not None and process.settings.on_pager_failure == "warn":
