@@ -487,6 +487,7 @@ void Arena::Step::begin() {
   std::unique_lock lock(arena_.sync_.mutex);
   const std::uint64_t generation = arena_.schedule_.generation();
   arena_.schedule_.begin(sweep_);
+  arena_.vm_->set_stepping(true);
   begun_ = true;
   if (generation != arena_.schedule_.generation()) {
     arena_.mover_.cancel();
@@ -502,6 +503,7 @@ Arena::Step::~Step() {
   if (!begun_) return;
   std::unique_lock lock(arena_.sync_.mutex);
   arena_.schedule_.end();
+  arena_.vm_->set_stepping(false);
   arena_.schedule_.disarm();
   arena_.sync_.work.notify_all();
   if (arena_.has_something_to_move()) arena_.announce();

@@ -262,7 +262,7 @@ void Mover::fail(const std::string& what) {
 
 void Mover::arrived(PageIndex page, PageTable::Source source) {
   if (source == PageTable::Source::lower && pages_.take_cached(page)) vm_.drop_cache(page);
-  pages_.finish_prefetch(page, source, vm_.keeps_copy());
+  pages_.finish_prefetch(page, source, vm_.keeps_copy(page));
   vm_.end_move(page);
   (source == PageTable::Source::zeros ? counters_.populated_bytes : counters_.prefetched_bytes) += vm_.page_bytes();
 }

@@ -66,9 +66,11 @@ class Vm {
   virtual std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done);
   virtual std::size_t most_at_once() const noexcept { return 1; }
 
-  // Whether the lower tier keeps the bytes of a page that was prefetched, and a write to the page is seen by whoever it
-  // is, so that an unchanged page need not be copied.
-  virtual bool keeps_copy() const noexcept = 0;
+  // Whether the lower tier keeps the bytes of a page that was prefetched just now, and a write to the page is seen by
+  // whoever it is, so that an unchanged page need not be copied.
+  virtual bool keeps_copy(PageIndex page) const noexcept = 0;
+  // Whether a step runs, which changes what is prefetched: to see writes to it is then not worth its cost.
+  virtual void set_stepping(bool) noexcept {}
 
   // ---- writes of others than steps, to pages that move or are unchanged (write_watch.h)
 

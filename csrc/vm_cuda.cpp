@@ -88,7 +88,7 @@ class ManagedVm final : public Vm {
   std::byte* base() const noexcept override { return base_; }
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return page_count_; }
-  bool keeps_copy() const noexcept override { return false; }
+  bool keeps_copy(PageIndex) const noexcept override { return false; }
   std::size_t lower_bytes() const noexcept override { return 0; }           // of a file: there is none
   Measured measure(const std::vector<Tier>&) const override { return {}; }  // nothing tells where a page really is
   void drop_cache(PageIndex) noexcept override {}
@@ -285,7 +285,7 @@ class LockedVm final : public Vm {
   std::byte* base() const noexcept override { return range_.get(); }
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return reserved_ / page_bytes_; }
-  bool keeps_copy() const noexcept override { return false; }
+  bool keeps_copy(PageIndex) const noexcept override { return false; }
   bool can_move() const noexcept override { return false; }
   std::size_t lower_bytes() const noexcept override { return 0; }
   Measured measure(const std::vector<Tier>&) const override { return {}; }

@@ -226,6 +226,7 @@ class HostVm final : public Vm {
                                         std::numeric_limits<PageIndex>::max());
     advise(base_, page_count_ * page_bytes_);
     spilled_ = Zeroed<std::atomic<bool>>(page_count_);
+    is_protected_ = Zeroed<std::atomic<bool>>(page_count_);
   }
   ~HostVm() override { ::munmap(range_, reserved_); }
 
@@ -248,6 +249,7 @@ class HostVm final : public Vm {
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     std::vector<std::byte*> memory;
     std::vector<Guarded> guarded;
+    const bool protects = watch_ && !is_stepping_;
     memory.reserve(pages.size());
     guarded.reserve(pages.size());
     try {
@@ -257,7 +259,8 @@ class HostVm final : public Vm {
         spill_.read(memory.data() + first, count, page_bytes_, offset(pages[first]));
       });
       for (; done < pages.size(); ++done) {
-        if (watch_) watch_->protect_beside(memory[done]);
+        is_protected_[pages[done]] = protects;
+        if (protects) watch_->protect_beside(memory[done]);
         if (put(std::exchange(memory[done], nullptr), pages[done]) != Put::done)
           PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
       }
@@ -291,7 +294,8 @@ class HostVm final : public Vm {
     return 0;
   }
 
-  bool keeps_copy() const noexcept override { return watch_ != nullptr; }
+  bool keeps_copy(PageIndex page) const noexcept override { return is_protected_[page]; }
+  void set_stepping(bool is_stepping) noexcept override { is_stepping_ = is_stepping; }
 
   void watch(Touch touch) override {
     if (watch_writes_ == WatchWrites::off) return;
@@ -487,7 +491,9 @@ class HostVm final : public Vm {
   std::size_t page_count_ = 0;
   Staging staging_;
   SpillFile spill_;
-  Zeroed<std::atomic<bool>> spilled_{0};  // page has space in the spill file
+  Zeroed<std::atomic<bool>> spilled_{0};       // page has space in the spill file
+  Zeroed<std::atomic<bool>> is_protected_{0};  // page arrived protected, when it was last prefetched
+  std::atomic<bool> is_stepping_{false};
   const WatchWrites watch_writes_;
   std::unique_ptr<WriteWatch> watch_;  // none: writes are not watched
 };

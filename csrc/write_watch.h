@@ -4,7 +4,8 @@
 //
 //   page is                   others may    a touch
 //   resident, changed         read, write   is not seen
-//   resident, unchanged       read          by a write makes it changed, and lifts the protection
+//   resident, unchanged       read          by a write makes it changed, and lifts the protection; only what arrives
+//                                           between steps counts as unchanged
 //   evicting                  read          by a write makes it changed: the eviction is abandoned
 //   remapping, prefetching    (*)           waits until the move is over, and then finds the page where it is
 //   evicted                   read, write   is not seen: the file is mapped
