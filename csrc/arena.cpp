@@ -25,10 +25,16 @@ Arena::Arena(std::unique_ptr<Vm> vm)
       live_(vm_->page_count()),
       owner_pid_(::getpid()) {
   paged_.give(0, reserved_bytes());
+  vm_->watch([this](PageIndex page) { return pages_.touch(page); });
 }
 
 Arena::~Arena() {
-  if (!is_foreign()) return;
+  if (!is_foreign()) {
+    std::unique_lock lock(sync_.mutex);
+    mover_.stop(lock);
+    vm_->unwatch();  // it reads the page table
+    return;
+  }
   // The range and the threads are the parent's: there is nothing here to unmap or to join.
   mover_.abandon_threads();
   (void)vm_.release();
@@ -185,7 +191,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
       const auto budget = mover_.budget();
       over = budget && pages_.upper() > static_cast<std::int64_t>(*budget);
     }
-    if (over && mover_.move_down(page, Reason::budget)) nudge();
+    if (over && mover_.move_down_now({{MoveKind::evict, Reason::budget, page, -1}}) > 0) nudge();
   }
 }
 
@@ -197,7 +203,7 @@ std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     pages.push_back(page);
     if (pages.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
-      moved += mover_.move_up(std::exchange(pages, {}));
+      moved += mover_.move_up_now(std::exchange(pages, {}));
   }
   nudge();
   return moved;
@@ -211,7 +217,7 @@ std::size_t Arena::evict(std::byte* begin, std::size_t bytes) {
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     moves.push_back({MoveKind::evict, Reason::explicit_, page, -1});
     if (moves.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
-      moved += mover_.move_down(std::exchange(moves, {}));
+      moved += mover_.move_down_now(std::exchange(moves, {}));
   }
   nudge();
   return moved;
@@ -315,7 +321,8 @@ Order Arena::order() {
 bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {
   refuse_in_fork();
   std::lock_guard lock(sync_.mutex);
-  if (!attached_ || generation != schedule_.generation() || cycle != schedule_.cycle() || !mover_.failure().empty())
+  if (!attached_ || mover_.is_held() || generation != schedule_.generation() || cycle != schedule_.cycle() ||
+      !mover_.failure().empty())
     return false;
   for (const Move& move : moves)
     if (move.page >= page_count())
@@ -343,6 +350,24 @@ void Arena::detach() {
   mover_.stop(lock);
   sync_.announce();
   sync_.moved.notify_all();
+}
+
+void Arena::hold() {
+  if (is_foreign()) return;
+  std::unique_lock lock(sync_.mutex);
+  mover_.hold(true);
+  sync_.moved.wait(lock, [this] { return mover_.is_idle(); });
+}
+
+void Arena::let_go() {
+  if (is_foreign()) return;
+  std::lock_guard allocating(allocating_);
+  std::lock_guard lock(sync_.mutex);
+  if (!vm_->are_writes_safe())
+    for (PageIndex page = 0; page < committed_bytes_ / page_bytes(); ++page) pages_.take_fresh(page);
+  mover_.hold(false);
+  planned_generation_ = 0;
+  announce();
 }
 
 std::string Arena::failure() {
@@ -440,7 +465,7 @@ bool Arena::needs_plan(const Sweep& sweep) const {
 
 void Arena::wait_for_plan(std::unique_lock<std::mutex>& lock) {
   const auto planned = [this] {
-    return !attached_ || !mover_.failure().empty() ||
+    return !attached_ || mover_.is_held() || !mover_.failure().empty() ||
            (planned_generation_ == schedule_.generation() && planned_cycle_ == schedule_.cycle());
   };
   if (planned()) return;
@@ -463,6 +488,7 @@ void Arena::Step::begin() {
   std::unique_lock lock(arena_.sync_.mutex);
   const std::uint64_t generation = arena_.schedule_.generation();
   arena_.schedule_.begin(sweep_);
+  arena_.vm_->set_stepping(true);
   begun_ = true;
   if (generation != arena_.schedule_.generation()) {
     arena_.mover_.cancel();
@@ -484,6 +510,7 @@ Arena::Step::~Step() {
   if (!begun_) return;
   std::unique_lock lock(arena_.sync_.mutex);
   arena_.schedule_.end();
+  arena_.vm_->set_stepping(false);
   arena_.schedule_.disarm();
   arena_.sync_.work.notify_all();
   if (arena_.has_something_to_move()) arena_.sync_.announce();

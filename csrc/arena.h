@@ -101,6 +101,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void detach();  // no more plans will come: queued moves are forgotten, steps wait for none
   std::string failure();
 
+  // Waits for the moves under way; then no page moves until let_go(). A step uses pages where they are meanwhile, and
+  // what is fresh or there takes memory over the budget. Neither is counted: one let_go() ends it.
+  void hold();
+  void let_go();
+  // Whether a write to state counts whoever makes it, and when; else only within hold().
+  bool watches_writes() const noexcept { return vm_->are_writes_safe(); }
+
   // For sweeps.
   void add(Sweep& sweep);
   void remove(Sweep& sweep);
@@ -108,11 +115,11 @@ class Arena : public std::enable_shared_from_this<Arena> {
   void pin(PageIndex page) {
     PageTable::Pin result = pages_.pin(page);
     if (result == PageTable::Pin::wait) result = pin_slowly(page);
-    if (result == PageTable::Pin::direct) use_in_place(page);
+    pinned(page, result);
   }
   bool try_pin(PageIndex page) {  // false if the page has to be waited for
     const PageTable::Pin result = pages_.pin(page);
-    if (result == PageTable::Pin::direct) use_in_place(page);
+    pinned(page, result);
     return result != PageTable::Pin::wait;
   }
   void unpin(PageIndex page) noexcept { pages_.unpin(page); }
@@ -150,6 +157,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
   bool clear(PageIndex page, std::byte* begin, std::byte* end) noexcept;
   void discard(const std::vector<PageIndex>& pages);
   PageTable::Pin pin_slowly(PageIndex page);
+  void pinned(PageIndex page, PageTable::Pin how) {
+    if (how == PageTable::Pin::first) vm_->keep(page);  // rather than at the first write
+    if (how == PageTable::Pin::direct) use_in_place(page);
+  }
   void use_in_place(PageIndex page);
   void nudge() noexcept;  // something may have changed for whoever waits
   bool needs_plan(const Sweep& sweep) const;

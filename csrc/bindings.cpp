@@ -48,6 +48,11 @@ DirectIo direct_io_of(const std::string& name) {
                           {{"auto", DirectIo::automatic}, {"on", DirectIo::on}, {"off", DirectIo::off}});
 }
 
+WatchWrites watch_writes_of(const std::string& name) {
+  return choose<WatchWrites>("watch_writes", name,
+                             {{"auto", WatchWrites::automatic}, {"on", WatchWrites::on}, {"off", WatchWrites::off}});
+}
+
 // A part of an extent with the buffer protocol; it keeps the extent alive.
 struct View {
   std::shared_ptr<Extent> extent;
@@ -211,11 +216,12 @@ void bind_arena(py::module_& m) {
   using unlocked = py::call_guard<Unlocked>;
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")
       .def(py::init([](std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_dir,
-                       const std::string& direct_io) {
-             return std::make_shared<Arena>(
-                 make_host_vm(page_bytes, reserve_bytes, std::move(spill_dir), direct_io_of(direct_io)));
+                       const std::string& direct_io, const std::string& watch_writes) {
+             return std::make_shared<Arena>(make_host_vm(page_bytes, reserve_bytes, std::move(spill_dir),
+                                                         direct_io_of(direct_io), watch_writes_of(watch_writes)));
            }),
-           py::kw_only(), "page_bytes"_a, "reserve_bytes"_a, "spill_dir"_a, "direct_io"_a = "auto")
+           py::kw_only(), "page_bytes"_a, "reserve_bytes"_a, "spill_dir"_a, "direct_io"_a = "auto",
+           "watch_writes"_a = "auto")
       .def_static(
           "on_gpu",
           [](std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct) {
@@ -334,6 +340,10 @@ void bind_arena(py::module_& m) {
       .def("notify", &Arena::notify, unlocked())
       .def("attach", &Arena::attach, unlocked())
       .def("detach", &Arena::detach, unlocked())
+      .def("hold", &Arena::hold, unlocked(), "Waits for the moves under way; no page moves until `let_go`.")
+      .def("let_go", &Arena::let_go, unlocked())
+      .def_property_readonly("watches_writes", &Arena::watches_writes,
+                             "Whether a write to state counts whoever makes it, and when; else only within `hold`.")
       .def_property_readonly("failure", &Arena::failure);
 }
 

@@ -60,6 +60,39 @@ void Mover::start_threads() {
 
 void Mover::cancel() { forget({}); }
 
+void Mover::hold(bool is_held) {
+  is_held_ = is_held;
+  if (is_held) cancel();
+}
+
+template <class Work>
+std::size_t Mover::run_now(Work&& work) {
+  struct Running {
+    explicit Running(Mover& mover) : mover(mover) {}
+    ~Running() {
+      const std::lock_guard lock(mover.sync_.mutex);
+      --mover.running_;
+      mover.sync_.moved.notify_all();
+    }
+    Mover& mover;
+  };
+  {
+    const std::lock_guard lock(sync_.mutex);
+    if (is_held_) return 0;
+    ++running_;
+  }
+  const Running running(*this);
+  return work();
+}
+
+std::size_t Mover::move_up_now(std::vector<PageIndex> pages) {
+  return run_now([&] { return move_up(std::move(pages)); });
+}
+
+std::size_t Mover::move_down_now(std::vector<Move> moves) {
+  return run_now([&] { return move_down(std::move(moves)); });
+}
+
 void Mover::forget(const std::unordered_set<PageIndex>& but) {
   const auto unwant = [&](PageIndex page) {
     if (but.count(page) == 0) pages_.set_wanted(page, false);
@@ -229,8 +262,33 @@ void Mover::fail(const std::string& what) {
 
 void Mover::arrived(PageIndex page, PageTable::Source source) {
   if (source == PageTable::Source::lower && pages_.take_cached(page)) vm_.drop_cache(page);
-  pages_.finish_prefetch(page, source, vm_.keeps_copy());
+  pages_.finish_prefetch(page, source, vm_.keeps_copy(page));
+  vm_.end_move(page);
   (source == PageTable::Source::zeros ? counters_.populated_bytes : counters_.prefetched_bytes) += vm_.page_bytes();
+}
+
+// What ends a move in the page table comes first, then who waits for it goes on (write_watch.h).
+void Mover::cancel_arrival(PageIndex page, PageTable::Source source) noexcept {
+  pages_.cancel_prefetch(page, source);
+  vm_.end_move(page);
+}
+
+void Mover::cancel_leaving(PageIndex page, PageTable::Content content) noexcept {
+  pages_.cancel_evict(page, content);
+  vm_.keep(page);
+}
+
+void Mover::left(PageIndex page) noexcept {
+  pages_.finish_evict(page);
+  vm_.end_move(page);
+}
+
+// False if the page was used since its eviction began, and so stays.
+bool Mover::begin_remap(PageIndex page) noexcept {
+  if (pages_.begin_remap(page)) return true;
+  vm_.keep(page);
+  ++counters_.abandoned_evictions;
+  return false;
 }
 
 // pre: the page's prefetch was begun
@@ -241,7 +299,7 @@ void Mover::bring(PageIndex page, PageTable::Source source) {
     else
       vm_.prefetch(page);
   } catch (...) {
-    pages_.cancel_prefetch(page, source);
+    cancel_arrival(page, source);
     throw;
   }
   arrived(page, source);
@@ -275,8 +333,7 @@ std::size_t Mover::move_up(std::vector<PageIndex> pages) {
     if (!coming.empty()) vm_.prefetch(coming, done);
   } catch (...) {
     for (std::size_t i = 0; i < coming.size(); ++i)
-      i < done ? arrived(coming[i], PageTable::Source::lower)
-               : pages_.cancel_prefetch(coming[i], PageTable::Source::lower);
+      i < done ? arrived(coming[i], PageTable::Source::lower) : cancel_arrival(coming[i], PageTable::Source::lower);
     throw;
   }
   for (const PageIndex page : coming) arrived(page, PageTable::Source::lower);
@@ -284,18 +341,21 @@ std::size_t Mover::move_up(std::vector<PageIndex> pages) {
   return moved;
 }
 
-std::size_t Mover::evict_content(PageIndex page, PageTable::Content content) {
+std::optional<std::size_t> Mover::evict_content(PageIndex page, PageTable::Content content) {
   std::size_t copied = 0;
   try {
-    if (content == PageTable::Content::zeros)
-      vm_.place_lower(page);
-    else
+    if (content != PageTable::Content::zeros) {
       copied = vm_.demote(page);
+    } else if (!vm_.place_lower(page)) {
+      cancel_leaving(page, PageTable::Content::dirty);
+      ++counters_.abandoned_evictions;
+      return std::nullopt;
+    }
   } catch (...) {
-    pages_.cancel_evict(page, content);
+    cancel_leaving(page, content);
     throw;
   }
-  pages_.finish_evict(page);
+  left(page);
   return copied;
 }
 
@@ -305,16 +365,16 @@ bool Mover::write_back(PageIndex page, PageTable::Content content) {
   try {
     counters_.evicted_bytes += vm_.write_back(page);
   } catch (...) {
-    pages_.cancel_evict(page, content);
+    cancel_leaving(page, content);
     throw;
   }
-  if (pages_.begin_remap(page)) return true;
-  ++counters_.abandoned_evictions;
-  return false;
+  return begin_remap(page);
 }
 
 void Mover::drop(PageIndex page, Reason reason, PageTable::Content content) {
-  counters_.evicted_bytes += evict_content(page, content);
+  const std::optional<std::size_t> copied = evict_content(page, content);
+  if (!copied) return;
+  counters_.evicted_bytes += *copied;
   if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
   if (content != PageTable::Content::zeros) count_eviction(reason);
 }
@@ -350,14 +410,12 @@ std::size_t Mover::move_down(std::vector<Move> moves) {
     }
     if (!going.empty()) counters_.evicted_bytes += vm_.write_back(pages_of(going));
   } catch (...) {
-    for (const Move& move : going) pages_.cancel_evict(move.page, PageTable::Content::dirty);
+    for (const Move& move : going) cancel_leaving(move.page, PageTable::Content::dirty);
     throw;
   }
   const bool any_dirty = !going.empty();
-  const auto used = [this](const Move& move) { return !pages_.begin_remap(move.page); };
-  const auto last = std::remove_if(going.begin(), going.end(), used);
-  counters_.abandoned_evictions += static_cast<std::uint64_t>(going.end() - last);
-  going.erase(last, going.end());
+  const auto used = [this](const Move& move) { return !begin_remap(move.page); };
+  going.erase(std::remove_if(going.begin(), going.end(), used), going.end());
   demote(going);
   if (moved > 0)
     span.is(any_dirty ? TraceKind::evict : TraceKind::drop, moved * vm_.page_bytes(),
@@ -371,7 +429,7 @@ void Mover::demote(const std::vector<Move>& moves) {
   std::size_t done = 0;
   const auto finish = [&] {
     for (std::size_t i = 0; i < done; ++i) {
-      pages_.finish_evict(moves[i].page);
+      left(moves[i].page);
       count_eviction(moves[i].reason);
     }
   };
@@ -379,7 +437,7 @@ void Mover::demote(const std::vector<Move>& moves) {
     counters_.evicted_bytes += vm_.demote(pages_of(moves), done);
   } catch (...) {
     finish();
-    for (std::size_t i = done; i < moves.size(); ++i) pages_.cancel_evict(moves[i].page, PageTable::Content::dirty);
+    for (std::size_t i = done; i < moves.size(); ++i) cancel_leaving(moves[i].page, PageTable::Content::dirty);
     throw;
   }
   finish();

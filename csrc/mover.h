@@ -50,22 +50,29 @@ class Mover {
     is_paused_ = is_paused;
     sync_.work.notify_all();
   }
+  // While pages are held nothing moves: what is queued is forgotten, and nothing new begins. The moves under way end.
+  void hold(bool is_held);
+  bool is_held() const { return is_held_; }
   std::size_t queued() const { return up_.size() + down_.size() + postponed_.size(); }
   const std::string& failure() const { return failure_; }
   void forget_failure() { failure_.clear(); }
   std::string outlook(int code) const;  // after a call that failed with this errno, what became of the state
 
-  // Synchronous, from any thread, without the lock. False: not possible now (pinned, in motion, already there).
-  bool move_up(PageIndex page);
-  bool move_down(PageIndex page, Reason reason);
-  // What moves together; return how many did.
-  std::size_t move_up(std::vector<PageIndex> pages);
-  std::size_t move_down(std::vector<Move> moves);
+  // Synchronous, from any thread, without the lock. What moves together; return how many did, for some cannot now
+  // (pinned, in motion, already there), and none while pages are held.
+  std::size_t move_up_now(std::vector<PageIndex> pages);
+  std::size_t move_down_now(std::vector<Move> moves);
 
   void stop(std::unique_lock<std::mutex>& lock);  // ends the threads; queued moves are forgotten
   void abandon_threads() noexcept;                // in a forked child, where they do not exist
 
  private:
+  template <class Work>
+  std::size_t run_now(Work&& work);
+  bool move_up(PageIndex page);
+  bool move_down(PageIndex page, Reason reason);
+  std::size_t move_up(std::vector<PageIndex> pages);
+  std::size_t move_down(std::vector<Move> moves);
   void start_threads();
   void begin_thread(std::unique_lock<std::mutex>& lock);
   void read_loop();
@@ -76,6 +83,10 @@ class Mover {
   std::vector<PageIndex> next_ups();
   std::vector<Move> next_downs();
   void arrived(PageIndex page, PageTable::Source source);
+  void cancel_arrival(PageIndex page, PageTable::Source source) noexcept;
+  void cancel_leaving(PageIndex page, PageTable::Content content) noexcept;
+  void left(PageIndex page) noexcept;
+  bool begin_remap(PageIndex page) noexcept;
   void bring(PageIndex page, PageTable::Source source);
   bool write_back(PageIndex page, PageTable::Content content);
   void drop(PageIndex page, Reason reason, PageTable::Content content);
@@ -86,7 +97,8 @@ class Mover {
   void fail(const std::string& what);
   std::string told(const std::exception& error) const;
   void count_eviction(Reason reason);
-  std::size_t evict_content(PageIndex page, PageTable::Content content);  // returns the bytes it copied
+  // Returns the bytes it copied; nothing if the page stays.
+  std::optional<std::size_t> evict_content(PageIndex page, PageTable::Content content);
 
   Vm& vm_;
   PageTable& pages_;
@@ -103,6 +115,7 @@ class Mover {
   std::optional<std::uint64_t> budget_pages_;
   std::int64_t taken_ = 0;  // pages of the batch being put together: their room is spoken for
   int running_ = 0;         // moves under way
+  bool is_held_ = false;
   bool writing_ = false;
   bool stopping_ = false;
   bool is_paused_ = false;

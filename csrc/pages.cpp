@@ -21,7 +21,7 @@ PageTable::Pin PageTable::pin(PageIndex page) noexcept {
     switch (state_of(word)) {
       case PageState::resident:
       case PageState::evicting:
-        if (swap(page, word, (word + kOnePin) | kDirty)) return Pin::pinned;
+        if (swap(page, word, (word + kOnePin) | kDirty)) return word & kDirty ? Pin::pinned : Pin::first;
         break;
       case PageState::fresh:
         if (word & kWanted) return Pin::wait;
@@ -36,6 +36,29 @@ PageTable::Pin PageTable::pin(PageIndex page) noexcept {
         break;
       default: return Pin::wait;
     }
+  }
+}
+
+bool PageTable::touch(PageIndex page) noexcept {
+  Word word = load(page);
+  for (;;) {
+    switch (state_of(word)) {
+      case PageState::fresh: return true;
+      case PageState::resident:
+      case PageState::evicting:
+        if (swap(page, word, word | kDirty)) return true;
+        break;
+      default: return false;
+    }
+  }
+}
+
+void PageTable::take_fresh(PageIndex page) noexcept {
+  Word word = load(page);
+  while (state_of(word) == PageState::fresh && (word & kLive)) {
+    if (!swap(page, word, with(word, PageState::resident) | kDirty)) continue;
+    ++upper_;
+    return;
   }
 }
 

@@ -34,10 +34,14 @@ class PageTable {
   std::int64_t upper() const noexcept { return upper_.load(); }
   std::int64_t lower() const noexcept { return lower_.load(); }
 
-  enum class Pin : std::uint8_t { pinned, direct, wait };
+  enum class Pin : std::uint8_t { pinned, first, direct, wait };
   // Takes a pin if the page can be used now: `pinned` where it is (or will be) in the upper tier, `direct` in the lower
-  // one. `wait`: it is in motion, or a prefetch of it is pending.
+  // one. `first`: pinned, and it was unchanged until now. `wait`: it is in motion, or a prefetch of it is pending.
   Pin pin(PageIndex page) noexcept;
+  // Somebody without a pin touches the page. True if it stays, changed; false if it is in motion or in the lower tier.
+  bool touch(PageIndex page) noexcept;
+  // A fresh page may have content, because somebody without a pin wrote to it: from here on it is resident.
+  void take_fresh(PageIndex page) noexcept;
   void unpin(PageIndex page) noexcept { words_[page].fetch_sub(kOnePin, std::memory_order_release); }
 
   void set_wanted(PageIndex page, bool wanted) noexcept;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -47,14 +48,14 @@ class Vm {
   // Gives a fresh page its memory ahead of the first touch. pre: committed, no content.
   virtual void populate(PageIndex page) = 0;
 
-  // Lower -> upper. pre: lower; nobody writes to it meanwhile.
+  // Lower -> upper. pre: lower; no step uses it meanwhile.
   virtual void prefetch(PageIndex page) = 0;
 
   // Makes ready to demote: waits for work that uses the page and copies its bytes to the lower tier if that is done
   // ahead; the page stays where it is. Returns the bytes copied. pre: upper.
   virtual std::size_t write_back(PageIndex page) = 0;
 
-  // Upper -> lower. Returns the bytes copied. pre: upper; nobody writes to it meanwhile; unchanged since it was written
+  // Upper -> lower. Returns the bytes copied. pre: upper; no step uses it meanwhile; unchanged since it was written
   // back or, where the lower tier keeps its copy, prefetched. Readers may run at any time.
   virtual std::size_t demote(PageIndex page) = 0;
 
@@ -65,14 +66,33 @@ class Vm {
   virtual std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done);
   virtual std::size_t most_at_once() const noexcept { return 1; }
 
-  // Whether the lower tier keeps the bytes of a page that was prefetched, so that an unchanged page need not be copied.
-  virtual bool keeps_copy() const noexcept = 0;
+  // Whether the lower tier keeps the bytes of a page that was prefetched just now, and a write to the page is seen by
+  // whoever it is, so that an unchanged page need not be copied.
+  virtual bool keeps_copy(PageIndex page) const noexcept = 0;
+  // Whether a step runs, which changes what is prefetched: to see writes to it is then not worth its cost.
+  virtual void set_stepping(bool) noexcept {}
+
+  // ---- writes of others than steps, to pages that move or are unchanged (write_watch.h)
+
+  // Begins to watch. `touch` is called when such a page is touched, from any thread, and takes no lock: true if the
+  // page stays, false if it is in motion. Nothing is watched where the system does not allow it.
+  using Touch = std::function<bool(PageIndex)>;
+  virtual void watch(Touch) {}
+  // Ends it. pre: no page moves
+  virtual void unwatch() noexcept {}
+  // Whether no write is lost, whoever writes and when; true where there is nothing to watch.
+  virtual bool are_writes_safe() const noexcept { return true; }
+  // The page's move is over, and the page table says so: those who touched it meanwhile go on.
+  virtual void end_move(PageIndex) noexcept {}
+  // The page stays where it is, changed: its eviction was abandoned or failed, or it is about to be written to.
+  virtual void keep(PageIndex) noexcept {}
 
   // Whether there are two tiers. If not, none of the moves may be asked for.
   virtual bool can_move() const noexcept { return true; }
 
-  // Puts a fresh page into the lower tier, reading as zeros, without a transfer. pre: committed, no content.
-  virtual void place_lower(PageIndex page) = 0;
+  // Puts a fresh page into the lower tier, reading as zeros, without a transfer; false if somebody wrote to it, so that
+  // it has content and stays. pre: committed.
+  virtual bool place_lower(PageIndex page) = 0;
 
   // Gives a fresh page that is to stay in the upper tier its memory, zeroed. pre: committed, no content.
   virtual void settle(PageIndex) {}
@@ -124,9 +144,11 @@ enum class DirectIo { automatic, on, off };
 
 // RAM over disk (Linux). Resident pages are private anonymous (huge) pages; lower ones map their place in an unlinked
 // spill file in `spill_directory`, made at the first eviction. `reserve_bytes` is address space, not memory; less is
-// taken where the process's address-space limit forbids it.
+// taken where the process's address-space limit forbids it. `watch`: whether writes are watched; with `on`, watch()
+// raises where they cannot be.
+enum class WatchWrites { automatic, on, off };
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
-                                 DirectIo);
+                                 DirectIo, WatchWrites watch = WatchWrites::automatic);
 
 // Device over host: managed memory of a GPU. A GPU that cannot migrate it gets locked host memory, used over the link;
 // then `can_move` is false and nothing is to be asked to move. `direct`: the device maps pages wherever they are,

@@ -88,7 +88,7 @@ class ManagedVm final : public Vm {
   std::byte* base() const noexcept override { return base_; }
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return page_count_; }
-  bool keeps_copy() const noexcept override { return false; }
+  bool keeps_copy(PageIndex) const noexcept override { return false; }
   std::size_t lower_bytes() const noexcept override { return 0; }           // of a file: there is none
   Measured measure(const std::vector<Tier>&) const override { return {}; }  // nothing tells where a page really is
   void drop_cache(PageIndex) noexcept override {}
@@ -142,10 +142,11 @@ class ManagedVm final : public Vm {
   // A call of the driver, and its waking of a thread, cost a good part of the time that 8 MiB take.
   std::size_t most_at_once() const noexcept override { return 4; }
 
-  void place_lower(PageIndex page) override {
+  bool place_lower(PageIndex page) override {
     move_to_host({page});
     std::memset(at(page), 0, page_bytes_);
     has_content_[page] = true;
+    return true;
   }
 
   void settle(PageIndex page) override {
@@ -284,7 +285,7 @@ class LockedVm final : public Vm {
   std::byte* base() const noexcept override { return range_.get(); }
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return reserved_ / page_bytes_; }
-  bool keeps_copy() const noexcept override { return false; }
+  bool keeps_copy(PageIndex) const noexcept override { return false; }
   bool can_move() const noexcept override { return false; }
   std::size_t lower_bytes() const noexcept override { return 0; }
   Measured measure(const std::vector<Tier>&) const override { return {}; }
@@ -324,7 +325,7 @@ class LockedVm final : public Vm {
   void prefetch(PageIndex) override { refuse(); }
   std::size_t write_back(PageIndex) override { refuse(); }
   std::size_t demote(PageIndex) override { refuse(); }
-  void place_lower(PageIndex) override { refuse(); }
+  bool place_lower(PageIndex) override { refuse(); }
   void drop_cache(PageIndex) noexcept override {}
 
  private:

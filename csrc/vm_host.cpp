@@ -10,14 +10,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <limits>
 #include <mutex>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "error.h"
 #include "staging.h"
 #include "vm.h"
+#include "write_watch.h"
 #include "zeroed.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -209,11 +212,12 @@ class HostVm final : public Vm {
   using Vm::prefetch;
   using Vm::write_back;
 
-  HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct)
+  HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct, WatchWrites watch)
       : page_bytes_(page_bytes),
         alignment_(std::max(page_bytes, kHugePageBytes)),
         staging_(page_bytes, alignment_),
-        spill_(std::move(directory), direct) {
+        spill_(std::move(directory), direct),
+        watch_writes_(watch) {
     reserved_ = round_up(reserve_bytes, alignment_) + alignment_;
     range_ = reserve_range(reserved_);
     const auto address = reinterpret_cast<std::uintptr_t>(range_);
@@ -222,6 +226,7 @@ class HostVm final : public Vm {
                                         std::numeric_limits<PageIndex>::max());
     advise(base_, page_count_ * page_bytes_);
     spilled_ = Zeroed<std::atomic<bool>>(page_count_);
+    is_protected_ = Zeroed<std::atomic<bool>>(page_count_);
   }
   ~HostVm() override { ::munmap(range_, reserved_); }
 
@@ -243,28 +248,37 @@ class HostVm final : public Vm {
   }
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     std::vector<std::byte*> memory;
+    std::vector<Guarded> guarded;
+    const bool protects = watch_ && !is_stepping_;
     memory.reserve(pages.size());
+    guarded.reserve(pages.size());
     try {
       for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(staging_.take());
       for_runs(pages, [&](std::size_t first, std::size_t count) {
+        if (watch_) guarded.push_back(guard(pages[first], count));
         spill_.read(memory.data() + first, count, page_bytes_, offset(pages[first]));
       });
-      for (std::byte*& beside : memory) {
-        if (put(std::exchange(beside, nullptr), pages[done]) != Put::done)
+      for (; done < pages.size(); ++done) {
+        is_protected_[pages[done]] = protects;
+        if (protects) watch_->protect_beside(memory[done]);
+        if (put(std::exchange(memory[done], nullptr), pages[done]) != Put::done)
           PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
-        ++done;
       }
     } catch (...) {
       for (std::byte* page : memory)
         if (page != nullptr) staging_.drop(page);
+      for (std::size_t i = 0, first = 0; i < guarded.size(); first += guarded[i++].count)
+        unguard(guarded[i], std::clamp(done, first, first + guarded[i].count) - first);
       throw;
     }
+    for (const Guarded& run : guarded) unguard(run, run.count);
   }
 
   std::size_t write_back(PageIndex page) override { return write_back(std::vector<PageIndex>{page}); }
   std::size_t write_back(const std::vector<PageIndex>& pages) override {
     for (const PageIndex page : pages) allocate_once(page);
     for_runs(pages, [&](std::size_t first, std::size_t count) {
+      if (watch_) watch_->protect(pages[first], count);
       spill_.write(at(pages[first]), count * page_bytes_, offset(pages[first]));
     });
     return pages.size() * page_bytes_;
@@ -280,13 +294,33 @@ class HostVm final : public Vm {
     return 0;
   }
 
-  bool keeps_copy() const noexcept override { return true; }
+  bool keeps_copy(PageIndex page) const noexcept override { return is_protected_[page]; }
+  void set_stepping(bool is_stepping) noexcept override { is_stepping_ = is_stepping; }
 
-  void place_lower(PageIndex page) override {
+  void watch(Touch touch) override {
+    if (watch_writes_ == WatchWrites::off) return;
+    try {
+      watch_ = std::make_unique<WriteWatch>(base_, page_bytes_, page_count_, std::move(touch));
+    } catch (const std::exception&) {
+      if (watch_writes_ == WatchWrites::on) throw;
+    }
+  }
+  void unwatch() noexcept override { watch_.reset(); }
+  bool are_writes_safe() const noexcept override { return watch_ != nullptr; }
+  void end_move(PageIndex page) noexcept override {
+    if (watch_) watch_->wake(page);
+  }
+  void keep(PageIndex page) noexcept override {
+    if (watch_) watch_->lift(page);
+  }
+
+  bool place_lower(PageIndex page) override {
     const bool is_stale = spilled_[page];  // by what the page held before it was discarded
     allocate_once(page);
-    if (is_stale) spill_.write(at(page), page_bytes_, offset(page));  // zeros: the page is fresh
+    if (watch_ && !watch_->protect_fresh(page)) return false;
+    if (is_stale) write_zeros(page);
     map_file(page);
+    return true;
   }
 
   void use_in_place(PageIndex page) override {
@@ -337,6 +371,38 @@ class HostVm final : public Vm {
     }
   }
 
+  // Pages that nobody can touch while they are read. `beside` maps them in the file, for when reading fails: mapping
+  // the file anew might fail as well.
+  struct Guarded {
+    PageIndex first;
+    std::size_t count;
+    std::byte* beside;
+  };
+
+  Guarded guard(PageIndex first, std::size_t count) {
+    const Guarded run{first, count, map_beside(first, count)};
+    try {
+      watch_->guard(first, count);
+    } catch (...) {
+      unguard(run, 0);  // the kernel may have unmapped what was there before it failed
+      throw;
+    }
+    return run;
+  }
+
+  // After `done` pages of the run have arrived. The others map the file again. Moving a mapping can fail only while the
+  // process has as many as it may, and its threads are making room; they wait for these pages at worst.
+  void unguard(const Guarded& run, std::size_t done) noexcept {
+    if (done < run.count) {
+      const std::size_t bytes = (run.count - done) * page_bytes_;
+      std::byte* const from = run.beside + done * page_bytes_;
+      while (::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at(run.first) + done * page_bytes_) ==
+             MAP_FAILED)
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    if (done > 0) ::munmap(run.beside, done * page_bytes_);
+  }
+
   std::byte* at(PageIndex page) const noexcept { return base_ + std::size_t{page} * page_bytes_; }
   off_t offset(PageIndex page) const noexcept { return static_cast<off_t>(std::size_t{page} * page_bytes_); }
 
@@ -384,17 +450,31 @@ class HostVm final : public Vm {
   // The file is mapped beside the page first. mmap(MAP_FIXED) unmaps what is there before it calls the file system,
   // which may fail (a disk that died): the only copy of the page would be gone. Moving a mapping calls no file system.
   void map_file(PageIndex page) {
-    void* const beside =
-        ::mmap(nullptr, page_bytes_, PROT_READ | PROT_WRITE, MAP_SHARED, spill_.mapping(), offset(page));
-    if (beside == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", page_bytes_, mapping_advice(errno));
-    (void)::madvise(beside, page_bytes_, MADV_DONTFORK);
-    if (put(static_cast<std::byte*>(beside), page) == Put::refused)
-      PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
+    if (put(map_beside(page, 1), page) == Put::refused) PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
   }
 
   std::string mapping_advice(int code) const {
     return is_shortage(code) ? "vm.max_map_count may be too small for this many pages: raise it or page_bytes"
                              : spill_.advice(code);
+  }
+
+  std::byte* map_beside(PageIndex first, std::size_t count) {
+    const std::size_t bytes = count * page_bytes_;
+    void* const beside = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, spill_.mapping(), offset(first));
+    if (beside == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", bytes, mapping_advice(errno));
+    (void)::madvise(beside, bytes, MADV_DONTFORK);
+    return static_cast<std::byte*>(beside);
+  }
+
+  void write_zeros(PageIndex page) {
+    std::byte* const zeros = staging_.take();
+    try {
+      spill_.write(zeros, page_bytes_, offset(page));
+    } catch (...) {
+      staging_.drop(zeros);
+      throw;
+    }
+    staging_.drop(zeros);
   }
 
   void allocate_once(PageIndex page) {
@@ -411,7 +491,11 @@ class HostVm final : public Vm {
   std::size_t page_count_ = 0;
   Staging staging_;
   SpillFile spill_;
-  Zeroed<std::atomic<bool>> spilled_{0};  // page has space in the spill file
+  Zeroed<std::atomic<bool>> spilled_{0};       // page has space in the spill file
+  Zeroed<std::atomic<bool>> is_protected_{0};  // page arrived protected, when it was last prefetched
+  std::atomic<bool> is_stepping_{false};
+  const WatchWrites watch_writes_;
+  std::unique_ptr<WriteWatch> watch_;  // none: writes are not watched
 };
 
 }  // namespace
@@ -441,11 +525,11 @@ void Vm::discard(const std::vector<PageIndex>& pages) {
 void Vm::clear(PageIndex, std::byte* from, std::size_t bytes) { std::memset(from, 0, bytes); }
 
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
-                                 DirectIo direct) {
+                                 DirectIo direct, WatchWrites watch) {
   if (page_bytes < kOsPageBytes || (page_bytes & (page_bytes - 1)) != 0)
     throw std::invalid_argument("page_bytes must be a power of two of at least 4096, got " +
                                 std::to_string(page_bytes));
-  return std::make_unique<HostVm>(page_bytes, reserve_bytes, std::move(spill_directory), direct);
+  return std::make_unique<HostVm>(page_bytes, reserve_bytes, std::move(spill_directory), direct, watch);
 }
 
 }  // namespace pagedopt

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         PagerError,
         SpillError,
     )
-    from pagedopt.runtime import configure, restart_pager, stats
+    from pagedopt.runtime import configure, hold, restart_pager, stats
 
 __version__ = "0.1.0"
 
@@ -37,6 +37,7 @@ __all__ = [
     "__version__",
     "config",
     "configure",
+    "hold",
     "optim",
     "restart_pager",
     "stats",
@@ -51,7 +52,7 @@ if not TYPE_CHECKING:  # with it every name would exist, a misspelled one too
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name in ("config", "optim"):
             return importlib.import_module(f"pagedopt.{name}")  # which makes it an attribute
-        home = "pagedopt.runtime" if name in ("configure", "restart_pager", "stats") else "pagedopt.errors"
+        home = "pagedopt.runtime" if name in ("configure", "hold", "restart_pager", "stats") else "pagedopt.errors"
         globals()[name] = value = getattr(importlib.import_module(home), name)
         return value
 

@@ -13,12 +13,14 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
+from pagedopt.pager.holds import Holds
 from pagedopt.pager.home import Home, make_home
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import Policy
@@ -36,6 +38,7 @@ __all__ = [
     "arena",
     "check",
     "configure",
+    "hold",
     "register",
     "restart_pager",
     "shutdown",
@@ -44,7 +47,15 @@ __all__ = [
 ]
 
 # Settings an arena is built with; they cannot change while it exists.
-_FIXED = ("page_bytes", "device_page_bytes", "spill_dir", "direct_io", "placement", "max_managed_fraction")
+_FIXED = (
+    "page_bytes",
+    "device_page_bytes",
+    "spill_dir",
+    "direct_io",
+    "watch_writes",
+    "placement",
+    "max_managed_fraction",
+)
 
 
 class _Process:
@@ -71,6 +82,7 @@ class _Process:
         self.has_warned_of_publisher = False
         self.spill_dir: Path | None = None
         self.registry = Registry()
+        self.holds = Holds()
         self.publisher: Publisher | None = None
 
 
@@ -107,6 +119,7 @@ def arena(paging: Mapping[str, Any] | None = None, device: Device = HOST) -> _co
             home = make_home(settings, device, spill_dir, is_page_chosen=is_page_chosen)
             process.is_settled, process.is_shown = False, True
             process.settings, process.origins, process.spill_dir = settings, origins, spill_dir or process.spill_dir
+            process.holds.add(home.arena)
             process.homes[device.name] = home
         if not process.is_settled:
             _settle(process)
@@ -305,6 +318,17 @@ def _end() -> None:
 atexit.register(_end)  # here: no arena and no thread is ever there without it
 
 
+def hold() -> AbstractContextManager[None]:
+    """Hold the pages of all optimizers in this process still, so that whatever is written to their state counts.
+
+    `with pagedopt.hold(): optimizer.state[p]["exp_avg"].zero_()`. It is needed where writes are not watched
+    (`stats().arenas[0].watches_writes`), and for writes that no system can watch: by a device into memory it was given
+    before. It waits for the moves under way. Meanwhile steps use pages where they are, and new state takes memory over
+    the budget, so it should be short. Holds may be nested, and in several threads; pages move again after the last.
+    """
+    return _process.holds.hold()
+
+
 def stats(measure: bool = False) -> Snapshot:
     """What is where in this process, and every counter; `pagedopt.snapshot` explains the fields.
 
@@ -375,5 +399,6 @@ def _arena_snapshot(home: Home, measure: bool) -> ArenaSnapshot:
         extents=ledger["extents"],
         extent_bytes=ledger["extent_bytes"],
         queued_moves=ledger["queued_moves"],
+        watches_writes=arena.watches_writes,
         counters=arena.counters(),
     )

@@ -70,6 +70,8 @@ class ArenaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         extent_bytes: their bytes, without what pages are rounded up by.
         queued_moves: moves planned and not begun.
         counters: every counter by its name, which ends with its unit; `ProcessInfo.counters` has the meanings.
+        watches_writes: whether a write to state counts whoever makes it, and when. If not, it has to be made within
+            `pagedopt.hold()`. On a GPU it does, for the driver moves pages there, or the step copies them.
     """
 
     device: str
@@ -89,6 +91,7 @@ class ArenaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     extent_bytes: Count
     queued_moves: Count
     counters: dict[str, int]
+    watches_writes: bool = False
 
 
 class TierSnapshot(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,3 +60,5 @@ def _rows(snapshot: Snapshot, meanings: Mapping[str, str]) -> Iterator[tuple[str
     if snapshot.pager is not None:
         yield "pager", "runs" if snapshot.pager.is_alive else "stopped", snapshot.pager.policy
         yield "pressure", snapshot.pager.pressure or "n/a", ""
+    for arena in snapshot.arenas:
+        yield f"watches_writes{{{arena.device}}}", "yes" if arena.watches_writes else "no", ""

@@ -30,6 +30,7 @@ __all__ = ["PRESETS", "Entry", "Meaning", "Monitor", "Settings", "build", "contr
 
 Policy = Literal["next_use", "lru", "static", "none"]
 DirectIo = Literal["auto", "on", "off"]
+WatchWrites = Literal["auto", "on", "off"]
 OnPagerFailure = Literal["raise", "warn"]
 Preset = Literal["balanced", "lean", "fast"]
 Placement = Literal["auto", "stream", "direct", "staged"]
@@ -191,6 +192,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Meaning(
             "whether pages pass the page cache by: `auto` does where the file system can, `on` insists, `off` does not",
             Choice(typing.get_args(DirectIo)),
+        ),
+    ] = "auto"
+    watch_writes: Annotated[
+        WatchWrites,
+        Meaning(
+            "whether writes to paged state by other code than pagedopt are watched on the host, so that all of them "
+            "count: `auto` does where the system allows it (userfaultfd), `on` insists, with `off` such writes are "
+            "safe within `pagedopt.hold()` alone",
+            Choice(typing.get_args(WatchWrites)),
         ),
     ] = "auto"
     on_pager_failure: Annotated[

@@ -70,4 +70,5 @@ def host_arena(settings: Settings, spill_dir: Path, *, is_page_chosen: bool) -> 
         reserve_bytes=2 * psutil.virtual_memory().total + shutil.disk_usage(spill_dir).free,
         spill_dir=str(spill_dir),
         direct_io=settings.direct_io,
+        watch_writes=settings.watch_writes,
     )

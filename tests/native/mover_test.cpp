@@ -60,8 +60,8 @@ class HeldVm final : public Vm {
     return kPageBytes;
   }
   std::size_t demote(PageIndex) override { return 0; }
-  bool keeps_copy() const noexcept override { return true; }
-  void place_lower(PageIndex) override {}
+  bool keeps_copy(PageIndex) const noexcept override { return true; }
+  bool place_lower(PageIndex) override { return true; }
   using Vm::discard;
   void discard(PageIndex) override {}
   void drop_cache(PageIndex) noexcept override {}

@@ -1,8 +1,8 @@
 // Stress of arena, page table and mover without Python, for plain, address and thread sanitizer builds:
 //   paging_stress DIRECTORY SECONDS
 // 1. Steps over paged state, while one thread submits random plans, one evicts and prefetches at will, one reads a
-//    constant extent that is being moved, and one allocates and frees extents, give the same bits as steps over
-//    ordinary memory.
+//    constant extent that is being moved, one writes to another (where writes are watched), and one allocates and frees
+//    extents, give the same bits as steps over ordinary memory.
 // 2. The arena is valid afterwards, and every page is fresh once everything is freed.
 #include <atomic>
 #include <chrono>
@@ -124,6 +124,21 @@ __attribute__((no_sanitize("thread"))) void read_constant(const Extent& extent, 
   }
 }
 
+// Plain writes by code that knows nothing of pages; not instrumented for the same reason.
+__attribute__((no_sanitize("thread"))) void write_plainly(const Extent& extent, const std::atomic<bool>& stop) {
+  std::mt19937 random(19);
+  std::vector<unsigned char> expected(extent.bytes());
+  while (!stop) {
+    const std::size_t at = random() % extent.bytes();
+    if (static_cast<unsigned char>(extent.data()[at]) != expected[at])
+      fail("lost a write to byte " + std::to_string(at));
+    extent.data()[at] = static_cast<std::byte>(expected[at] = static_cast<unsigned char>(random()));
+  }
+  for (std::size_t at = 0; at < extent.bytes(); ++at)
+    if (static_cast<unsigned char>(extent.data()[at]) != expected[at])
+      fail("lost a write to byte " + std::to_string(at));
+}
+
 void allocate_and_free(Arena& arena, const std::atomic<bool>& stop) {
   std::mt19937 random(17);
   while (!stop) {
@@ -158,6 +173,7 @@ void stress(const std::string& directory, Codec codec, double seconds, bool quie
     extents.push_back(arena->allocate(bytes, false));
     return extents.back()->data();
   });
+  auto written = arena->allocate(3 * kPageBytes, false);
   auto constant = arena->allocate(5 * kPageBytes, false);
   const std::vector<std::byte> pattern(constant->bytes(), std::byte{0x5A});
   arena->write(constant->data(), pattern.data(), pattern.size());
@@ -175,6 +191,7 @@ void stress(const std::string& directory, Codec codec, double seconds, bool quie
     if (!quiet) {
       threads.emplace_back([&] { move_at_will(*arena, first, span, stop); });
       threads.emplace_back([&] { read_constant(*constant, stop); });
+      if (arena->watches_writes()) threads.emplace_back([&] { write_plainly(*written, stop); });
       threads.emplace_back([&] { allocate_and_free(*arena, stop); });
     }
     const auto end = std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
@@ -195,6 +212,7 @@ void stress(const std::string& directory, Codec codec, double seconds, bool quie
                 static_cast<unsigned long long>(arena->counters().evicted_bytes >> 20));
   }
   constant.reset();
+  written.reset();
   extents.clear();
   const Ledger ledger = arena->ledger();
   if (!arena->is_valid() || ledger.allocated_pages != 0 || ledger.lower_file_bytes != 0)
