@@ -367,7 +367,7 @@ void Arena::let_go() {
     for (PageIndex page = 0; page < committed_bytes_ / page_bytes(); ++page) pages_.take_fresh(page);
   mover_.hold(false);
   planned_generation_ = 0;
-  announce();
+  sync_.announce();
 }
 
 std::string Arena::failure() {
