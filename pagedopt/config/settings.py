@@ -206,7 +206,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     on_pager_failure: Annotated[
         OnPagerFailure,
         Meaning(
-            "what the next step does after the pager failed; the state is intact either way",
+            "what the next step does after the pager failed; its error says what became of the state",
             Choice(typing.get_args(OnPagerFailure)),
         ),
     ] = "raise"

@@ -382,11 +382,12 @@ class RuleOptimizer(torch.optim.Optimizer):
         return self._store.home(layout, saved)
 
     def refuse_unreadable(self) -> None:
-        """State that is not whole, and pages of another process: reading those would crash this one."""
+        """Refuse state that is not whole, that a disk lost, or that is another process's: reading it would be a crash."""
         self._check_loaded()
         with core_errors():
             for arena in self._store.arenas.values():
                 arena.refuse_in_fork()
+            self._store.check_readable(self.state.values())
 
     def __getstate__(self) -> dict[str, Any]:
         self.refuse_unreadable()

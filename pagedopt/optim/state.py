@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -237,6 +237,19 @@ class StateStore:
             if slot.name in saved.slots:
                 copy_slot(saved.slots[slot.name], entry[slot.name], absmax, slot.signed, self.write)
         return {**entry, **{key: value for key, value in saved.rest.items() if key not in entry}}
+
+    def check_readable(self, entries: Iterable[object]) -> None:
+        """Check, where moving pages failed, that the state behind these entries can still be read.
+
+        Raises:
+            VmError: saying how many bytes are lost.
+        """
+        failed = {device: arena for device, arena in self._arenas.items() if arena.failure}
+        for entry in entries if failed else ():
+            for value in entry.values() if isinstance(entry, Mapping) else ():
+                arena = failed.get(value.device) if isinstance(value, Tensor) else None
+                if arena is not None and value.nbytes and arena.owns(value.data_ptr(), value.nbytes):
+                    arena.check_readable(value.data_ptr(), value.nbytes)
 
     def write(self, target: Tensor, source: Tensor) -> None:
         """Copy `source` over `target`, of the same type and length; pages are pinned while they are written."""
