@@ -382,7 +382,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return self._store.home(layout, saved)
 
     def refuse_unreadable(self) -> None:
-        """Refuse state that is not whole, that a disk lost, or that is another process's: reading it would be a crash."""
+        """Refuse state that is not whole, that a disk lost, or that is of another process: reading it would crash."""
         self._check_loaded()
         with core_errors():
             for arena in self._store.arenas.values():
