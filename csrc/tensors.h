@@ -1,8 +1,8 @@
 // The one place where a tensor of torch becomes an address. The rest of the core goes by addresses, so everything that
 // could make an address mean something else is read and compared here: type, shape, strides, device, alignment.
 //
-// torch is asked through DLPack's C exchange API (torch 2.10 and newer: one call gives all facts), or through the
-// tensor's attributes. Both readers give the same facts. All functions want the GIL.
+// torch is asked through DLPack's C exchange API where it has that (one call gives all facts), or through the tensor's
+// attributes. Both readers give the same facts. All functions want the GIL.
 #pragma once
 
 #include <pybind11/pybind11.h>
