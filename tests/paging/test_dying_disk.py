@@ -114,7 +114,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", range(int(os.environ.get("MOMENTS", "1"))))
 @pytest.mark.parametrize("kind", ["shutdown", "pulled"])
 @pytest.mark.parametrize(
     ("policy", "failure", "errors"),

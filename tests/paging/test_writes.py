@@ -129,8 +129,7 @@ class Moved:
         self.bytes = torch.frombuffer(self.extent.view(0, self.nbytes), dtype=torch.uint8)
 
     def make_resident(self, value: int) -> None:
-        source = torch.full((self.nbytes,), value, dtype=torch.uint8)
-        self.arena.write(self.extent.address, source.data_ptr(), self.nbytes)
+        self.arena.write(self.bytes, torch.full((self.nbytes,), value, dtype=torch.uint8))
 
     def evict(self) -> int:
         return self.arena.evict(self.extent.address, self.nbytes)
@@ -407,7 +406,7 @@ arena = _core.Arena(page_bytes=PAGE, reserve_bytes=64 << 20, spill_dir=directory
 extent = arena.allocate(PAGES * PAGE)
 state = torch.frombuffer(extent.view(0, PAGES * PAGE), dtype=torch.uint8)
 source = torch.full((PAGES * PAGE,), 1, dtype=torch.uint8)
-arena.write(extent.address, source.data_ptr(), PAGES * PAGE)
+arena.write(state, source)
 if tier != "changed":
     assert arena.evict(extent.address, PAGES * PAGE) == PAGES
 if tier == "unchanged":
