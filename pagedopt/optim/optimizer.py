@@ -96,7 +96,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         super().add_param_group(param_group)
         try:
             self._check_group(self.param_groups[before], before, where)
-        except (TypeError, ValueError):
+        except BaseException:
             del self.param_groups[before:]
             raise
 
@@ -336,6 +336,8 @@ class RuleOptimizer(torch.optim.Optimizer):
 
         A parameter that took another's place (`param_groups[0]["params"][0] = grown`) gets its state so.
 
+        What else there is of its state (norms for percentile clipping, a wrapper's own tensors) stays.
+
         Args:
             param: a parameter of this optimizer.
             values: as `state_values` gives them: `step`, and the slots as floating point tensors in the parameter's
@@ -347,7 +349,9 @@ class RuleOptimizer(torch.optim.Optimizer):
             SpillError: there is no room for them.
         """
         group, name = self._group_of(param)
-        saved = read_entry(self.family.rule, values, param.shape, group, name)
+        own = {"step", *chain.from_iterable((slot.name, f"{slot.name}_absmax") for slot in self.family.rule.slots)}
+        kept = {key: value for key, value in self.state.get(param, {}).items() if key not in own}
+        saved = read_entry(self.family.rule, {**kept, **values}, param.shape, group, name)
         with core_errors():
             entry = self._store.home(Layout.of(param, self._options_of(param, group), self.family.rule), saved)
         self.state[param] = entry

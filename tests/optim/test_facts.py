@@ -442,3 +442,20 @@ def test_values_of_a_stranger_and_before_a_step() -> None:
     with pytest.raises(PagedoptError, match="exp_avg has shape"):
         optimizer.set_state_values(param, {"step": 1, "exp_avg": torch.ones(4), "exp_avg_sq": torch.ones(3)})
     assert optimizer.state_values(param) == {}
+
+
+def test_set_values_leave_what_else_there_is() -> None:
+    param = Parameter(torch.ones(300))
+    optimizer = optim.AdamW([param], lr=0.1, percentile_clipping=50)
+    param.grad = torch.ones(300)
+    optimizer.step()
+    optimizer.state[param]["z"] = mine = torch.ones(300)
+    norms = optimizer.state[param]["gnorm_history"].clone()
+    values = optimizer.state_values(param)
+    optimizer.set_state_values(param, {**values, "exp_avg": torch.zeros(300)})
+    entry = optimizer.state[param]
+    assert entry["z"] is mine
+    assert torch.equal(entry["gnorm_history"], norms)
+    assert not entry["exp_avg"].any()
+    assert torch.equal(entry["exp_avg_sq"], values["exp_avg_sq"])
+    assert float(entry["step"]) == 1
