@@ -390,6 +390,11 @@ def cast(entry: dict[str, Any]) -> None:
     entry["exp_avg"] = entry["exp_avg"].float()
 
 
+def all_cast(entry: dict[str, Any]) -> None:
+    for name in ("exp_avg", "exp_avg_sq"):
+        entry[name] = entry[name].float()
+
+
 def averaged(entry: dict[str, Any]) -> None:
     entry["exp_avg"] = (entry["exp_avg"].float() + entry["exp_avg"].flip(0).float()) / 2
 
@@ -407,7 +412,7 @@ def broken_absmax(entry: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("way", ["in place", "load"])
-@pytest.mark.parametrize("edit", [cast, averaged, without_absmax, sliced_absmax, broken_absmax])
+@pytest.mark.parametrize("edit", [cast, all_cast, averaged, without_absmax, sliced_absmax, broken_absmax])
 @pytest.mark.parametrize("target", ["AdamW8bit", "AdamW", "PagedAdamW"])
 def test_codes_in_disguise_are_refused(
     paging: Callable[..., Any], target: str, edit: Callable[[dict[str, Any]], None], way: str
