@@ -247,8 +247,22 @@ TensorFacts contiguous_on_host(py::handle tensor, ElementType element, const cha
 
 // ---- rows
 
-TensorRows::Seen TensorRows::remember(const TensorFacts& facts) {
-  const Seen seen{facts.data, facts.element, facts.device, facts.ndim, dims_.size()};
+namespace {
+
+constexpr std::ptrdiff_t kCacheLine = 64;
+constexpr std::size_t kRowsAhead = 8;  // about as long as memory takes to answer
+
+void fetch(const void* address) {
+  __builtin_prefetch(address);
+  asm volatile("");  // else GCC sees that a function only fetches, and leaves out calls of it
+}
+
+}  // namespace
+
+TensorRows::Seen TensorRows::remember(py::handle tensor, const TensorFacts& facts) {
+  const py::object storage = py::getattr(tensor.attr("untyped_storage")(), "_cdata", py::int_(0));
+  const Nearby nearby{facts.shape, reinterpret_cast<const void*>(storage.cast<std::uintptr_t>())};
+  const Seen seen{facts.data, facts.element, facts.device, facts.ndim, dims_.size(), nearby};
   dims_.insert(dims_.end(), facts.shape, facts.shape + facts.ndim);
   dims_.insert(dims_.end(), facts.strides, facts.strides + facts.ndim);
   return seen;
@@ -273,7 +287,7 @@ void TensorRows::watch(Source& source, const py::dict& entry, const std::vector<
     if (!is_used) continue;
     TensorFacts facts;
     if (!read_tensor(value, facts)) throw std::invalid_argument("its state changed while the step began");
-    seen_.push_back(remember(facts));
+    seen_.push_back(remember(value, facts));
   }
   source.last_value = values_.size();
 }
@@ -287,7 +301,7 @@ void TensorRows::append(const py::object& param, const py::dict& entry, const La
   if (layout.slots.size() > static_cast<std::size_t>(kSlots)) throw std::invalid_argument("too many slots");
 
   const bool is_gapped = !facts.is_in_order(layout.strides) || !facts.is_aligned(facts.element.bits / 8);
-  Source source{param, entry, remember(facts), 0, 0, layout.strides, is_gapped};
+  Source source{param, entry, remember(param, facts), 0, 0, layout.strides, is_gapped, nullptr, {}};
   std::vector<py::object> used;
   Row row{};
   const auto take = [&](const std::string& key, ElementType element, std::int64_t count, bool is_slot) {
@@ -345,8 +359,30 @@ bool TensorRows::is_usable(const TensorFacts& facts, const Source& source) const
          (facts.data != nullptr || facts.numel() == 0);
 }
 
-bool TensorRows::look_at(std::size_t index, py::list& unusual) {
+// A look follows pointers into memory that nothing else touches during a step: most of its time it would wait for it.
+void TensorRows::fetch_ahead(std::size_t index) const noexcept {
+  if (index >= sources_.size()) return;
+  const auto fetch_lines = [&](const void* first, std::ptrdiff_t from, std::ptrdiff_t to) {
+    for (; from <= to; from += kCacheLine) fetch(static_cast<const std::byte*>(first) + from);
+  };
+  const auto fetch_tensor = [&](const void* object, const Nearby& nearby) {
+    fetch(object);
+    fetch_lines(nearby.sizes, -kCacheLine, kCacheLine);
+    fetch(nearby.storage);
+  };
   const Source& source = sources_[index];
+  fetch_tensor(source.param.ptr(), source.seen_param.nearby);
+  fetch_tensor(source.last_grad, source.nearby_grad);
+  fetch(source.entry.ptr());
+  fetch_lines(reinterpret_cast<PyDictObject*>(source.entry.ptr())->ma_keys, 0, 2 * kCacheLine);
+  for (std::size_t i = source.first_value; i < source.last_value; ++i) {
+    const Value& value = values_[i];
+    fetch_tensor(value.object.ptr(), value.seen < 0 ? Nearby{} : seen_[static_cast<std::size_t>(value.seen)].nearby);
+  }
+}
+
+bool TensorRows::look_at(std::size_t index, py::list& unusual) {
+  Source& source = sources_[index];
   Row& row = (*rows_)[index];
   TensorFacts facts;
   if (!has_own_state(source) || !read_tensor(source.param, facts) || !is_as_seen(facts, source.seen_param))
@@ -364,6 +400,8 @@ bool TensorRows::look_at(std::size_t index, py::list& unusual) {
     unusual.append(index);
   else if (row.numel > 0)
     row.grad = facts.data;
+  source.last_grad = grad.ptr();
+  source.nearby_grad.sizes = facts.shape;
   return true;
 }
 
@@ -371,6 +409,7 @@ py::object TensorRows::look() {
   py::list unusual, touched;
   std::size_t idle = 0;
   for (std::size_t i = 0; i < sources_.size(); ++i) {
+    fetch_ahead(i + kRowsAhead);
     if (!look_at(i, unusual)) return py::none();
     idle += (*rows_)[i].grad == nullptr ? 1 : 0;
   }

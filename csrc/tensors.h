@@ -102,6 +102,11 @@ class TensorRows {
   const std::shared_ptr<Rows>& rows() const noexcept { return rows_; }
 
  private:
+  // Where torch keeps the facts of a tensor in memory. Only ever fetched ahead, never read: it may be out of date.
+  struct Nearby {
+    const void* sizes = nullptr;
+    const void* storage = nullptr;
+  };
   // A tensor as it was when its row was made.
   struct Seen {
     std::byte* data;
@@ -109,6 +114,7 @@ class TensorRows {
     TensorDevice device;
     std::int32_t ndim;
     std::size_t dims;  // where its shape and then its strides begin in dims_
+    Nearby nearby;
   };
   struct Value {
     pybind11::object object;
@@ -121,12 +127,15 @@ class TensorRows {
     std::size_t first_value, last_value;  // in values_
     std::vector<std::int64_t> strides;
     bool is_gapped;
+    const void* last_grad;  // only to be fetched ahead
+    Nearby nearby_grad;
   };
 
-  Seen remember(const TensorFacts& facts);
+  Seen remember(pybind11::handle tensor, const TensorFacts& facts);
   bool is_as_seen(const TensorFacts& facts, const Seen& seen) const noexcept;
   bool is_shape_of(const TensorFacts& facts, const Seen& seen) const noexcept;
   bool has_own_state(const Source& source);
+  void fetch_ahead(std::size_t index) const noexcept;
   bool look_at(std::size_t index, pybind11::list& unusual);
   void watch(Source& source, const pybind11::dict& entry, const std::vector<pybind11::object>& used);
   bool is_usable(const TensorFacts& facts, const Source& source) const noexcept;
