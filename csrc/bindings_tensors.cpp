@@ -16,7 +16,8 @@ Codec codec_of(const std::string& name) {
   if (name == "f32") return Codec::f32;
   if (name == "blockwise8") return Codec::blockwise8;
   if (name == "tensorwise8") return Codec::tensorwise8;
-  throw std::invalid_argument("codec is one of f32, blockwise8, tensorwise8, not " + name);
+  if (name == "f64") return Codec::f64;
+  throw std::invalid_argument("codec is one of f32, f64, blockwise8, tensorwise8, not " + name);
 }
 
 // Values, their codes and their absmax, checked against each other.

@@ -134,8 +134,11 @@ void DeviceStep::upload(const std::vector<Row>& rows, const std::vector<Hyper>& 
     throw GpuError("a step cannot be captured into a CUDA graph: pages move and tables change from step to step", 900);
   if (rows.size() != rows_ || hypers.size() != groups_ || arguments.lr.size() > groups_)
     throw std::invalid_argument("rows and groups are not those the step was made for");
-  for (std::size_t i = 0; i < rows_; ++i)
-    if (rows[i].grad != nullptr) check_row(rows[i], i, hypers);
+  for (std::size_t i = 0; i < rows_; ++i) {
+    if (rows[i].grad == nullptr) continue;
+    check_row(rows[i], i, hypers);
+    if (rows[i].dtype == Dtype::f64) throw std::invalid_argument("float64 parameters are updated on the CPU alone");
+  }
   Staging& staging = stagings_[next_staging_];
   gpu_->synchronize(staging.sent);
   std::memcpy(staging.memory.get() + row_table_.begin, rows.data(), row_table_.bytes);

@@ -27,29 +27,32 @@ struct Hyper {
 };
 
 // Adam's scalars at step t (Kingma & Ba 2015, section 2, the reordered form; decay as Loshchilov & Hutter 2019).
-struct AdamScalars {
-  float beta1, one_minus_beta1;
-  float beta2, one_minus_beta2;
-  float grad_scale;      // multiplies g: loss scale, clipping and the sign of `maximize`
-  float coupled_decay;   // wd, or 0
-  float decoupled_keep;  // 1 - lr wd, or 1
-  float rate;            // lr c2 / c1, with c1 = 1 - beta1^t, c2 = sqrt(1 - beta2^t)
-  float eps;             // eps c2
+template <class Real>
+struct AdamScalarsOf {
+  Real beta1, one_minus_beta1;
+  Real beta2, one_minus_beta2;
+  Real grad_scale;      // multiplies g: loss scale, clipping and the sign of `maximize`
+  Real coupled_decay;   // wd, or 0
+  Real decoupled_keep;  // 1 - lr wd, or 1
+  Real rate;            // lr c2 / c1, with c1 = 1 - beta1^t, c2 = sqrt(1 - beta2^t)
+  Real eps;             // eps c2
 };
+using AdamScalars = AdamScalarsOf<float>;
 
-PAGEDOPT_HD AdamScalars adam_scalars(const Hyper& hyper, double t, double grad_scale) {
+template <class Real = float>
+PAGEDOPT_HD AdamScalarsOf<Real> adam_scalars(const Hyper& hyper, double t, double grad_scale) {
   const double c1 = 1.0 - std::pow(hyper.beta1, t);
   const double c2 = std::sqrt(1.0 - std::pow(hyper.beta2, t));
-  AdamScalars s;
-  s.beta1 = static_cast<float>(hyper.beta1);
-  s.one_minus_beta1 = static_cast<float>(1.0 - hyper.beta1);
-  s.beta2 = static_cast<float>(hyper.beta2);
-  s.one_minus_beta2 = static_cast<float>(1.0 - hyper.beta2);
-  s.grad_scale = static_cast<float>(hyper.maximize ? -grad_scale : grad_scale);
-  s.coupled_decay = static_cast<float>(hyper.decoupled ? 0.0 : hyper.weight_decay);
-  s.decoupled_keep = static_cast<float>(hyper.decoupled ? 1.0 - hyper.lr * hyper.weight_decay : 1.0);
-  s.rate = static_cast<float>(hyper.lr * c2 / c1);
-  s.eps = static_cast<float>(hyper.eps * c2);
+  AdamScalarsOf<Real> s;
+  s.beta1 = static_cast<Real>(hyper.beta1);
+  s.one_minus_beta1 = static_cast<Real>(1.0 - hyper.beta1);
+  s.beta2 = static_cast<Real>(hyper.beta2);
+  s.one_minus_beta2 = static_cast<Real>(1.0 - hyper.beta2);
+  s.grad_scale = static_cast<Real>(hyper.maximize ? -grad_scale : grad_scale);
+  s.coupled_decay = static_cast<Real>(hyper.decoupled ? 0.0 : hyper.weight_decay);
+  s.decoupled_keep = static_cast<Real>(hyper.decoupled ? 1.0 - hyper.lr * hyper.weight_decay : 1.0);
+  s.rate = static_cast<Real>(hyper.lr * c2 / c1);
+  s.eps = static_cast<Real>(hyper.eps * c2);
   return s;
 }
 
@@ -61,18 +64,31 @@ PAGEDOPT_HD float square_root(float x) {
 #endif
 }
 
-PAGEDOPT_HD float larger(float a, float b) { return a < b ? b : a; }
+PAGEDOPT_HD double square_root(double x) {
+#if defined(__CUDA_ARCH__)
+  return sqrt(x);
+#else
+  return __builtin_sqrt(x);
+#endif
+}
+
+template <class Real>
+PAGEDOPT_HD Real larger(Real a, Real b) {
+  return a < b ? b : a;
+}
 PAGEDOPT_HD float smaller(float a, float b) { return b < a ? b : a; }
 
-// One element of parameter and state, in float32.
-struct AdamElement {
-  float p, m, v, vmax;
+// One element of parameter and state: float32, or float64 for float64 parameters.
+template <class Real>
+struct AdamElementOf {
+  Real p, m, v, vmax;
 };
+using AdamElement = AdamElementOf<float>;
 
 // m' and v' of one element. `decay`: whether coupled decay is on.
-template <bool amsgrad>
-PAGEDOPT_HD void adam_moments(const AdamScalars& s, bool decay, float grad, AdamElement& e) {
-  float g = s.grad_scale * grad;
+template <bool amsgrad, class Real>
+PAGEDOPT_HD void adam_moments(const AdamScalarsOf<Real>& s, bool decay, Real grad, AdamElementOf<Real>& e) {
+  Real g = s.grad_scale * grad;
   if (decay) g = g + s.coupled_decay * e.p;
   e.m = s.beta1 * e.m + s.one_minus_beta1 * g;
   e.v = s.beta2 * e.v + s.one_minus_beta2 * g * g;
@@ -80,13 +96,13 @@ PAGEDOPT_HD void adam_moments(const AdamScalars& s, bool decay, float grad, Adam
 }
 
 // The direction mhat / (sqrt(vhat) + eps) times lr, as (lr c2 / c1) m / (sqrt(v) + eps c2).
-template <bool amsgrad>
-PAGEDOPT_HD float adam_move(const AdamScalars& s, const AdamElement& e) {
+template <bool amsgrad, class Real>
+PAGEDOPT_HD Real adam_move(const AdamScalarsOf<Real>& s, const AdamElementOf<Real>& e) {
   return s.rate * e.m / (square_root(amsgrad ? e.vmax : e.v) + s.eps);
 }
 
-template <bool amsgrad>
-PAGEDOPT_HD void adam(const AdamScalars& s, bool decay, float grad, AdamElement& e) {
+template <bool amsgrad, class Real>
+PAGEDOPT_HD void adam(const AdamScalarsOf<Real>& s, bool decay, Real grad, AdamElementOf<Real>& e) {
   adam_moments<amsgrad>(s, decay, grad, e);
   e.p = e.p * s.decoupled_keep - adam_move<amsgrad>(s, e);
 }

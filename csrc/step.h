@@ -17,10 +17,10 @@ namespace pagedopt {
 
 class Workers;
 
-enum class Dtype : std::uint8_t { f32, bf16, f16 };  // of a parameter and its gradient
+enum class Dtype : std::uint8_t { f32, bf16, f16, f64 };  // of a parameter and its gradient; f64 on the host alone
 // How every slot of a row is stored. 8 bits: one code an element and one float32 absmax for 256 elements or for the
-// tensor.
-enum class Codec : std::uint8_t { f32, blockwise8, tensorwise8 };
+// tensor. f64 goes with parameters of that type.
+enum class Codec : std::uint8_t { f32, blockwise8, tensorwise8, f64 };
 
 inline constexpr int kSlots = 3;  // exp_avg, exp_avg_sq, max_exp_avg_sq
 

@@ -52,6 +52,7 @@ struct ScalarCache {
   std::uint32_t group = std::numeric_limits<std::uint32_t>::max();
   double t = 0.0;
   AdamScalars scalars = {};
+  AdamScalarsOf<double> scalars64 = {};
 };
 
 // The tasks of a row that are left in each pass, and what its finished passes found out.
@@ -85,7 +86,7 @@ class Step {
   void finish(const Task& task);
   void combine(const Row& row, Progress& progress, Pass pass);
   void stop();
-  AdamScalars scalars_of(const Row& row, const Progress& progress, ScalarCache& cache) const;
+  void set_scalars(Piece& piece, const Row& row, const Progress& progress, ScalarCache& cache) const;
 
   std::vector<Row>& rows_;
   const std::vector<Hyper>& hypers_;
@@ -166,14 +167,20 @@ bool Step::await(std::size_t index, unsigned worker) {
   return ready();
 }
 
-AdamScalars Step::scalars_of(const Row& row, const Progress& progress, ScalarCache& cache) const {
+void Step::set_scalars(Piece& piece, const Row& row, const Progress& progress, ScalarCache& cache) const {
   const double t = static_cast<double>(*row.step) + 1.0;
-  if (cache.group != row.group || cache.t != t)
-    cache = {row.group, t, adam_scalars(hypers_[row.group], t, grad_scale_)};
-  AdamScalars scalars = cache.scalars;
-  scalars.grad_scale = static_cast<float>(scalars.grad_scale * progress.clip);
-  scalars.rate = static_cast<float>(scalars.rate * progress.limit);
-  return scalars;
+  if (cache.group != row.group || cache.t != t) {
+    const auto scalars64 = adam_scalars<double>(hypers_[row.group], t, grad_scale_);
+    cache = {row.group, t, adam_scalars(hypers_[row.group], t, grad_scale_), scalars64};
+  }
+  const auto with_factors = [&](auto scalars) {
+    using Real = decltype(scalars.rate);
+    scalars.grad_scale = static_cast<Real>(scalars.grad_scale * progress.clip);
+    scalars.rate = static_cast<Real>(scalars.rate * progress.limit);
+    return scalars;
+  };
+  piece.scalars = with_factors(cache.scalars);
+  piece.scalars64 = with_factors(cache.scalars64);
 }
 
 void Step::run(std::size_t index, ScalarCache& cache) {
@@ -182,7 +189,7 @@ void Step::run(std::size_t index, ScalarCache& cache) {
   const Progress& progress = progress_[task.row];
   const Hyper& hyper = hypers_[row.group];
   Piece piece = piece_of(row, task.first, task.last, hyper.amsgrad, hyper.skip_zeros);
-  piece.scalars = scalars_of(row, progress, cache);
+  set_scalars(piece, row, progress, cache);
   std::copy(std::begin(progress.absmax), std::end(progress.absmax), piece.new_absmax);
   if (task.pass == Pass::update)
     kernels().update(piece);
@@ -282,6 +289,7 @@ void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hype
   require(row.group < hypers.size(), "no such group");
   const Hyper& hyper = hypers[row.group];
   require(row.numel >= 0 && row.step && row.param, "parameter and step are needed");
+  require((row.dtype == Dtype::f64) == (row.codec == Codec::f64), "float64 parameters and float64 state go together");
   for (int slot = 0; slot < slots_of(hyper); ++slot)
     require(row.slot[slot] && (!is_8bit(row) || row.absmax[slot]), "a slot, or its absmax, is missing");
   require(!clips(hyper) || row.gnorm_history, "percentile clipping needs gnorm_history");
@@ -289,7 +297,7 @@ void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hype
 
 std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {
   if (task.pass == Pass::gradient_norm || task.first == task.last) return 0;
-  const std::int64_t slot_bytes = is_8bit(row) ? 1 : 4;
+  const std::int64_t slot_bytes = bytes_of(row.codec);
   std::size_t count = 0;
   for (int slot = 0; slot < kSlots; ++slot) {
     if (!row.slot[slot]) continue;

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "blocks.h"
+#include "float64.h"
 
 #define PAGEDOPT_STRING(x) #x
 #define PAGEDOPT_NAME(x) PAGEDOPT_STRING(x)
@@ -156,7 +157,7 @@ void fetch_ahead(const Piece& piece, std::int64_t first) {
 void update_blocks(const Piece& piece, AdamBlock adam_block) {
   Block block;
   for_blocks(piece.numel, [&](std::int64_t first, int n) {
-    if (piece.codec != Codec::f32) fetch_ahead(piece, first);
+    if (is_8bit(piece.codec)) fetch_ahead(piece, first);
     Place at = place_of(block);
     const bool whole = n == kBlockElements, params_in_place = whole && piece.dtype == Dtype::f32;
     const bool slots_in_place = whole && piece.codec == Codec::f32;
@@ -201,6 +202,10 @@ AdamBlock adam_block_for(const Piece& piece) {
 }
 
 void update(const Piece& piece) {
+  if (piece.codec == Codec::f64) {
+    update64(piece);
+    return;
+  }
   if (piece.codec != Codec::f32 || piece.dtype != Dtype::f32) {
     update_blocks(piece, adam_block_for(piece));
     return;
@@ -211,6 +216,7 @@ void update(const Piece& piece) {
 }
 
 Partial gradient_norm(const Piece& piece) {
+  if (piece.dtype == Dtype::f64) return gradient_norm64(piece);
   Partial partial;
   alignas(64) float g[kBlockElements];
   for_blocks(piece.numel, [&](std::int64_t first, int n) {
@@ -230,6 +236,7 @@ void moves(const Piece& piece, const Block& block, float* to) {
 }
 
 Partial measure(const Piece& piece) {
+  if (piece.codec == Codec::f64) return measure64(piece);
   Partial partial;
   Block block;
   alignas(64) float move[kBlockElements];

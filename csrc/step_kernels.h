@@ -22,9 +22,15 @@ struct Piece {
   Codec codec;
   bool amsgrad, skip_zeros;
   AdamScalars scalars;
+  AdamScalarsOf<double> scalars64;  // of float64 parameters
 };
 
-PAGEDOPT_HD bool is_8bit(const Row& row) { return row.codec != Codec::f32; }
+PAGEDOPT_HD bool is_8bit(Codec codec) { return codec == Codec::blockwise8 || codec == Codec::tensorwise8; }
+PAGEDOPT_HD bool is_8bit(const Row& row) { return is_8bit(row.codec); }
+PAGEDOPT_HD std::int64_t bytes_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
+PAGEDOPT_HD std::int64_t bytes_of(Codec codec) {
+  return is_8bit(codec) ? 1 : codec == Codec::f64 ? 8 : 4;
+}  // of a slot
 PAGEDOPT_HD bool clips(const Hyper& hyper) { return hyper.percentile_clipping < 100; }
 PAGEDOPT_HD bool measures(const Row& row, const Hyper& hyper) {
   return hyper.max_unorm > 0.0 || row.codec == Codec::tensorwise8;
@@ -41,7 +47,7 @@ PAGEDOPT_HD std::int64_t first_absmax(const Row& row, std::int64_t element) {
 
 // Elements [first, last) of a row; `first` starts a block. Its scalars and new_absmax are still to be given.
 PAGEDOPT_HD Piece piece_of(const Row& row, std::int64_t first, std::int64_t last, bool amsgrad, bool skip_zeros) {
-  const std::int64_t dtype_bytes = row.dtype == Dtype::f32 ? 4 : 2, slot_bytes = is_8bit(row) ? 1 : 4;
+  const std::int64_t dtype_bytes = bytes_of(row.dtype), slot_bytes = bytes_of(row.codec);
   Piece piece{};
   piece.param = static_cast<std::byte*>(row.param) + first * dtype_bytes;
   piece.grad = static_cast<const std::byte*>(row.grad) + first * dtype_bytes;

@@ -65,7 +65,7 @@ Names make_names() {
                                                         {"bfloat16", kBfloat16},
                                                         {"float16", kFloat16},
                                                         {"uint8", kUint8},
-                                                        {"float64", {NumberKind::real, 64}},
+                                                        {"float64", kFloat64},
                                                         {"int8", {NumberKind::integer, 8}},
                                                         {"int64", {NumberKind::integer, 64}}};
   for (const auto& [name, element] : dtypes) names.dtypes.emplace_back(torch.attr(name), element);
@@ -132,9 +132,9 @@ Dtype dtype_of(ElementType element) {
   if (element == kFloat32) return Dtype::f32;
   if (element == kBfloat16) return Dtype::bf16;
   if (element == kFloat16) return Dtype::f16;
+  if (element == kFloat64) return Dtype::f64;
   throw std::invalid_argument("the parameter is of type " + element_text(element) +
-                              "; float32, bfloat16 and float16 "
-                              "can be updated");
+                              "; float32, bfloat16, float16 and float64 can be updated");
 }
 
 // Kernels read state in vectors of this size.
@@ -151,7 +151,8 @@ std::byte* state_address(const TensorFacts& facts, ElementType element, std::int
   require(facts.device == device, "it has to be on the device of its parameter");
   if (numel == 0) return empty;
   require(facts.data != nullptr, "its memory was freed");
-  require(facts.is_aligned(numel == 1 ? sizeof(float) : kStateAlignment), "its memory has to be aligned to 16 bytes");
+  require(facts.is_aligned(numel == 1 ? element.bits / std::size_t{8} : kStateAlignment),
+          "its memory has to be aligned to 16 bytes");
   return facts.data;
 }
 
@@ -316,13 +317,16 @@ void TensorRows::append(const py::object& param, const py::dict& entry, const La
   row.numel = numel;
   row.group = layout.group;
   row.dtype = dtype_of(facts.element);
-  row.codec = numel == 0 ? Codec::f32 : layout.codec;  // an empty row counts its steps, and that is all
+  row.codec = numel == 0 && layout.codec != Codec::f64
+                  ? Codec::f32
+                  : layout.codec;  // an empty row counts its steps, and that is all
   row.param = numel == 0 ? static_cast<void*>(row.step) : facts.data;
-  const bool is_8bit = layout.codec != Codec::f32;
+  const bool is_8bit = layout.codec == Codec::blockwise8 || layout.codec == Codec::tensorwise8;
+  const ElementType stored = is_8bit ? kUint8 : layout.codec == Codec::f64 ? kFloat64 : kFloat32;
   const std::int64_t absmax = layout.codec == Codec::blockwise8 ? (numel + kBlockElements - 1) / kBlockElements
                                                                 : std::min<std::int64_t>(numel, 1);
   for (std::size_t i = 0; i < layout.slots.size(); ++i) {
-    row.slot[i] = take(layout.slots[i], is_8bit ? kUint8 : kFloat32, numel, true);
+    row.slot[i] = take(layout.slots[i], stored, numel, true);
     if (is_8bit) row.absmax[i] = reinterpret_cast<float*>(take(layout.slots[i] + "_absmax", kFloat32, absmax, false));
   }
   if (!layout.history.empty())

@@ -26,8 +26,8 @@ struct ElementType {
   bool operator==(const ElementType& that) const { return kind == that.kind && bits == that.bits; }
 };
 
-inline constexpr ElementType kFloat32{NumberKind::real, 32}, kFloat16{NumberKind::real, 16},
-    kBfloat16{NumberKind::bfloat, 16}, kUint8{NumberKind::whole, 8};
+inline constexpr ElementType kFloat64{NumberKind::real, 64}, kFloat32{NumberKind::real, 32},
+    kFloat16{NumberKind::real, 16}, kBfloat16{NumberKind::bfloat, 16}, kUint8{NumberKind::whole, 8};
 
 inline constexpr std::int32_t kCpu = 1;  // DLPack's number for the host
 

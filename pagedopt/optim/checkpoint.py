@@ -145,11 +145,13 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
         A state_dict of the flat layout, which every version of bitsandbytes reads.
 
     Raises:
-        ValueError: for a group with amsgrad, which bitsandbytes does not have.
+        ValueError: for a group with amsgrad or a float64 parameter, which bitsandbytes does not have.
     """
     optimizer.refuse_unreadable()
     if any(group["amsgrad"] for group in optimizer.param_groups):
         raise ValueError("bitsandbytes has no amsgrad: max_exp_avg_sq would be lost")
+    if any(param.dtype == torch.float64 for group in optimizer.param_groups for param in group["params"]):
+        raise ValueError("bitsandbytes has no float64 parameters")
     if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups):
         warnings.warn("bitsandbytes decouples weight decay, which this optimizer couples", stacklevel=2)
     packed = torch.optim.Optimizer.state_dict(optimizer)

@@ -315,8 +315,8 @@ class RuleOptimizer(torch.optim.Optimizer):
             param: a parameter of this optimizer.
 
         Returns:
-            `step`, and each slot (`exp_avg`, ...) in the parameter's shape, float32, as copies on its device. Empty
-            before the first step.
+            `step`, and each slot (`exp_avg`, ...) in the parameter's shape, float32 (float64 for a float64 parameter),
+            as copies on its device. Empty before the first step.
 
         Raises:
             KeyError: the parameter is not of this optimizer.

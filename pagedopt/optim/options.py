@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pagedopt.optim.rules import Family, Variant
 
@@ -250,8 +251,10 @@ def resolve(family: Family, variant: Variant, arguments: Mapping[str, Any]) -> G
     return options
 
 
-def codec_of(group: Mapping[str, Any], numel: int) -> str:
-    """How the core stores the slots of a parameter of `numel` elements in this group."""
-    if group["optim_bits"] == 32 or numel < group["min_8bit_size"]:
+def codec_of(group: Mapping[str, Any], param: Tensor) -> str:
+    """How the core stores the slots of a parameter in this group. 8 bits are for the shorter types alone."""
+    if param.dtype == torch.float64:
+        return "f64"
+    if group["optim_bits"] == 32 or param.numel() < group["min_8bit_size"]:
         return "f32"
     return "blockwise8" if group["block_wise"] else "tensorwise8"

@@ -25,8 +25,8 @@ ALIGNMENT: Final = 256
 VECTOR_ALIGNMENT: Final = 16
 """Of state that a kernel reads, in bytes."""
 
-DTYPES: Final = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
-"""The types of parameters, and their names in the core."""
+DTYPES: Final = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+"""The types of parameters. State is float32, or float64 beside float64 parameters."""
 
 
 def check_param(param: Tensor, name: str = "a parameter", *, may_move: bool = False) -> None:
@@ -56,6 +56,8 @@ def check_param(param: Tensor, name: str = "a parameter", *, may_move: bool = Fa
     if param.dtype not in DTYPES:
         kinds = ", ".join(str(dtype) for dtype in DTYPES)
         raise TypeError(f"{name} is {param.dtype}; pagedopt updates {kinds}")
+    if param.dtype == torch.float64 and param.device.type == "cuda":
+        raise TypeError(f"{name} is torch.float64 on {param.device}; pagedopt updates that type on the CPU alone")
     if param.layout != torch.strided:
         raise TypeError(f"{name} has layout {param.layout}; pagedopt updates dense tensors")
     if param.device.type not in ("cpu", "cuda") and not (may_move and param.device.type == "meta"):
@@ -125,15 +127,22 @@ class Layout:
         """The layout of `param` in its group."""
         strides = param.stride() if param.is_contiguous() else torch.empty_like(param, device="meta").stride()
         slots = tuple(slot for slot in rule.slots if slot.option is None or group[slot.option])
-        codec = codec_of(group, param.numel())
+        codec = codec_of(group, param)
         has_history = group["percentile_clipping"] < 100
         return cls(param.shape, strides, codec, slots, has_history, bool(group["is_paged"]), param.device)
+
+    @property
+    def is_8bit(self) -> bool:
+        """Whether slots are stored as codes."""
+        return self.codec in ("blockwise8", "tensorwise8")
 
     def pieces(self) -> list[Piece]:
         """The tensors of the slots, in the order of their bytes: every slot, then every absmax."""
         numel = self.shape.numel()
-        if self.codec == "f32":
-            return [Piece(slot.name, torch.float32, self.shape, self.strides, 4 * numel) for slot in self.slots]
+        if not self.is_8bit:
+            dtype = torch.float64 if self.codec == "f64" else torch.float32
+            nbytes = dtype.itemsize * numel
+            return [Piece(slot.name, dtype, self.shape, self.strides, nbytes) for slot in self.slots]
         count = -(-numel // BLOCK) if self.codec == "blockwise8" else min(numel, 1)
         codes = [Piece(slot.name, torch.uint8, self.shape, self.strides, numel) for slot in self.slots]
         shape = torch.Size([count])
@@ -205,7 +214,7 @@ class StateStore:
     def holds(self, layout: Layout, entry: Mapping[str, Any]) -> bool:
         """Whether a parameter's state is stored as `layout` says, where it says."""
         own = [_STEP, _HISTORY] if layout.has_history else [_STEP]
-        if layout.codec == "f32" and any(f"{slot.name}_absmax" in entry for slot in layout.slots):
+        if not layout.is_8bit and any(f"{slot.name}_absmax" in entry for slot in layout.slots):
             return False  # codes, whatever their type says
         return all(_fits(entry.get(piece.name), piece, layout.device) for piece in own) and all(
             self._is_home(entry.get(piece.name), piece, layout) for piece in layout.pieces()
@@ -233,7 +242,7 @@ class StateStore:
             fresh = torch.zeros(HISTORY_LENGTH, dtype=torch.float32, device=layout.device)
             entry[GNORM_HISTORY] = fresh if history is None else fresh.copy_(history.flatten())
         for slot in layout.slots if own is None else ():
-            absmax = entry[f"{slot.name}_absmax"] if layout.codec != "f32" else None
+            absmax = entry[f"{slot.name}_absmax"] if layout.is_8bit else None
             if slot.name in saved.slots:
                 copy_slot(saved.slots[slot.name], entry[slot.name], absmax, slot.signed, self.write)
         return {**entry, **{key: value for key, value in saved.rest.items() if key not in entry}}

@@ -43,22 +43,24 @@ def _decode(codes: Tensor, slot: SavedSlot, signed: bool, first: int) -> Tensor:
     return values
 
 
-def _values(slot: SavedSlot, strides: tuple[int, ...], signed: bool, length: int) -> Iterator[tuple[int, Tensor]]:
-    """The slot's values as float32 in the order of `strides`, `length` at a time, with the index of the first."""
+def _values(
+    slot: SavedSlot, strides: tuple[int, ...], dtype: torch.dtype, signed: bool, length: int
+) -> Iterator[tuple[int, Tensor]]:
+    """The slot's values as `dtype` in the order of `strides`, `length` at a time, with the index of the first."""
     if not same_order(slot.values, strides):
-        slot = SavedSlot(_restrided(slot, strides, signed))
+        slot = SavedSlot(_restrided(slot, strides, dtype, signed))
     source = flat(slot.values)
     for first in range(0, source.numel(), length):
         part = source[first : first + length].cpu()
-        yield first, part.float() if slot.absmax is None else _decode(part, slot, signed, first)
+        yield first, (part if slot.absmax is None else _decode(part, slot, signed, first)).to(dtype)
 
 
-def _restrided(slot: SavedSlot, strides: tuple[int, ...], signed: bool) -> Tensor:
+def _restrided(slot: SavedSlot, strides: tuple[int, ...], dtype: torch.dtype, signed: bool) -> Tensor:
     values = slot.values
     if slot.absmax is not None:
         values = torch.empty_strided(values.shape, values.stride(), dtype=torch.float32, device="cpu")
         flat(values).copy_(_decode(flat(slot.values.cpu()), slot, signed, 0))
-    return torch.empty_strided(values.shape, strides, dtype=torch.float32, device="cpu").copy_(values)
+    return torch.empty_strided(values.shape, strides, dtype=dtype, device="cpu").copy_(values)
 
 
 def _is_alike(source: SavedSlot, data: Tensor, absmax: Tensor) -> bool:
@@ -77,7 +79,7 @@ def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bo
 
     Args:
         source: what to write.
-        data: where to, float32 or uint8 codes, dense.
+        data: where to, float32, float64 or uint8 codes, dense.
         absmax: where the absmax belong, with codes; one for 256 elements, or a single one.
         signed: whether the values have a sign.
         write: writes into the memory of `data` and `absmax`.
@@ -89,7 +91,9 @@ def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bo
         write(absmax, source.absmax.cpu())
         return
     target = flat(data)
-    for first, values in _values(source, data.stride(), signed, CHUNK if block == 256 or absmax is None else numel):
+    dtype = data.dtype if absmax is None else torch.float32
+    length = CHUNK if block == 256 or absmax is None else numel
+    for first, values in _values(source, data.stride(), dtype, signed, length):
         last = first + values.numel()
         if absmax is None:
             write(target[first:last], values)

@@ -188,7 +188,7 @@ def test_groups_are_checked_and_a_refused_one_is_not_kept(group: dict[str, Any],
     ("tensor", "error", "naming"),
     [
         (torch.ones(3, dtype=torch.complex64), TypeError, "complex64"),
-        (torch.ones(3, dtype=torch.float64), TypeError, "float64"),
+        (torch.ones(3, dtype=torch.float8_e5m2), TypeError, "float8_e5m2"),
         (torch.ones(3).to_sparse(), TypeError, "layout"),
     ],
 )
