@@ -297,7 +297,7 @@ void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hype
 
 std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {
   if (task.pass == Pass::gradient_norm || task.first == task.last) return 0;
-  const std::int64_t slot_bytes = bytes_of(row.codec);
+  const std::int64_t slot_bytes = bytes_per_element(row.codec);
   std::size_t count = 0;
   for (int slot = 0; slot < kSlots; ++slot) {
     if (!row.slot[slot]) continue;

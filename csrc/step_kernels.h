@@ -27,8 +27,10 @@ struct Piece {
 
 PAGEDOPT_HD bool is_8bit(Codec codec) { return codec == Codec::blockwise8 || codec == Codec::tensorwise8; }
 PAGEDOPT_HD bool is_8bit(const Row& row) { return is_8bit(row.codec); }
-PAGEDOPT_HD std::int64_t bytes_of(Dtype dtype) { return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2; }
-PAGEDOPT_HD std::int64_t bytes_of(Codec codec) {
+PAGEDOPT_HD std::int64_t bytes_per_element(Dtype dtype) {
+  return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2;
+}
+PAGEDOPT_HD std::int64_t bytes_per_element(Codec codec) {
   return is_8bit(codec) ? 1 : codec == Codec::f64 ? 8 : 4;
 }  // of a slot
 PAGEDOPT_HD bool clips(const Hyper& hyper) { return hyper.percentile_clipping < 100; }
@@ -47,7 +49,7 @@ PAGEDOPT_HD std::int64_t first_absmax(const Row& row, std::int64_t element) {
 
 // Elements [first, last) of a row; `first` starts a block. Its scalars and new_absmax are still to be given.
 PAGEDOPT_HD Piece piece_of(const Row& row, std::int64_t first, std::int64_t last, bool amsgrad, bool skip_zeros) {
-  const std::int64_t dtype_bytes = bytes_of(row.dtype), slot_bytes = bytes_of(row.codec);
+  const std::int64_t dtype_bytes = bytes_per_element(row.dtype), slot_bytes = bytes_per_element(row.codec);
   Piece piece{};
   piece.param = static_cast<std::byte*>(row.param) + first * dtype_bytes;
   piece.grad = static_cast<const std::byte*>(row.grad) + first * dtype_bytes;

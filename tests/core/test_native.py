@@ -1,11 +1,14 @@
-"""The native programs, built plain and with sanitizers."""
+"""The native programs, built plain and with sanitizers. Their builds are kept in build/ between runs."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +29,19 @@ def must_run(*command: str) -> None:
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
 
-def configure(directory: Path, sanitize: str, *more: str) -> None:
-    must_run(
-        "cmake", "-S", str(ROOT / "csrc"), "-B", str(directory), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-        "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON", "-DPAGEDOPT_CUDA=OFF", f"-DPAGEDOPT_SANITIZE={sanitize}",
-        *more,
-    )  # fmt: skip
+@contextlib.contextmanager
+def configured(name: str, sanitize: str, *more: str) -> Iterator[Path]:
+    """A build folder by name, kept for the next run; no other run uses it meanwhile."""
+    directory = ROOT / "build" / f"native-{name}"
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        must_run(
+            "cmake", "--fresh", "-S", str(ROOT / "csrc"), "-B", str(directory), "-G", "Ninja",
+            "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON",
+            "-DPAGEDOPT_CUDA=OFF", f"-DPAGEDOPT_SANITIZE={sanitize}", *more,
+        )  # fmt: skip
+        yield directory
 
 
 def build(directory: Path, *programs: str) -> list[Path]:
@@ -71,11 +81,10 @@ def run(program: Path, *args: str) -> None:
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
-    directory = tmp_path / "build"
-    configure(directory, sanitize)
-    if more and finds_cuda_headers(directory):
-        more += SIMULATED_CUDA
-    mover, stress, *others = build(directory, "mover_test", "paging_stress", *more)
+    with configured(sanitize.replace(",", "-"), sanitize) as directory:
+        if more and finds_cuda_headers(directory):
+            more += SIMULATED_CUDA
+        mover, stress, *others = build(directory, "mover_test", "paging_stress", *more)
     run(mover)
     run(stress, str(spill_directory(None).path), "4")
     for program in others:
@@ -83,10 +92,9 @@ def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, .
 
 
 @pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("native") / "build"
-    configure(directory, "")
-    return directory
+def plain() -> Iterator[Path]:
+    with configured("plain", "") as directory:
+        yield directory
 
 
 @pytest.mark.timeout(600)
@@ -105,12 +113,12 @@ def test_cuda_runtime_simulated(plain: Path) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_other_cuda_runtime_simulated(plain: Path) -> None:
+def test_other_cuda_runtime_simulated() -> None:
     folders = os.environ.get("OTHER_CUDA_HEADERS")
     if not folders:
         pytest.skip(
             "OTHER_CUDA_HEADERS names no folders with the headers of another CUDA, ;-separated (CONTRIBUTING.md)"
         )
-    configure(plain, "", f"-DPAGEDOPT_CUDA_HEADERS={folders}")
-    for program in build(plain, *SIMULATED_CUDA):
-        run(program)
+    with configured("other-cuda", "", f"-DPAGEDOPT_CUDA_HEADERS={folders}") as directory:
+        for program in build(directory, *SIMULATED_CUDA):
+            run(program)
