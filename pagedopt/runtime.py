@@ -20,15 +20,15 @@ from typing import Any
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
+from pagedopt.monitor.publisher.publisher import Publisher
+from pagedopt.monitor.publisher.registry import Listed, Registry
+from pagedopt.monitor.publisher.sources import Sources
+from pagedopt.monitor.publisher.tiers import device_tier, tier_snapshots
 from pagedopt.pager.holds import Holds
 from pagedopt.pager.home import Home, make_home
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import Policy
 from pagedopt.pager.pressure import spill_directory
-from pagedopt.pager.publish import Publisher
-from pagedopt.pager.registry import Listed, Registry
-from pagedopt.pager.sources import Sources
-from pagedopt.pager.tiers import device_tier, tier_snapshots
 from pagedopt.pager.upper import HOST, Device
 from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot, TierSnapshot
 

@@ -8,9 +8,9 @@ import time
 import numpy as np
 
 from pagedopt._core import Arena
+from pagedopt.background import Background
 from pagedopt.config import Settings
 from pagedopt.errors import PagerError, SpillError
-from pagedopt.pager.background import Background
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
 from pagedopt.pager.pressure import auto_budget, pressure_word
 from pagedopt.pager.upper import HOST, Device, DeviceUpper, HostUpper, Upper

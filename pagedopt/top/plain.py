@@ -10,8 +10,8 @@ import msgspec
 from rich.console import Console
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import not_answering
 from pagedopt.output import json_text, say
-from pagedopt.top.feed import not_answering
 from pagedopt.top.sources import Live, Recording
 from pagedopt.top.view import Look, Watched, report
 from pagedopt.top.view_model import rates

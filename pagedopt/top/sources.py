@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import Feed, Frame, replay
 from pagedopt.monitor.places import processes
-from pagedopt.top.feed import Feed, Frame, replay
 from pagedopt.top.history import History
 from pagedopt.top.view_model import Watched
 

@@ -11,9 +11,9 @@ import pytest
 import scenes
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import Frame, replay
 from pagedopt.snapshot import ProcessInfo
 from pagedopt.top import sources
-from pagedopt.top.feed import Frame, replay
 from pagedopt.top.history import KEPT_MAPS, KEPT_SNAPSHOTS, History
 from pagedopt.top.sources import KEPT_ENDED, Live, Recording
 from pagedopt.top.view import Look, Wanted, chosen, followed, moved, screen
