@@ -19,7 +19,7 @@ from pagedopt.monitor.feed import Feed, Frame, replay
 from pagedopt.monitor.wire import Message
 from pagedopt.snapshot import SCHEMA, ProcessInfo
 from pagedopt.top.history import History
-from pagedopt.top.view import VIEWS, Look, Wanted, report, screen
+from pagedopt.top.view.screen import VIEWS, Look, Wanted, report, screen
 
 PROCESS = ProcessInfo(
     schema=SCHEMA,

@@ -15,8 +15,8 @@ from pagedopt.monitor.feed import Feed
 from pagedopt.monitor.publisher.publisher import Publisher
 from pagedopt.monitor.publisher.registry import Registry
 from pagedopt.snapshot import PagesSnapshot, TensorSnapshot
-from pagedopt.top import view_tensors
-from pagedopt.top.view import Look, Wanted, Watched, moved, screen
+from pagedopt.top.view import tensors as view_tensors
+from pagedopt.top.view.screen import Look, Wanted, Watched, moved, screen
 
 MANY = 100_000
 
