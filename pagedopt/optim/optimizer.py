@@ -16,10 +16,10 @@ from torch._compile import _disable_dynamo
 from pagedopt import _core, config, runtime
 from pagedopt.errors import CheckpointError, ConfigError
 from pagedopt.optim import checkpoint
-from pagedopt.optim.faults import core_errors
+from pagedopt.optim.core_errors import core_errors
 from pagedopt.optim.options import Group, check_options, check_switches, named, resolve, shown
 from pagedopt.optim.overrides import checked_override, overrides_of
-from pagedopt.optim.ranges import phase
+from pagedopt.optim.profiling import phase
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved, is_begun, read_entry
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from pagedopt import _core, runtime
+from pagedopt.optim.autograd import increment_versions
 from pagedopt.optim.devices import aligned_memory, gpu_of, number_on, stream_of
-from pagedopt.optim.ranges import phase
+from pagedopt.optim.profiling import phase
 from pagedopt.optim.rules import Rule
 from pagedopt.optim.saved import GNORM_HISTORY
 from pagedopt.optim.state import Entry, Layout
-from pagedopt.optim.versions import increment_versions
 
 __all__ = ["Member", "PreparedSweep", "Scaling", "hyper_of", "structure_of"]
 

@@ -10,7 +10,7 @@ import psutil
 
 from pagedopt._core import Arena
 from pagedopt.config import Settings, format_bytes
-from pagedopt.pager.pressure import read_host_memory
+from pagedopt.pager.host_memory import read_host_memory
 
 __all__ = ["host_arena", "least_page_bytes"]
 

@@ -11,9 +11,9 @@ from pagedopt._core import Arena
 from pagedopt.background import Background
 from pagedopt.config import Settings
 from pagedopt.errors import PagerError, SpillError
+from pagedopt.pager.device_memory import HOST, Device, DeviceUpper, HostUpper, Upper
+from pagedopt.pager.host_memory import auto_budget, pressure_word
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
-from pagedopt.pager.pressure import auto_budget, pressure_word
-from pagedopt.pager.upper import HOST, Device, DeviceUpper, HostUpper, Upper
 
 __all__ = ["Pager"]
 

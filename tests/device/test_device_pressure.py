@@ -12,7 +12,7 @@ import pagedopt
 from pagedopt import _core, optim, runtime
 from pagedopt.config import Size
 from pagedopt.optim import devices
-from pagedopt.pager.upper import Device, DeviceUpper, device_memory
+from pagedopt.pager.device_memory import Device, DeviceUpper, device_memory
 
 GIB = 1 << 30
 MIB = 1 << 20

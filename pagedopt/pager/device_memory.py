@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from pagedopt._core import Gpu
 from pagedopt.config import Size
 from pagedopt.pager.hoard import Hoard, Look
-from pagedopt.pager.pressure import (
+from pagedopt.pager.host_memory import (
     HostMemory,
     read_host_memory,
     read_rise_bytes,

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pagedopt.pager import upper as uppers
-from pagedopt.pager.pressure import HostMemory, auto_budget, read_rise_bytes
-from pagedopt.pager.upper import ITERATIONS, HostUpper
+from pagedopt.pager import device_memory as uppers
+from pagedopt.pager.device_memory import ITERATIONS, HostUpper
+from pagedopt.pager.host_memory import HostMemory, auto_budget, read_rise_bytes
 
 MIB = 1 << 20
 

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pagedopt.pager.pressure import (
+from pagedopt.pager.host_memory import (
     GroupMount,
     HostMemory,
     auto_budget,
@@ -282,7 +282,7 @@ def test_auto_budget_on_a_host_with_other_users(others: list[int], ranks: int, l
 V1_MEMORY = Path("/sys/fs/cgroup/memory")
 CHILD = """
 import mmap, os, sys
-from pagedopt.pager.pressure import pressure_word, read_host_memory
+from pagedopt.pager.host_memory import pressure_word, read_host_memory
 group, scratch = sys.argv[1:]
 with open(f"{group}/cgroup.procs", "w") as procs:
     procs.write(str(os.getpid()))

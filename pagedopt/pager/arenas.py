@@ -10,10 +10,10 @@ import psutil
 
 from pagedopt import _core
 from pagedopt.config import Settings
+from pagedopt.pager.device_memory import Device
 from pagedopt.pager.host import host_arena
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import POLICIES, Policy
-from pagedopt.pager.upper import Device
 
 __all__ = ["Home", "make_home"]
 
