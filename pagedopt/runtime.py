@@ -19,22 +19,20 @@ from typing import Any
 
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
+from pagedopt.device import HOST, Device
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
 from pagedopt.monitor.publisher.publisher import Publisher
 from pagedopt.monitor.publisher.registry import Listed, Registry
 from pagedopt.monitor.publisher.sources import Sources
 from pagedopt.monitor.publisher.tiers import device_tier, tier_snapshots
 from pagedopt.pager.arenas import Home, make_home
-from pagedopt.pager.device_memory import HOST, Device
 from pagedopt.pager.holds import Holds
-from pagedopt.pager.host_memory import spill_directory
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import Policy
+from pagedopt.pager.spill import spill_directory
 from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot, TierSnapshot
 
 __all__ = [
-    "HOST",
-    "Device",
     "arena",
     "check",
     "configure",

@@ -8,7 +8,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pagedopt import _core, runtime
+from pagedopt import _core
+from pagedopt.device import HOST, Device
 
 __all__ = ["aligned_memory", "device_of", "gpu_of", "number_on", "stream_of", "tensor_over"]
 
@@ -30,12 +31,12 @@ def gpu_of(device: torch.device) -> _core.Gpu | None:
     return None if device.type == "cpu" else _cuda_gpu(device.index or 0)
 
 
-def device_of(device: torch.device) -> runtime.Device:
+def device_of(device: torch.device) -> Device:
     """The device as the runtime takes it."""
     gpu = gpu_of(device)
     if gpu is None:
-        return runtime.HOST
-    return runtime.Device(str(device), gpu, functools.partial(_held_bytes, device))
+        return HOST
+    return Device(str(device), gpu, functools.partial(_held_bytes, device))
 
 
 def _held_bytes(device: torch.device) -> int:

@@ -1,4 +1,4 @@
-"""How much memory the host has for pages, and where the pages that do not fit can go.
+"""How much memory the host has for pages.
 
 Linux tells it in files: `/proc/meminfo` for the machine, a control group's limit and use for each group around the
 process, `/proc/pressure/memory` for the time lost to reclaim. The functions that take text or numbers are pure; those
@@ -9,53 +9,25 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple
 
-from pagedopt.errors import SpillError
+from pagedopt.pager.budget import FreeMemory, Peak
+from pagedopt.pager.proc_files import read_text, unescape
 
 __all__ = [
     "GroupMount",
-    "HostMemory",
-    "Pressure",
-    "SpillDirectory",
-    "auto_budget",
+    "HostUpper",
     "group_mounts",
     "host_memory",
-    "pressure_word",
-    "ram_behind",
     "read_host_memory",
     "read_rise_bytes",
     "read_stall_percent",
     "share_of_host",
-    "spill_directory",
     "stall_percent",
 ]
-
-Pressure: TypeAlias = Literal["none", "some", "high"]
-
-STALL_SOME_PERCENT: Final = 10.0
-STALL_HIGH_PERCENT: Final = 40.0
-
-
-@dataclass(frozen=True)
-class HostMemory:
-    """Memory this process may still take.
-
-    Attributes:
-        total_bytes: The smallest of the machine's memory and the limits of the groups around this process.
-        free_bytes: The smallest of what the machine has available and what each group leaves; page cache that can be
-            dropped counts as free.
-        source: Where `free_bytes` comes from: `MemAvailable`, or the directory of the group.
-    """
-
-    total_bytes: int
-    free_bytes: int
-    source: str
 
 
 class GroupMount(NamedTuple):
@@ -94,7 +66,7 @@ def group_mounts(own_groups: str, mountinfo: str) -> list[GroupMount]:
     mounts = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
-        root, point = (_unescape(field) for field in left.split(" ")[3:5])
+        root, point = (unescape(field) for field in left.split(" ")[3:5])
         kind, _, options = right.split(" ", 2)
         version: Literal[1, 2] = 2 if kind == "cgroup2" else 1
         if version in own and (kind == "cgroup2" or (kind == "cgroup" and "memory" in options.split(","))):
@@ -102,11 +74,7 @@ def group_mounts(own_groups: str, mountinfo: str) -> list[GroupMount]:
     return mounts
 
 
-def _unescape(field: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), field)
-
-
-def host_memory(meminfo: str, groups: Iterable[tuple[str, Mapping[str, str]]]) -> HostMemory:
+def host_memory(meminfo: str, groups: Iterable[tuple[str, Mapping[str, str]]]) -> FreeMemory:
     """What is free, from the texts of the files.
 
     Args:
@@ -133,20 +101,13 @@ def host_memory(meminfo: str, groups: Iterable[tuple[str, Mapping[str, str]]]) -
         limit = min(limits)
         totals.append(limit)
         free.append((max(0, limit - max(0, int(used) - _droppable_bytes(stat))), directory))
-    return HostMemory(min(totals), *min(free, key=lambda entry: entry[0]))
+    return FreeMemory(min(totals), *min(free, key=lambda entry: entry[0]))
 
 
 def _droppable_bytes(stat: Mapping[str, int]) -> int:
     """Page cache of a group and those in it; in version 1 only the `total_` numbers include them."""
     names = ("active_file", "inactive_file")
     return sum(stat.get(f"total_{name}", stat.get(name, 0)) for name in names) + stat.get("slab_reclaimable", 0)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
 
 
 def _own_and_around(mount: GroupMount, root: Path) -> Iterator[Path]:
@@ -166,10 +127,10 @@ FILES: Final = {
 
 
 def _own_mounts(root: Path) -> list[GroupMount]:
-    return group_mounts(_read(root / "proc/self/cgroup"), _read(root / "proc/self/mountinfo"))
+    return group_mounts(read_text(root / "proc/self/cgroup"), read_text(root / "proc/self/mountinfo"))
 
 
-def read_host_memory(root: str | os.PathLike[str] = "/") -> HostMemory:
+def read_host_memory(root: str | os.PathLike[str] = "/") -> FreeMemory:
     """The memory of this machine, as seen from this process's control group.
 
     Args:
@@ -182,9 +143,9 @@ def read_host_memory(root: str | os.PathLike[str] = "/") -> HostMemory:
     groups = []
     for mount in _own_mounts(base):
         for directory in _own_and_around(mount, base):
-            texts = {name: _read(directory / name) for name in FILES[mount.version]}
+            texts = {name: read_text(directory / name) for name in FILES[mount.version]}
             groups.append((str(directory), {name: text for name, text in texts.items() if text}))
-    return host_memory(_read(base / "proc/meminfo"), groups)
+    return host_memory(read_text(base / "proc/meminfo"), groups)
 
 
 def read_rise_bytes(root: str | os.PathLike[str] = "/") -> int:
@@ -193,7 +154,7 @@ def read_rise_bytes(root: str | os.PathLike[str] = "/") -> int:
     Args:
         root: Where `proc` is looked up.
     """
-    status = _numbers(_read(Path(root) / "proc/self/status"))
+    status = _numbers(read_text(Path(root) / "proc/self/status"))
     return max(0, status.get("VmHWM", 0) - status.get("VmRSS", 0))
 
 
@@ -208,23 +169,8 @@ def read_stall_percent(root: str | os.PathLike[str] = "/") -> float | None:
     base = Path(root)
     groups = [group for mount in _own_mounts(base) if mount.version == 2 for group in _own_and_around(mount, base)]
     files = [*(group / "memory.pressure" for group in groups), base / "proc/pressure/memory"]
-    stalls = (stall_percent(_read(path)) for path in files)
+    stalls = (stall_percent(read_text(path)) for path in files)
     return next((stall for stall in stalls if stall is not None), None)
-
-
-def pressure_word(memory: HostMemory, low: float, high: float, stall: float | None = None) -> Pressure:
-    """How short memory is, in a word.
-
-    Args:
-        memory: What is free.
-        low: `high` when less than this fraction of the total is free.
-        high: At least `some` when less than this fraction is free.
-        stall: `read_stall_percent`, where it is known.
-    """
-    free, lost = memory.free_bytes / max(1, memory.total_bytes), stall or 0.0
-    if free < low or lost >= STALL_HIGH_PERCENT:
-        return "high"
-    return "some" if free < high or lost >= STALL_SOME_PERCENT else "none"
 
 
 def share_of_host(environ: Mapping[str, str] = os.environ) -> int:
@@ -233,156 +179,33 @@ def share_of_host(environ: Mapping[str, str] = os.environ) -> int:
     return max(1, int(text)) if text.isdecimal() else 1
 
 
-def auto_budget(
-    memory: HostMemory,
-    state_resident_bytes: int,
-    low: float,
-    high: float,
-    current_budget_bytes: int | None,
-    share: int = 1,
-    *,
-    page_bytes: int = 2 << 20,
-    spilled: bool = True,
-) -> int:
-    """The budget that leaves the host between its watermarks. To be asked again whenever memory may have changed.
+class HostUpper:
+    """The memory of this host. It learns what the rest of an iteration needs beside the pages: gradients, activations.
 
-    Our resident state is ours to count on: with `x` bytes to be left free it can be `resident + free - x`. A budget
-    that would leave less than `low` free if it were filled shrinks to leave `high`; one that would leave more than that
-    grows to leave it; between the two it stays, so that it does not swing.
-
-    Args:
-        memory: What is free.
-        state_resident_bytes: Bytes of pages in RAM now.
-        low: Shrink when less than this fraction of the total would be free.
-        high: The fraction to leave free after shrinking or growing; at least `low`.
-        current_budget_bytes: The budget now; None if there has been none yet.
-        share: Processes that share the host. Each gives and takes its part of the difference.
-        page_bytes: The budget is a positive multiple of this.
-        spilled: Whether state is in the lower tier. A budget does not grow for state that is all resident.
-
-    Returns:
-        The budget in bytes.
+    The arena is made in the middle of the first step, when forward and backward have been: until they come again, what
+    the process needed at its peak so far tells of them.
     """
 
-    def leaving(fraction: float) -> int:
-        left_over = memory.free_bytes - int(fraction * memory.total_bytes)
-        return max(1, (state_resident_bytes + left_over // max(1, share)) // page_bytes) * page_bytes
+    def __init__(self) -> None:
+        self._needed = Peak()
+        self._rise_bytes: int | None = None
 
-    if current_budget_bytes is None or current_budget_bytes > leaving(low):
-        return leaving(high)
-    return max(current_budget_bytes, leaving(high)) if spilled else current_budget_bytes
+    @property
+    def share(self) -> int:
+        """See `Upper`."""
+        return share_of_host()
 
+    def read(self, ledger: Mapping[str, int]) -> FreeMemory:
+        """See `Upper`. Less than nothing is free where the pages would be in the way of the next peak."""
+        memory, iteration = read_host_memory(), ledger["cycles"]
+        resident_bytes = ledger["upper_pages"] * ledger["page_bytes"]
+        if self._rise_bytes is None:
+            self._rise_bytes = 0 if resident_bytes else self.share * read_rise_bytes()
+        # Limits may change: what others need is counted from what the pages could have, and not from the total.
+        room_bytes = memory.free_bytes + resident_bytes - (self._rise_bytes if iteration == 0 else 0)
+        least_bytes = -self._needed.of(iteration, -room_bytes)
+        return replace(memory, free_bytes=least_bytes - resident_bytes)
 
-RAM_KINDS: Final = frozenset({"tmpfs", "ramfs", "rootfs", "devtmpfs", "hugetlbfs"})
-RAM_DEVICES: Final = re.compile(r"/dev/(zram|ram)\d")
-
-
-@dataclass(frozen=True)
-class SpillDirectory:
-    """A directory on a disk that the process may write to.
-
-    Attributes:
-        path: The directory, resolved.
-        free_bytes: What its file system had free.
-    """
-
-    path: Path
-    free_bytes: int
-
-
-def spill_directory(
-    explicit: str | os.PathLike[str] | None,
-    environ: Mapping[str, str] = os.environ,
-    *,
-    needed_bytes: int = 0,
-    mounts: str | None = None,
-) -> SpillDirectory:
-    """Where evicted pages go.
-
-    Args:
-        explicit: The setting `spill_dir`; only this directory is considered then.
-        environ: Where `TMPDIR`, `XDG_CACHE_HOME` and `HOME` are looked up.
-        needed_bytes: Free space to ask for.
-        mounts: Text of `/proc/mounts`; read if absent.
-
-    Returns:
-        The directory given, or the first that will do of TMPDIR, /tmp, /var/tmp, the user's cache and the current one.
-
-    Raises:
-        SpillError: Naming each directory tried, what is wrong with it, and what to change.
-    """
-    table = _read(Path("/proc/mounts")) if mounts is None else mounts
-    if explicit is not None:
-        return _checked(Path(explicit), needed_bytes, table, "; set spill_dir to a directory on a disk")
-    refused = []
-    for candidate in _candidates(environ):
-        try:
-            return _checked(candidate, needed_bytes, table)
-        except SpillError as error:
-            refused.append(f"  {error}")
-    tried = "\n".join(refused)
-    raise SpillError(f"no directory for evicted pages: set spill_dir to one on a disk. Tried\n{tried}")
-
-
-def _candidates(environ: Mapping[str, str]) -> list[Path]:
-    cache = environ.get("XDG_CACHE_HOME") or (f"{environ['HOME']}/.cache" if environ.get("HOME") else "")
-    named = [environ.get("TMPDIR", ""), "/tmp", "/var/tmp", cache, os.curdir]
-    return list(dict.fromkeys(Path(name).absolute() for name in named if name))
-
-
-def _checked(path: Path, needed_bytes: int, mounts: str, advice: str = "") -> SpillDirectory:
-    """The directory, if pages can be written there; SpillError otherwise."""
-    try:
-        path = path.expanduser().resolve(strict=True)
-        memory = ram_behind(path, mounts)
-        if memory is not None:
-            raise SpillError(f"{path} is in RAM ({memory}), where evicting gains nothing{advice}", spill_dir=str(path))
-        with tempfile.TemporaryFile(dir=path):
-            free_bytes = shutil.disk_usage(path).free
-    except SpillError:
-        raise
-    except (OSError, RuntimeError) as error:
-        why, number = (error.strerror, error.errno) if isinstance(error, OSError) else (str(error), None)
-        raise SpillError(f"{path} cannot be used: {why}{advice}", errno=number, spill_dir=str(path)) from error
-    if free_bytes < needed_bytes:
-        why = f"{path} has {free_bytes:,} bytes free, {needed_bytes:,} are needed{advice}"
-        raise SpillError(why, spill_dir=str(path), needed_bytes=needed_bytes, free_bytes=free_bytes)
-    return SpillDirectory(path, free_bytes)
-
-
-def ram_behind(path: Path, mounts: str) -> str | None:
-    """The RAM-backed file system that holds a path, as `kind at mount point`; None if it is on a disk.
-
-    Args:
-        path: An absolute path without links.
-        mounts: Text of `/proc/mounts`.
-    """
-    seen: set[Path] = set()
-    over = ""
-    while True:
-        device, place, kind, options = _mount_of(path, mounts)
-        if kind in RAM_KINDS or RAM_DEVICES.match(device):
-            return f"{over}{kind} at {place}"
-        upper = _upper_directory(options) if kind == "overlay" else None
-        if upper is None or place in seen:  # an upper directory that cannot be seen from here may look like its own
-            return None
-        seen.add(place)
-        path, over = upper, f"{over}{kind} at {place} over "
-
-
-def _mount_of(path: Path, mounts: str) -> tuple[str, Path, str, str]:
-    """Device, mount point, kind and options of the file system that holds a path."""
-    found = ("", Path("/"), "", "")
-    for fields in (line.split(" ") for line in mounts.splitlines() if line.count(" ") >= 2):
-        place = Path(_unescape(fields[1]))
-        # Of nested mounts the deepest counts, of mounts at one place the last.
-        if path.is_relative_to(place) and place.is_relative_to(found[1]):
-            found = (fields[0], place, fields[2], fields[3] if len(fields) > 3 else "")
-    return found
-
-
-def _upper_directory(options: str) -> Path | None:
-    """Where an overlay keeps what is written to it."""
-    named = (option.partition("=") for option in options.split(","))
-    path = next((Path(_unescape(value)) for name, _, value in named if name == "upperdir"), None)
-    return path if path is not None and path.is_absolute() else None
+    def stall_percent(self) -> float | None:
+        """See `Upper`."""
+        return read_stall_percent()

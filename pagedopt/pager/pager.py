@@ -10,9 +10,11 @@ import numpy as np
 from pagedopt._core import Arena
 from pagedopt.background import Background
 from pagedopt.config import Settings
+from pagedopt.device import HOST, Device
 from pagedopt.errors import PagerError, SpillError
-from pagedopt.pager.device_memory import HOST, Device, DeviceUpper, HostUpper, Upper
-from pagedopt.pager.host_memory import auto_budget, pressure_word
+from pagedopt.pager.budget import Upper, auto_budget, pressure_word
+from pagedopt.pager.device_memory import DeviceUpper
+from pagedopt.pager.host_memory import HostUpper
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
 
 __all__ = ["Pager"]
