@@ -32,7 +32,6 @@ __all__ = [
     "POLICIES",
     "PREFETCH",
     "PRESSURE",
-    "REASONS",
     "UPPER",
     "LeastRecent",
     "NextUse",
@@ -46,12 +45,10 @@ __all__ = [
 FRESH, UPPER, LOWER = 0, 1, 2
 PREFETCH, EVICT = 0, 1
 BUDGET, PRESSURE, BEHIND, EXPLICIT = 0, 1, 2, 3
-REASONS: Final = ("budget", "pressure", "behind", "explicit")
 AT_ONCE: Final = -1
 
 Ints: TypeAlias = NDArray[np.int64]
 Codes: TypeAlias = NDArray[np.uint8]
-Flags: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
