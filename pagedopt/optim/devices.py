@@ -11,7 +11,7 @@ from torch import Tensor
 from pagedopt import _core
 from pagedopt.device import HOST, Device
 
-__all__ = ["aligned_memory", "device_of", "gpu_of", "number_on", "stream_of", "tensor_over"]
+__all__ = ["aligned_memory", "device_of", "gpu_of", "is_on_gpu", "number_on", "stream_of", "tensor_over"]
 
 ALIGNMENT: Final = 256
 """Of slots, in bytes."""
@@ -46,6 +46,11 @@ def _held_bytes(device: torch.device) -> int:
 def stream_of(device: torch.device) -> int:
     """The handle of torch's current stream on a device."""
     return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
+
+
+def is_on_gpu(value: object) -> bool:
+    """Whether it is a tensor that the host cannot read without waiting."""
+    return isinstance(value, Tensor) and value.device.type not in ("cpu", "meta")
 
 
 def number_on(device: torch.device, number: Tensor | None) -> Tensor | None:
