@@ -10,7 +10,7 @@ the same entry is used again at `t + len(order)`. With N entries, room for K of 
     moves up per cycle = moves down per cycle = h * N / (N - lag)        (next_use)
     lag = window + depth                                                 (entries a moved page spends in the upper tier)
 
-`lag == 1` is Belady's optimum; 2 h is the floor of LIMITS.md.
+`lag == 1` is Belady's optimum; 2 h is the floor: the h missing entries come once a cycle, and as many leave.
 """
 
 from __future__ import annotations
