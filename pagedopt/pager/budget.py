@@ -23,10 +23,12 @@ class FreeMemory:
     """Memory this process may still take.
 
     Attributes:
-        total_bytes: The smallest of the machine's memory and the limits of the groups around this process.
+        total_bytes: The smallest of the machine's memory and the limits of the groups around this process. Of a
+            GPU, the card's memory or `device_limit`.
         free_bytes: The smallest of what the machine has available and what each group leaves; page cache that can be
             dropped counts as free.
-        source: Where `free_bytes` comes from: `MemAvailable`, or the directory of the group.
+        source: Where `free_bytes` comes from: `MemAvailable`, or the directory of the group; of a GPU, `card` or
+            `device_limit`.
     """
 
     total_bytes: int
