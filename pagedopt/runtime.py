@@ -10,31 +10,27 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from pagedopt import _core, config
 from pagedopt.config.settings import entries
+from pagedopt.device import HOST, Device
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
+from pagedopt.monitor.publisher.publisher import Publisher
+from pagedopt.monitor.publisher.registry import Listed, Registry
+from pagedopt.monitor.publisher.snapshots import snapshot_of
+from pagedopt.monitor.publisher.sources import Sources
+from pagedopt.pager.arenas import Home, make_home
 from pagedopt.pager.holds import Holds
-from pagedopt.pager.home import Home, make_home
-from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import Policy
-from pagedopt.pager.pressure import spill_directory
-from pagedopt.pager.publish import Publisher
-from pagedopt.pager.registry import Listed, Registry
-from pagedopt.pager.sources import Sources
-from pagedopt.pager.tiers import device_tier, tier_snapshots
-from pagedopt.pager.upper import HOST, Device
-from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot, TierSnapshot
+from pagedopt.pager.spill import spill_directory
+from pagedopt.snapshot import Snapshot
 
 __all__ = [
-    "HOST",
-    "Device",
     "arena",
     "check",
     "configure",
@@ -342,63 +338,5 @@ def stats(measure: bool = False) -> Snapshot:
 
 
 def _snapshot(process: _Process, measure: bool) -> Snapshot:
-    homes, loaded, spill_dir = list(process.homes.values()), process.settings, process.spill_dir
-    tiers = () if loaded is None or not homes else tier_snapshots(loaded, spill_dir)
-    return Snapshot(
-        schema=SCHEMA,
-        pid=os.getpid(),
-        monotonic_ns=time.monotonic_ns(),
-        arenas=tuple(_arena_snapshot(home, measure) for home in homes),
-        pager=_pager_snapshot([home.pager for home in homes if home.pager is not None]),
-        tiers=(*_device_tiers(homes, loaded), *tiers),
-        optimizers=process.registry.optimizers(),
-    )
-
-
-def _device_tiers(homes: list[Home], loaded: config.Settings | None) -> Iterator[TierSnapshot]:
-    for home in homes:
-        if home.device.gpu is not None and loaded is not None:
-            yield device_tier(home.device.gpu, loaded)
-
-
-def _pager_snapshot(pagers: list[Pager]) -> PagerSnapshot | None:
-    """All of them as one: alive if all are, with the first failure and the worst pressure."""
-    if not pagers:
-        return None
-    failures = [str(pager.failure) for pager in pagers if pager.failure is not None]
-    words = [pager.pressure for pager in pagers if pager.pressure is not None]
-    return PagerSnapshot(
-        is_alive=all(pager.is_alive for pager in pagers),
-        policy=pagers[0].policy,
-        plans=sum(pager.plans for pager in pagers),
-        planning_ns=sum(pager.planning_ns for pager in pagers),
-        failure=failures[0] if failures else None,
-        pressure=max(words, key=("none", "some", "high").index, default=None),
-    )
-
-
-def _arena_snapshot(home: Home, measure: bool) -> ArenaSnapshot:
-    arena = home.arena
-    ledger = arena.ledger()
-    measured = arena.measure() if measure else {}
-    page_bytes, budget_pages = ledger["page_bytes"], arena.budget_pages
-    return ArenaSnapshot(
-        device=home.device.name,
-        upper_tier="host" if home.device.gpu is None else "device",
-        lower_tier="disk" if home.device.gpu is None else "host",
-        page_bytes=page_bytes,
-        budget_bytes=None if budget_pages is None else budget_pages * page_bytes,
-        allocated_bytes=ledger["allocated_pages"] * page_bytes,
-        upper_bytes=ledger["upper_pages"] * page_bytes,
-        lower_bytes=ledger["lower_pages"] * page_bytes,
-        fresh_bytes=ledger["fresh_pages"] * page_bytes,
-        kept_bytes=ledger["kept_pages"] * page_bytes,
-        lower_file_bytes=ledger["lower_file_bytes"],
-        measured_upper_bytes=measured.get("upper_bytes"),
-        measured_cache_bytes=measured.get("cache_bytes"),
-        extents=ledger["extents"],
-        extent_bytes=ledger["extent_bytes"],
-        queued_moves=ledger["queued_moves"],
-        watches_writes=arena.watches_writes,
-        counters=arena.counters(),
-    )
+    homes = list(process.homes.values())
+    return snapshot_of(homes, process.settings, process.spill_dir, process.registry, measure=measure)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,18 +17,49 @@ from pagedopt import errors
 
 PACKAGE = Path(pagedopt.__file__).parent
 
-# Modules (by prefix) and what they must never import.
-FORBIDDEN = [
-    ("pagedopt.files", ("torch", "numpy", "pagedopt")),
-    ("pagedopt.errors", ("torch", "numpy", "pagedopt._core")),
-    ("pagedopt.config", ("torch", "numpy", "pagedopt._core", "pagedopt.runtime", "pagedopt.optim", "pagedopt.pager")),
-    ("pagedopt.snapshot", ("torch", "numpy", "pagedopt._core", "pagedopt.runtime", "pagedopt.optim", "pagedopt.pager")),
-    ("pagedopt.pager.policy", ("torch", "pagedopt")),
-    ("pagedopt.pager", ("torch", "pagedopt.optim", "pagedopt.top", "pagedopt.cli", "pagedopt.runtime")),
-    ("pagedopt.runtime", ("torch", "pagedopt.optim", "pagedopt.top", "pagedopt.cli")),
-    ("pagedopt.optim", ("pagedopt.pager", "pagedopt.top", "pagedopt.cli")),
-    ("pagedopt.top", ("torch", "pagedopt._core", "pagedopt.runtime", "pagedopt.optim", "pagedopt.cli")),
-]
+# Every package (or module, where it has a rule of its own) and what it imports of the others, from the ground up. What
+# is not in a row is forbidden, and what is in it is used. `pagedopt` is the package's own __init__: the version.
+LAYERS = {
+    "_core": "",
+    "errors": "",
+    "files": "",
+    "output": "",
+    "background": "",
+    "snapshot": "",
+    "device": "_core",
+    "config": "errors files snapshot",
+    # what a process pages: nothing here knows who watches, or torch
+    "pager.policy": "",
+    "pager.budget": "",
+    "pager": "_core background config device errors pager.budget pager.policy",
+    # telemetry: both sides, and above them what only the watched process runs
+    "monitor": "config errors files output pagedopt snapshot",
+    "monitor.export": "errors monitor output snapshot",
+    "monitor.publisher": "_core background config errors monitor pagedopt pager snapshot",
+    # training
+    "runtime": "_core config device errors monitor.publisher pager pager.policy snapshot",
+    "optim": "_core config device errors runtime",
+    "demo": "config errors optim pagedopt runtime",
+    # watching
+    "top.view": "config output snapshot",
+    "top": "errors monitor output snapshot top.view",
+    "cli": "config demo errors files monitor monitor.export output pagedopt snapshot top top.view",
+    "__main__": "cli",
+    "pagedopt": "config errors optim runtime",
+}
+
+# Libraries that cost time or may be missing, and who imports them.
+LIBRARIES = {
+    "torch": "demo optim",
+    "numpy": "monitor.publisher optim pager pager.policy",
+    "zmq": "monitor monitor.publisher",
+    "rich": "demo top top.view",
+    "textual": "top",
+    "matplotlib": "demo",
+    "prometheus_client": "monitor.export",
+}
+
+LONGEST_FILE_LINES = 400
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -35,41 +68,80 @@ def modules() -> Iterator[tuple[str, Path]]:
         yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Every module a file imports; imports under TYPE_CHECKING do not count."""
-    tree = ast.parse(path.read_text())
-    typing_only = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        for inner in ast.walk(node)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typing_only:
-            continue
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """What a file imports, wherever in it and if only for annotations: modules, and names in modules."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return frozenset(found)
+
+
+def module_of(target: str) -> str:
+    """The module of pagedopt that an import loads."""
+    known = {name for name, _ in modules()} | {"pagedopt._core"}
+    return target if target in known else target.rpartition(".")[0]
+
+
+def layer_of(module: str) -> str:
+    """The row of `LAYERS` that a module belongs to; empty for none."""
+    name = module.removeprefix("pagedopt.")
+    return max((layer for layer in LAYERS if is_within(name, layer)), key=len, default="")
 
 
 def is_within(module: str, prefix: str) -> bool:
     return module == prefix or module.startswith(prefix + ".")
 
 
-@pytest.mark.parametrize(("prefix", "forbidden"), FORBIDDEN, ids=[prefix for prefix, _ in FORBIDDEN])
-def test_layers(prefix: str, forbidden: tuple[str, ...]) -> None:
-    seen = [(name, path) for name, path in modules() if is_within(name, prefix)]
-    assert seen, f"no module {prefix}"
-    wrong = [
-        f"{name} imports {target}"
-        for name, path in seen
+def imported(layer: str) -> dict[str, str]:
+    """The layers a layer imports, and for each one import of it, as a message shows it."""
+    return {
+        layer_of(module_of(target)): f"{name} imports {target}"
+        for name, path in modules()
+        if layer_of(name) == layer
         for target in imports(path)
-        for banned in forbidden
-        if is_within(target, banned) and not is_within(target, prefix)
-    ]
-    assert wrong == []
+        if is_within(target, "pagedopt") and layer_of(module_of(target)) != layer
+    }
+
+
+def test_every_module_has_a_layer() -> None:
+    assert [name for name, _ in modules() if not layer_of(name)] == []
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_layers(layer: str) -> None:
+    found = imported(layer)
+    assert [found[other] for other in found.keys() - set(LAYERS[layer].split())] == []
+    assert set(LAYERS[layer].split()) - found.keys() == set(), f"{layer} may import what it does not"
+
+
+def test_arrows_between_layers_point_one_way() -> None:
+    arrows = {layer: set(others.split()) - {"pagedopt"} for layer, others in LAYERS.items()}
+    graphlib.TopologicalSorter(arrows).prepare()  # raises CycleError, which names the circle
+
+
+def test_arrows_between_modules_point_one_way() -> None:
+    """Annotations count: who is only named in one is known all the same."""
+    arrows = {
+        name: {module_of(target) for target in imports(path) if is_within(target, "pagedopt")} - {name, "pagedopt"}
+        for name, path in modules()
+    }
+    graphlib.TopologicalSorter(arrows).prepare()
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_who_imports_a_library(library: str) -> None:
+    found = {layer_of(name) for name, path in modules() if any(is_within(target, library) for target in imports(path))}
+    assert found == set(LIBRARIES[library].split())
+
+
+def test_files_are_short() -> None:
+    lengths = {name: len(path.read_text().splitlines()) for name, path in modules()}
+    assert {name: lines for name, lines in lengths.items() if lines >= LONGEST_FILE_LINES} == {}
 
 
 def test_no_module_imports_what_is_private_to_another() -> None:
@@ -89,6 +161,11 @@ def test_no_module_imports_what_is_private_to_another() -> None:
         ("pagedopt.config", ("torch", "numpy", "pagedopt._core")),
         ("pagedopt.snapshot", ("torch", "numpy", "pagedopt._core")),
         ("pagedopt.cli", ("torch", "numpy", "pagedopt._core")),
+        ("pagedopt.monitor.feed", ("torch", "numpy", "pagedopt._core")),
+        ("pagedopt.monitor.export.chrome", ("torch", "numpy", "pagedopt._core")),
+        ("pagedopt.top.sources", ("torch", "numpy", "pagedopt._core")),
+        ("pagedopt.pager.policy", ("torch", "pagedopt._core")),
+        ("pagedopt.pager.budget", ("torch", "numpy", "pagedopt._core")),
         ("pagedopt.runtime", ("torch", "zmq")),
     ],
 )

@@ -15,7 +15,7 @@ from bench_machine import first_line
 from bench_samples import MissingError
 
 from pagedopt import _core, config, runtime
-from pagedopt.optim import devices, sweep
+from pagedopt.optim import devices
 
 MANAGED_CEILING_BYTES = 16 << 30
 STATE_SHARE = 0.4
@@ -127,7 +127,6 @@ class EmulatedCard(Card):
         gpu = _core.EmulatedGpu(total_bytes=4 << 30, seed=1, eager=True)
         self.gpu = gpu
         devices.gpu_of = lambda device: gpu  # type: ignore[assignment]
-        sweep.gpu_of = lambda device: gpu  # type: ignore[assignment]
 
     def scaled(self, full: int, tiny: int) -> int:
         return tiny

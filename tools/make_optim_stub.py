@@ -22,7 +22,7 @@ from typing import Any
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
-from pagedopt.optim.checkpoint import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
 from pagedopt.optim.optimizer import RuleOptimizer
 
 __all__ = [

@@ -21,7 +21,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from pagedopt.top.sources import Live
-from pagedopt.top.view import Look, Wanted, Watched, screen
+from pagedopt.top.view.screen import Look, Wanted, Watched, screen
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDTH = 80

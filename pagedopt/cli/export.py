@@ -36,6 +36,6 @@ def run(arguments: argparse.Namespace) -> None:
     """
     if find_spec("prometheus_client") is None:
         raise MonitorError("the export needs prometheus-client: pip install 'pagedopt[export]'")
-    from pagedopt.monitor.prometheus import serve
+    from pagedopt.monitor.export.prometheus import serve
 
     serve(arguments.port)

@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     import msgspec
 
     from pagedopt.cli.watching import choose
-    from pagedopt.top.feed import Feed
+    from pagedopt.monitor.feed import Feed
 
     process = choose(arguments.pid)
     with Feed(process, topics=(), with_lists=False) as feed:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _rows(snapshot: Snapshot, meanings: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
-    from pagedopt.monitor.figures import figures
+    from pagedopt.monitor.export.figures import figures
 
     for figure in figures(snapshot, meanings):
         labels = "".join(f"{{{value}}}" for value in figure.labels.values())

@@ -90,7 +90,7 @@ def _show(source: Live | Recording, arguments: argparse.Namespace) -> None:
 def _run_app(source: Live | Recording, arguments: argparse.Namespace, where: str) -> None:
     from pagedopt.top.app import TopApp
     from pagedopt.top.plain import nothing
-    from pagedopt.top.view import Wanted
+    from pagedopt.top.view.screen import Wanted
 
     note = ""
     if arguments.replay or arguments.record:

@@ -44,7 +44,7 @@ def run(arguments: argparse.Namespace) -> None:
     import json
 
     from pagedopt.cli.watching import choose
-    from pagedopt.monitor import chrome
+    from pagedopt.monitor.export import chrome
 
     profile = None if arguments.merge is None else _profile(arguments.merge)
     process = choose(arguments.pid)
@@ -77,7 +77,7 @@ def _record(process: ProcessInfo, duration_s: float) -> tuple[list[TraceBatch], 
     """The parts of the trace, and why it ended early if it did."""
     import time
 
-    from pagedopt.top.feed import Feed
+    from pagedopt.monitor.feed import Feed
 
     batches: list[TraceBatch] = []
     with Feed(process, topics=("trace",), with_lists=False) as feed:

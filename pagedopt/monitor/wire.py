@@ -96,7 +96,7 @@ class TraceBatch(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         device: the device of the arena.
-        records: packed events, as `pagedopt.monitor.chrome` reads them.
+        records: packed events, as `pagedopt.monitor.export.chrome` reads them.
         lost: events that found no room since the trace began.
         monotonic_ns: the monotonic clock, and
         unix_ns: the wall clock, read together.

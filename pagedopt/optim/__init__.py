@@ -5,7 +5,7 @@ its placement. `bitsandbytes_state_dict` writes a checkpoint for bitsandbytes; `
 and those of torch.optim. `__init__.pyi` tells type checkers of the classes; tools/make_optim_stub.py makes it.
 """
 
-from pagedopt.optim.checkpoint import bitsandbytes_state_dict
+from pagedopt.optim.export import bitsandbytes_state_dict
 from pagedopt.optim.presets import CLASSES
 
 globals().update(CLASSES)

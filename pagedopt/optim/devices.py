@@ -8,9 +8,10 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from pagedopt import _core, runtime
+from pagedopt import _core
+from pagedopt.device import HOST, Device
 
-__all__ = ["aligned_memory", "device_of", "gpu_of", "number_on", "stream_of", "tensor_over"]
+__all__ = ["aligned_memory", "device_of", "gpu_of", "is_on_gpu", "number_on", "stream_of", "tensor_over"]
 
 ALIGNMENT: Final = 256
 """Of slots, in bytes."""
@@ -30,12 +31,12 @@ def gpu_of(device: torch.device) -> _core.Gpu | None:
     return None if device.type == "cpu" else _cuda_gpu(device.index or 0)
 
 
-def device_of(device: torch.device) -> runtime.Device:
+def device_of(device: torch.device) -> Device:
     """The device as the runtime takes it."""
     gpu = gpu_of(device)
     if gpu is None:
-        return runtime.HOST
-    return runtime.Device(str(device), gpu, functools.partial(_held_bytes, device))
+        return HOST
+    return Device(str(device), gpu, functools.partial(_held_bytes, device))
 
 
 def _held_bytes(device: torch.device) -> int:
@@ -45,6 +46,11 @@ def _held_bytes(device: torch.device) -> int:
 def stream_of(device: torch.device) -> int:
     """The handle of torch's current stream on a device."""
     return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
+
+
+def is_on_gpu(value: object) -> bool:
+    """Whether it is a tensor that the host cannot read without waiting."""
+    return isinstance(value, Tensor) and value.device.type not in ("cpu", "meta")
 
 
 def number_on(device: torch.device, number: Tensor | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -13,17 +13,24 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from pagedopt import _core, config, runtime
-from pagedopt.errors import CheckpointError, ConfigError
+from pagedopt import _core, runtime
+from pagedopt.errors import CheckpointError
 from pagedopt.optim import checkpoint
-from pagedopt.optim.faults import core_errors
-from pagedopt.optim.options import Group, check_options, check_switches, named, resolve, shown
-from pagedopt.optim.overrides import checked_override, overrides_of
-from pagedopt.optim.ranges import phase
+from pagedopt.optim.core_errors import core_errors
+from pagedopt.optim.entries import is_begun, read_entry
+from pagedopt.optim.fsdp1 import gatherable, is_flattened
+from pagedopt.optim.hyper import hyper_of
+from pagedopt.optim.options import Group, check_options, check_paging, check_switches, named, resolve
+from pagedopt.optim.overrides import Overrides
+from pagedopt.optim.params import Places, each_param, params_of
+from pagedopt.optim.profiling import phase
+from pagedopt.optim.rows import Member
 from pagedopt.optim.rules import Family, Variant
-from pagedopt.optim.saved import Saved, is_begun, read_entry
+from pagedopt.optim.saved import Saved
+from pagedopt.optim.scaling import Scaling
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param
-from pagedopt.optim.sweep import Member, PreparedSweep, Scaling, hyper_of
+from pagedopt.optim.sweep import PreparedSweep
+from pagedopt.optim.transfer import slot_values
 
 __all__ = ["RuleOptimizer"]
 
@@ -48,33 +55,18 @@ class RuleOptimizer(torch.optim.Optimizer):
         paging = arguments.pop("paging")
         defaults = resolve(self.family, self.variant, arguments)
         if paging is not None:
-            self._check_paging(paging, defaults)
+            check_paging(paging, defaults, type(self).__name__)
         self._paging: Mapping[str, Any] | None = paging
         self._prepare_storage()
         super().__init__(params, defaults)
         runtime.register(self, paging)
 
-    def _check_paging(self, paging: object, defaults: Group) -> None:
-        where = type(self).__name__
-        if not isinstance(paging, Mapping) or not all(isinstance(name, str) for name in paging):
-            raise TypeError(
-                f"{where}: paging is a mapping of settings by name, as {{'budget': '4GiB'}}, not {shown(paging)}"
-            )
-        if not defaults["is_paged"]:
-            raise ValueError(f"{where}: paging={shown(paging)} contradicts is_paged=False, which pages nothing")
-        try:
-            config.load(paging)
-        except ConfigError:
-            raise
-        except Exception:  # a value's own methods may raise whatever they like
-            raise TypeError(f"{where}: paging={shown(paging)} holds a value of a type that no setting has") from None
-
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
         self._sweep: PreparedSweep | None = None
-        self._overridden: dict[Tensor, tuple[Group, Mapping[str, Any]]] = {}
+        self._overrides = Overrides()
         self._unfinished_load: str | None = None  # why the state is not whole
-        self._places: dict[int, tuple[int, int]] = {}  # of parameters by id, as they were when one was looked for
+        self._places = Places()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a parameter group, also between steps.
@@ -141,7 +133,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return loss
 
     def _update(self, scaling: Scaling) -> None:
-        groups = self._step_groups()
+        groups = self._overrides.with_own(self.param_groups)
         hypers = self._hypers(groups)
         if self._sweep is not None and self._sweep.run(groups, self.state, hypers, scaling):
             return
@@ -149,11 +141,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         self._sweep = None
         with phase("pagedopt.prepare"):
             self._bring_home(creating=True, is_silent=is_own)
-        groups = self._step_groups()
+        groups = self._overrides.with_own(self.param_groups)
         hypers = self._hypers(groups)
-        places = {param: place for place, param in enumerate(self._overridden, len(self.param_groups))}
+        places = self._overrides.places(len(self.param_groups))
         members, waiting = [], []
-        for param, index, number in self._each_param():
+        for param, index, number in each_param(self.param_groups):
             if self._has_begun(param):
                 place, name = places.get(param, index), named(self.param_groups[index], number, index)
                 layout = Layout.of(param, groups[place], self.family.rule)
@@ -164,18 +156,6 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not sweep.run(groups, self.state, hypers, scaling):
             raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
         self._sweep = sweep
-
-    def _params(self) -> list[Tensor]:
-        return list(chain.from_iterable(group["params"] for group in self.param_groups))
-
-    def _each_param(self) -> Iterator[tuple[Tensor, int, int]]:
-        """Every parameter once, also one listed twice, with the index of its group and its place there."""
-        seen: set[int] = set()
-        for index, group in enumerate(self.param_groups):
-            for number, param in enumerate(group["params"]):
-                if id(param) not in seen:
-                    seen.add(id(param))
-                    yield param, index, number
 
     def _has_begun(self, param: Tensor) -> bool:
         return is_begun(self.family.rule, self.state.get(param, {}))
@@ -188,23 +168,6 @@ class RuleOptimizer(torch.optim.Optimizer):
                 group.update(check_options(group, f"{type(self).__name__}, parameter group {index}"))
             return [hyper_of(self.family.rule, group) for group in groups]
 
-    def _step_groups(self) -> list[Group]:
-        """The groups as the core has them: one more for each parameter whose options bitsandbytes overrides."""
-        overridden = [self._options_of(param, group) for param, (group, _) in self._overridden.items()]
-        return [*self.param_groups, *overridden]
-
-    def _options_of(self, param: Tensor, group: Group) -> Group:
-        """The options of one parameter."""
-        if param not in self._overridden:
-            return group
-        return checked_override(group, self._overridden[param][1], f"parameter of shape {tuple(param.shape)}")
-
-    def _read_overrides(self) -> None:
-        overrides, self._overridden = overrides_of(self._params()), {}
-        for param, index, _ in self._each_param() if overrides else ():
-            if param in overrides:
-                self._overridden[param] = (self.param_groups[index], overrides[param])
-
     def _bring_home(self, *, creating: bool, is_silent: bool = False) -> None:
         """Make every state one that rows can be made from: missing ones (`creating`) and foreign ones.
 
@@ -214,15 +177,15 @@ class RuleOptimizer(torch.optim.Optimizer):
         foreign: list[tuple[Tensor, Layout, Saved]] = []
         for index, group in enumerate(self.param_groups):
             group.update(check_options(group, f"{type(self).__name__}, parameter group {index}"))
-        self._read_overrides()
-        for param, index, number in self._each_param():
+        self._overrides.read(self.param_groups)
+        for param, index, number in each_param(self.param_groups):
             has_begun = self._has_begun(param)
             if not has_begun and (param.grad is None or not creating):
                 continue
             group = self.param_groups[index]
             name = named(group, number, index)
             check_param(param, name)
-            layout = Layout.of(param, self._options_of(param, group), self.family.rule)
+            layout = Layout.of(param, self._overrides.options_of(param, group), self.family.rule)
             if not has_begun:
                 missing.append((param, layout))
             elif not self._store.holds(layout, self.state[param]):
@@ -249,11 +212,11 @@ class RuleOptimizer(torch.optim.Optimizer):
         """
         self.refuse_unreadable()
         packed: dict[str, Any] = super().state_dict()
-        params = dict(enumerate(self._params()))
-        if not any(map(checkpoint.is_flattened, params.values())):
+        params = dict(enumerate(params_of(self.param_groups)))
+        if not any(map(is_flattened, params.values())):
             return packed
         state = {
-            key: checkpoint.gatherable(self.family.rule, entry, params[key].shape)
+            key: gatherable(self.family.rule, entry, params[key].shape)
             if key in params and is_begun(self.family.rule, entry)
             else entry
             for key, entry in packed["state"].items()
@@ -279,7 +242,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict
         plan = checkpoint.read(self.family, self.variant, self.param_groups, state_dict)
-        self._read_overrides()
+        self._overrides.read(self.param_groups)
         with core_errors():
             self._take(plan)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
@@ -292,7 +255,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         parameter on: should the load not finish, the optimizer refuses to go on with a part of it.
         """
         self._sweep = None
-        if any(self.state.get(param) for param in self._params()):
+        if any(self.state.get(param) for param in params_of(self.param_groups)):
             self._unfinished_load = "only a part of its state was replaced"
         before, loaded = self.state, defaultdict(dict)  # type: defaultdict[Any, Any], defaultdict[Any, Any]
         for param, group, saved in plan.entries:
@@ -328,7 +291,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not is_begun(self.family.rule, entry):
             return {}
         saved = read_entry(self.family.rule, entry, param.shape, {}, name)
-        values = {key: value.detach().clone() for key, value in checkpoint.slot_values(self.family.rule, saved).items()}
+        values = {key: value.detach().clone() for key, value in slot_values(self.family.rule, saved).items()}
         return {"step": saved.step, **values}
 
     def set_state_values(self, param: Tensor, values: Mapping[str, Any]) -> None:
@@ -353,32 +316,21 @@ class RuleOptimizer(torch.optim.Optimizer):
         kept = {key: value for key, value in self.state.get(param, {}).items() if key not in own}
         saved = read_entry(self.family.rule, {**kept, **values}, param.shape, group, name)
         with core_errors():
-            entry = self._store.home(Layout.of(param, self._options_of(param, group), self.family.rule), saved)
+            entry = self._store.home(
+                Layout.of(param, self._overrides.options_of(param, group), self.family.rule), saved
+            )
         self.state[param] = entry
 
     def _group_of(self, param: Tensor) -> tuple[Group, str]:
-        found = self._places.get(id(param))
-        if found is None or not self._is_at(param, *found):
-            self._places = {
-                id(own): (index, number)
-                for index, group in enumerate(self.param_groups)
-                for number, own in enumerate(group["params"])
-            }
-            found = self._places.get(id(param))
+        found = self._places.find(self.param_groups, param)
         if found is None:
             raise KeyError(f"a parameter of shape {tuple(param.shape)} is not of this {type(self).__name__}")
         index, number = found
         return self.param_groups[index], named(self.param_groups[index], number, index)
 
-    def _is_at(self, param: Tensor, index: int, number: int) -> bool:
-        groups = self.param_groups
-        return (
-            index < len(groups) and number < len(groups[index]["params"]) and groups[index]["params"][number] is param
-        )
-
     def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: MutableMapping[Any, Entry]) -> Entry:
         """The state to be of one parameter. Its state before makes room, unless somebody else holds it still."""
-        layout = Layout.of(param, self._options_of(param, group), self.family.rule)
+        layout = Layout.of(param, self._overrides.options_of(param, group), self.family.rule)
         own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
         if own is not None and saved.is_made_of(own) and self._store.holds(layout, own):
             return self._store.home(layout, saved, own)

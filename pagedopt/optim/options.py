@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pagedopt import config
+from pagedopt.errors import ConfigError
 from pagedopt.optim.rules import Family, Variant
 
 __all__ = [
@@ -21,6 +23,7 @@ __all__ = [
     "TORCH_SWITCHES",
     "Group",
     "check_options",
+    "check_paging",
     "check_switches",
     "codec_of",
     "named",
@@ -187,6 +190,33 @@ def _read_switch(name: str, value: Any, where: str) -> bool:
         return _flag(value)
     except Exception:  # as in _read
         raise ValueError(f"{where}: {name}={shown(value)} is not allowed; it is None, True or False") from None
+
+
+def check_paging(paging: object, defaults: Group, where: str) -> None:
+    """Check the settings of the pager that a constructor was given.
+
+    Args:
+        paging: the argument.
+        defaults: the defaults of its groups.
+        where: what the message begins with.
+
+    Raises:
+        TypeError: for what is no mapping of settings by name.
+        ValueError: for settings of an optimizer that pages nothing.
+        ConfigError: for settings that are not allowed.
+    """
+    if not isinstance(paging, Mapping) or not all(isinstance(name, str) for name in paging):
+        raise TypeError(
+            f"{where}: paging is a mapping of settings by name, as {{'budget': '4GiB'}}, not {shown(paging)}"
+        )
+    if not defaults["is_paged"]:
+        raise ValueError(f"{where}: paging={shown(paging)} contradicts is_paged=False, which pages nothing")
+    try:
+        config.load(paging)
+    except ConfigError:
+        raise
+    except Exception:  # a value's own methods may raise whatever they like
+        raise TypeError(f"{where}: paging={shown(paging)} holds a value of a type that no setting has") from None
 
 
 def named(group: Mapping[str, Any], number: int, index: int) -> str:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from pagedopt.optim.bitsandbytes import FOREIGN_OPTIONS
 from pagedopt.optim.options import OPTION_NAMES, Group, check_options, shown
+from pagedopt.optim.params import each_param, params_of
 
-__all__ = ["checked_override", "is_bitsandbytes_loaded", "overrides_of"]
-
-BITSANDBYTES_ONLY = ("alpha", "t_alpha", "t_beta3")
-"""Options of its other optimizers, which Adam has no use for."""
+__all__ = ["Overrides", "is_bitsandbytes_loaded"]
 
 
 def is_bitsandbytes_loaded() -> bool:
@@ -21,7 +20,7 @@ def is_bitsandbytes_loaded() -> bool:
     return "bitsandbytes" in sys.modules
 
 
-def overrides_of(params: Iterable[Tensor]) -> dict[Tensor, Mapping[str, Any]]:
+def _overrides_of(params: Iterable[Tensor]) -> dict[Tensor, Mapping[str, Any]]:
     """The options that were overridden for some of the parameters; nothing is imported.
 
     `override_config` names a parameter by its id, `register_module_override` (which `bitsandbytes.nn.StableEmbedding`
@@ -36,7 +35,7 @@ def overrides_of(params: Iterable[Tensor]) -> dict[Tensor, Mapping[str, Any]]:
     return {param: by_id[id(param)] for param in params if id(param) in by_id} if by_id else {}
 
 
-def checked_override(group: Group, options: Mapping[str, Any], name: str) -> Group:
+def _checked_override(group: Group, options: Mapping[str, Any], name: str) -> Group:
     """A group of one parameter with overridden options.
 
     Args:
@@ -48,8 +47,37 @@ def checked_override(group: Group, options: Mapping[str, Any], name: str) -> Gro
         ValueError: for an unknown option, or a value that is not allowed.
     """
     where = f"GlobalOptimManager of bitsandbytes, {name}"
-    unknown = [shown(option) for option in options if option not in (*OPTION_NAMES, *BITSANDBYTES_ONLY)]
+    unknown = [shown(option) for option in options if option not in (*OPTION_NAMES, *FOREIGN_OPTIONS)]
     if unknown:
         raise ValueError(f"{where}: unknown options {', '.join(unknown)}; allowed: {', '.join(OPTION_NAMES)}")
     known = {option: value for option, value in options.items() if option in OPTION_NAMES}
     return check_options({**group, **known, "params": []}, where)
+
+
+class Overrides:
+    """The overridden options of an optimizer's parameters, as they were when they were last read."""
+
+    def __init__(self) -> None:
+        self._of: dict[Tensor, tuple[Group, Mapping[str, Any]]] = {}
+
+    def read(self, groups: Sequence[Group]) -> None:
+        """Read what is overridden for the parameters of these groups."""
+        overrides, self._of = _overrides_of(params_of(groups)), {}
+        for param, index, _ in each_param(groups) if overrides else ():
+            if param in overrides:
+                self._of[param] = (groups[index], overrides[param])
+
+    def options_of(self, param: Tensor, group: Group) -> Group:
+        """The options of one parameter of a group."""
+        if param not in self._of:
+            return group
+        return _checked_override(group, self._of[param][1], f"parameter of shape {tuple(param.shape)}")
+
+    def with_own(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups as the core has them: one more for each parameter whose options are overridden."""
+        overridden = [self.options_of(param, group) for param, (group, _) in self._of.items()]
+        return [*groups, *overridden]
+
+    def places(self, first: int) -> dict[Tensor, int]:
+        """The index of each parameter's own group in `with_own`, behind `first` others."""
+        return {param: place for place, param in enumerate(self._of, first)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["FAMILIES", "RULES", "VARIANTS", "Family", "Rule", "Slot", "Variant"]
+__all__ = ["FAMILIES", "VARIANTS", "Family", "Rule", "Slot", "Variant"]
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,6 @@ ADAM = Rule(
         Slot("max_exp_avg_sq", signed=False, option="amsgrad"),
     ),
 )
-
-RULES = {rule.name: rule for rule in (ADAM,)}
 
 FAMILIES = (
     Family("Adam", ADAM, 0.0, None, "Adam with coupled (L2) weight decay", "https://arxiv.org/abs/1412.6980"),

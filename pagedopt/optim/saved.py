@@ -1,9 +1,7 @@
-"""One parameter's state as somebody else left it (a checkpoint, another optimizer, a framework), read and checked."""
+"""One parameter's state by what it holds, whoever stored it: the form between a state_dict and an optimizer."""
 
 from __future__ import annotations
 
-import functools
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,48 +10,18 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from pagedopt import _core
 from pagedopt.errors import CheckpointError
-from pagedopt.optim.rules import Rule, Slot
 
-__all__ = [
-    "BITSANDBYTES_NAMES",
-    "BLOCK",
-    "GNORM_HISTORY",
-    "HISTORY_LENGTH",
-    "WRAPPED",
-    "Saved",
-    "SavedSlot",
-    "code_map",
-    "is_begun",
-    "is_bitsandbytes",
-    "read_entry",
-    "reading",
-]
+__all__ = ["BLOCK", "GNORM_HISTORY", "HISTORY_LENGTH", "OLD_BLOCK", "Saved", "SavedSlot", "is_dense", "reading"]
 
 BLOCK: Final = 256
 """Elements that share one absmax."""
-
-MOST_STEPS: Final = 1 << 53
-"""Steps that a float64 counts one by one."""
-
-BY_VALUES: Final = (
-    "State is changed by its values: optimizer.state_values(param) gives them as float32, and "
-    "optimizer.set_state_values(param, values) takes them"
-)
-"""What messages say to whoever put codes together by hand."""
 
 OLD_BLOCK: Final = 2048
 """The same in bitsandbytes before 0.44."""
 
 GNORM_HISTORY: Final = "gnorm_history"
 HISTORY_LENGTH: Final = 100
-
-WRAPPED: Final = "__bnb_optimizer_quant_state__"
-"""Where bitsandbytes since 0.49.2 nests the tensors of an entry."""
-
-BITSANDBYTES_NAMES: Final[dict[str, str]] = {"exp_avg": "1", "exp_avg_sq": "2"}
-"""The number bitsandbytes gives a slot: `state1`, `absmax1`, `qmap1`."""
 
 
 @dataclass(frozen=True)
@@ -94,130 +62,9 @@ class Saved:
         )
 
 
-def code_map(signed: bool) -> Tensor:
-    """The 256 values of the dynamic 8-bit map, float32."""
-    return torch.frombuffer(bytearray(_core.code_map(signed)), dtype=torch.float32)
-
-
-def _is_map(map_: Tensor, signed: bool) -> bool:
-    """Whether it is the dynamic map. The last bit of its values differs between processors, as torch.linspace does."""
-    return map_.numel() == 256 and torch.allclose(map_.cpu().float().flatten(), code_map(signed), rtol=1e-6, atol=1e-9)
-
-
-def is_bitsandbytes(entry: object) -> bool:
-    """Whether an entry of a state_dict was written by bitsandbytes."""
-    return isinstance(entry, Mapping) and ("state1" in entry or WRAPPED in entry)
-
-
-@functools.cache
-def _keys_of(rule: Rule) -> frozenset[str]:
-    names = [slot.name for slot in rule.slots]
-    return frozenset(["step", GNORM_HISTORY, *names, *(f"{name}_absmax" for name in names)])
-
-
-def is_begun(rule: Rule, entry: object) -> bool:
-    """Whether an entry of state holds anything of the rule's, and not only what a wrapper keeps there of its own.
-
-    So does what is no mapping, which `read_entry` refuses.
-    """
-    return not isinstance(entry, Mapping) or not _keys_of(rule).isdisjoint(entry) or is_bitsandbytes(entry)
-
-
-def _rename_bitsandbytes(rule: Rule, entry: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """A bitsandbytes entry under our names; its maps are checked and left out."""
-    items = {**entry, **entry.get(WRAPPED, {})}
-    items.pop(WRAPPED, None)
-    named: dict[str, Any] = {"step": items.pop("step", None)}
-    for slot in rule.slots:
-        number = BITSANDBYTES_NAMES.get(slot.name)
-        if number is None or f"state{number}" not in items:
-            continue
-        named[slot.name] = _in_c_order(items.pop(f"state{number}"), where)
-        if f"absmax{number}" in items:
-            named[f"{slot.name}_absmax"] = items.pop(f"absmax{number}")
-        map_ = items.pop(f"qmap{number}", None)
-        if map_ is not None and not _is_map(map_, slot.signed):
-            raise CheckpointError(f"{where}: qmap{number} is not the dynamic 8-bit map; only that one can be read")
-    return named
-
-
-def _is_dense(values: Tensor) -> bool:
+def is_dense(values: Tensor) -> bool:
     """Whether the elements fill a run of memory, each once."""
     return values.is_contiguous() or torch.empty_like(values, device="meta").stride() == values.stride()
-
-
-def _in_c_order(values: Tensor, where: str) -> Tensor:
-    """The values as they lie in memory.
-
-    On CUDA bitsandbytes takes the strides of its state from the parameter, then makes the parameter contiguous and goes
-    by addresses: what it saved of a channels-last parameter is in C order whatever the strides say.
-    """
-    if values.is_contiguous():
-        return values
-    if not _is_dense(values):
-        raise CheckpointError(f"{where}: the state of bitsandbytes is not dense")
-    strides = torch.empty(values.shape, device="meta").stride()
-    warnings.warn(f"{where}: read as bitsandbytes keeps it on CUDA, in C order; it was not contiguous", stacklevel=8)
-    return values.as_strided(values.shape, strides, values.storage_offset())
-
-
-def _read_step(entry: Mapping[str, Any], where: str) -> float:
-    step = entry.get("step")
-    if isinstance(step, (bool, type(None))) or not isinstance(step, (int, float, Tensor)):
-        raise CheckpointError(f"{where}: step is {step!r}, not a number or a tensor of one; the state is truncated")
-    if isinstance(step, Tensor) and (step.numel() != 1 or step.is_complex() or step.dtype == torch.bool):
-        raise CheckpointError(f"{where}: step is {step.dtype} of shape {tuple(step.shape)}, not one real number")
-    if not 0 <= step <= MOST_STEPS:  # also false for NaN
-        raise CheckpointError(f"{where}: step is {step!r}; it counts steps, from 0 to 2^53")
-    return float(step)
-
-
-def _block_of(absmax: Tensor, numel: int, where: str) -> int:
-    if absmax.dtype != torch.float32:
-        raise CheckpointError(f"{where} is {absmax.dtype}, not torch.float32")
-    for block in (BLOCK, OLD_BLOCK, max(numel, 1)):
-        if absmax.numel() == -(-numel // block):
-            return block
-    raise CheckpointError(
-        f"{where} has {absmax.numel()} values for {numel} elements; "
-        f"{-(-numel // BLOCK)} (one for {BLOCK}), {-(-numel // OLD_BLOCK)} (one for {OLD_BLOCK}) or 1 fit. {BY_VALUES}"
-    )
-
-
-def _read_slot(slot: Slot, entry: Mapping[str, Any], shape: torch.Size, where: str) -> SavedSlot:
-    values = _read_tensor(entry, slot.name, where)
-    absmax_name = f"{slot.name}_absmax"
-    if values.shape != shape:
-        raise CheckpointError(
-            f"{where}: {slot.name} has shape {tuple(values.shape)}, the parameter {tuple(shape)}. {BY_VALUES}"
-        )
-    if values.is_floating_point():
-        if absmax_name in entry:
-            raise CheckpointError(
-                f"{where}: {slot.name} is {values.dtype}, yet {absmax_name} is beside it: these are 8-bit codes that "
-                f"were cast, averaged or concatenated, not values. {BY_VALUES}"
-            )
-        return SavedSlot(values)
-    if values.dtype != torch.uint8:
-        raise CheckpointError(f"{where}: {slot.name} is {values.dtype}; floating point values or uint8 codes are read")
-    if absmax_name not in entry:
-        raise CheckpointError(f"{where}: {slot.name} holds 8-bit codes, but {absmax_name} is missing. {BY_VALUES}")
-    absmax = _read_tensor(entry, absmax_name, where).flatten().contiguous()
-    block = _block_of(absmax, values.numel(), f"{where}: {absmax_name}")
-    if not bool(((absmax >= 0) & absmax.isfinite()).all()):
-        raise CheckpointError(f"{where}: {absmax_name} is negative or not finite somewhere; an absmax never is")
-    return SavedSlot(values if _is_dense(values) else values.contiguous(), absmax, block)
-
-
-def _read_tensor(entry: Mapping[str, Any], name: str, where: str) -> Tensor:
-    """A tensor of a state whose elements can be read."""
-    value = entry[name]
-    if not isinstance(value, Tensor):
-        raise CheckpointError(f"{where}: {name} is {type(value).__name__}, not a tensor")
-    if value.layout != torch.strided or value.is_meta or value.is_quantized:
-        kind = "a meta tensor" if value.is_meta else f"a tensor of layout {value.layout} and type {value.dtype}"
-        raise CheckpointError(f"{where}: {name} is {kind}; dense tensors with memory are read")
-    return value.detach() if value.requires_grad else value
 
 
 @contextmanager
@@ -229,42 +76,3 @@ def reading(where: str) -> Iterator[None]:
         raise
     except (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{where} cannot be read: {type(error).__name__}: {error}") from error
-
-
-def read_entry(
-    rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str
-) -> Saved:
-    """Read one parameter's state, of ours, of torch.optim or of bitsandbytes, and check that it fits.
-
-    Args:
-        rule: the rule it is to serve.
-        entry: the state.
-        shape: the parameter's.
-        options: options of the group the state was made with, where known; a slot they switch on must be there.
-        where: which parameter this is, for messages.
-
-    Raises:
-        CheckpointError: naming what does not fit; nothing was changed.
-    """
-    with reading(where):
-        return _read_named(rule, entry, shape, options, where)
-
-
-def _read_named(
-    rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str
-) -> Saved:
-    named = _rename_bitsandbytes(rule, entry, where) if is_bitsandbytes(entry) else dict(entry)
-    step = _read_step(named, where)
-    slots = {}
-    for slot in rule.slots:
-        if slot.name in named:
-            slots[slot.name] = _read_slot(slot, named, shape, where)
-        elif slot.option is None or options.get(slot.option):
-            raise CheckpointError(f"{where}: {slot.name} is missing; the state is truncated")
-    taken = {"step", *slots, *(f"{name}_absmax" for name in slots)}
-    history = named.get(GNORM_HISTORY)
-    if history is not None:
-        named[GNORM_HISTORY] = history = _read_tensor(named, GNORM_HISTORY, where)
-        if history.numel() != HISTORY_LENGTH or not history.is_floating_point():
-            raise CheckpointError(f"{where}: {GNORM_HISTORY} is not a tensor of {HISTORY_LENGTH} norms")
-    return Saved(step, slots, {key: value for key, value in named.items() if key not in taken})

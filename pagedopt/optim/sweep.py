@@ -1,81 +1,21 @@
-"""The native rows of one optimizer: made once, and each step given only the addresses of parameters and gradients."""
+"""All rows of one optimizer: made once, and used until parameters, state or groups are others."""
 
 from __future__ import annotations
 
-import operator
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from operator import is_
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pagedopt import _core, runtime
-from pagedopt.optim.devices import aligned_memory, gpu_of, number_on, stream_of
-from pagedopt.optim.ranges import phase
-from pagedopt.optim.rules import Rule
-from pagedopt.optim.saved import GNORM_HISTORY
-from pagedopt.optim.state import Entry, Layout
-from pagedopt.optim.versions import increment_versions
+from pagedopt import _core
+from pagedopt.optim.profiling import phase
+from pagedopt.optim.rows import DeviceRows, Member
+from pagedopt.optim.scaling import Scaling
 
-__all__ = ["Member", "PreparedSweep", "Scaling", "hyper_of", "structure_of"]
-
-STEPS_BETWEEN: Final = 32
-"""That do not ask for a ring again: torch empties its cache before it says no."""
-
-
-def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
-    """A group's options as the core takes them. A rate on a GPU stays there: see `Scaling`. Raises for other types."""
-    beta1, beta2 = group["betas"]
-    return _core.Hyper(
-        rule=rule.name,
-        lr=0.0 if _is_far(group["lr"]) else _real(group["lr"]),
-        beta1=_real(beta1),
-        beta2=_real(beta2),
-        eps=_real(group["eps"]),
-        weight_decay=_real(group["weight_decay"]),
-        decoupled=bool(operator.index(group["decoupled_weight_decay"])),
-        amsgrad=bool(operator.index(group["amsgrad"])),
-        maximize=bool(operator.index(group["maximize"])),
-        skip_zeros=bool(operator.index(group["skip_zeros"])),
-        max_unorm=_real(group["max_unorm"]),
-        percentile_clipping=operator.index(group["percentile_clipping"]),
-    )
-
-
-def _real(value: Any) -> float:
-    return float(0.0 + value)  # a text cannot be added: it is no number before `check_options` has read it
-
-
-def _is_far(value: object) -> bool:
-    return isinstance(value, Tensor) and value.device.type not in ("cpu", "meta")
-
-
-@dataclass(frozen=True)
-class Scaling:
-    """What a GradScaler says of the gradients.
-
-    Attributes:
-        scale: what they were multiplied by; None without a scaler.
-        found_inf: not zero when one of them overflowed; nothing is to be updated then. None without a scaler.
-    """
-
-    scale: Tensor | None = None
-    found_inf: Tensor | None = None
-
-    @property
-    def is_on_host(self) -> bool:
-        """Whether it is known without waiting for a GPU."""
-        return not _is_far(self.found_inf) and not _is_far(self.scale)
-
-    def on_host(self) -> float | None:
-        """What gradients are to be multiplied by; None when one overflowed. Waits for numbers on a GPU."""
-        if self.found_inf is not None and float(self.found_inf) > 0:
-            return None
-        return 1.0 if self.scale is None else 1.0 / float(self.scale)
+__all__ = ["PreparedSweep", "structure_of"]
 
 
 def structure_of(groups: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
@@ -95,190 +35,9 @@ def structure_of(groups: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]
     ]
 
 
-@dataclass(frozen=True)
-class Member:
-    """One parameter of a sweep.
-
-    Attributes:
-        param: the parameter.
-        name: what messages call it.
-        group: the index of its group.
-        entry: its state.
-        layout: how that is stored.
-    """
-
-    param: Tensor
-    name: str
-    group: int
-    entry: Entry
-    layout: Layout
-
-    def append_to(self, rows: _core.Rows) -> None:
-        """Add its row.
-
-        Raises:
-            ValueError: naming the parameter, where one of its tensors is not what a row needs.
-        """
-        try:
-            rows.append(
-                self.param,
-                self.entry,
-                slots=[slot.name for slot in self.layout.slots],
-                strides=self.layout.strides,
-                history=GNORM_HISTORY if self.layout.has_history else "",
-                group=self.group,
-                codec=self.layout.codec,
-            )
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from None
-
-    def usable_gradient(self) -> Tensor:
-        """Its gradient in the order of its state, copied.
-
-        Raises:
-            RuntimeError: naming the parameter, for a gradient that is of no use to it.
-        """
-        grad, param = self.param.grad, self.param
-        assert grad is not None
-        if grad.layout != torch.strided:
-            raise RuntimeError(
-                f"{self.name}: its gradient has layout {grad.layout}; Adam's moments need dense gradients. "
-                "Use torch.optim.SparseAdam for it, or sparse=False in its embedding"
-            )
-        ours, theirs = ((t.dtype, tuple(t.shape), t.device) for t in (param, grad))
-        if ours != theirs:
-            raise RuntimeError(
-                f"{self.name}: its gradient is {theirs[0]} of shape {theirs[1]} on {theirs[2]}, the parameter "
-                f"{ours[0]} of {ours[1]} on {ours[2]}; give it one like the parameter: param.grad = grad.to(param)"
-            )
-        return torch.empty_strided(param.shape, self.layout.strides, dtype=param.dtype, device=param.device).copy_(grad)
-
-    def dense_copy(self) -> Tensor:
-        """A copy of the parameter without gaps, in the order of its state."""
-        param = self.param
-        return torch.empty_strided(param.shape, self.layout.strides, dtype=param.dtype, device=param.device).copy_(
-            param
-        )
-
-
-class _DeviceRows:
-    """The rows of the parameters of one device.
-
-    Args:
-        device: the device.
-        members: the parameters.
-        hypers: the options of every group.
-        arena: the arena their paged state lives in, if there is any.
-    """
-
-    def __init__(
-        self,
-        device: torch.device,
-        members: Sequence[Member],
-        hypers: list[_core.Hyper],
-        arena: _core.Arena | None,
-    ) -> None:
-        self.device = device
-        self.gpu = gpu_of(device)
-        self._pid = os.getpid()
-        self._members = members
-        self._rows = _core.Rows()
-        for member in members:
-            member.append_to(self._rows)
-        # The rows hold bare addresses: this keeps what they point at alive, whatever becomes of the state's tensors.
-        values = chain.from_iterable(member.entry.values() for member in members)
-        self._memory = [value.untyped_storage() for value in values if isinstance(value, Tensor)]
-        self._gapped = [members[row] for row in self._rows.gapped]
-        self._stand_ins: list[Tensor] = []  # of this step's gradients
-        self._sweep = _core.Sweep(self._rows, hypers, arena, self.gpu)
-        self._is_staged = runtime.stages(arena)
-        self._until_asked = 0  # steps: a card that had no memory for a ring has none for some time
-
-    def look(self) -> bool:
-        """Give the rows this step's addresses. False when parameters or state are not what the rows were made from.
-
-        Raises:
-            RuntimeError: for a gradient that is of no use; nothing was changed.
-        """
-        found = self._rows.look()
-        if found is None:
-            return False
-        touched, unusual = found
-        self._stand_ins = [self._members[row].usable_gradient() for row in unusual]
-        for row, grad in zip(unusual, self._stand_ins, strict=True):
-            self._rows.set_grad(row, grad)
-        increment_versions(touched)  # here, while they are at hand
-        return True
-
-    def has_own_state(self) -> bool:
-        """Whether the state is still made of the same tensors, in the memory they were in."""
-        return self._rows.has_own_state()
-
-    def run(self, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling) -> None:
-        """Update, unless a gradient overflowed. Parameters with gaps get their new values whatever interrupts."""
-        gapped = [
-            (row, member) for row, member in zip(self._rows.gapped, self._gapped, strict=True) if _has_grad(member)
-        ]
-        params, copies = [member.param for _, member in gapped], [member.dense_copy() for _, member in gapped]
-        for (row, _), dense in zip(gapped, copies, strict=True):
-            self._rows.set_param(row, dense)
-        # Python looks for signals between calls: with a KeyboardInterrupt pending after the step, this one call is made
-        # all the same. (A copy that the step did not come to holds the parameter's old values.)
-        write = torch._foreach_copy_ if params else _nothing
-        try:
-            if self.gpu is None:
-                self._run_on_host(hypers, scaling)
-            else:
-                self._run_on_gpu(groups, hypers, scaling)
-        finally:
-            write(params, copies)
-        self._stand_ins = []
-
-    def _run_on_host(self, hypers: list[_core.Hyper], scaling: Scaling) -> None:
-        grad_scale = scaling.on_host()
-        if grad_scale is not None:
-            self._sweep.step(hypers, grad_scale, torch.get_num_threads())
-
-    def _run_on_gpu(self, groups: Sequence[Mapping[str, Any]], hypers: list[_core.Hyper], scaling: Scaling) -> None:
-        if os.getpid() != self._pid:  # before torch refuses to work in a child, in words of its own
-            raise _core.ForkError("a forked child cannot use the GPU of its parent: make the optimizer in the child")
-        # Numbers that are on the GPU are read there, by kernels of this stream: they live until those were put on it.
-        found_inf, scale = number_on(self.device, scaling.found_inf), number_on(self.device, scaling.scale)
-        rates = [number_on(self.device, group["lr"]) if _is_far(group["lr"]) else None for group in groups]
-        ring = self._ring()
-        self._sweep.step_on(
-            hypers,
-            stream=stream_of(self.device),
-            grad_scale=1.0,
-            found_inf=0 if found_inf is None else found_inf.data_ptr(),
-            scale=0 if scale is None else scale.data_ptr(),
-            lr=[0 if rate is None else rate.data_ptr() for rate in rates],
-            ring=0 if ring is None else ring.data_ptr(),
-            ring_bytes=0 if ring is None else ring.nbytes,
-        )
-
-    def _ring(self) -> Tensor | None:
-        if not self._is_staged:
-            return None
-        self._until_asked = max(0, self._until_asked - 1)
-        nbytes = 0 if self._until_asked else self._sweep.ring_bytes
-        ring = aligned_memory(self.device, nbytes)
-        if nbytes and ring is None:
-            self._until_asked = STEPS_BETWEEN
-        return ring
-
-
 def _are(objects: Collection[object], before: Sequence[object]) -> bool:
     """Whether these are the very objects, in the same order."""
     return len(objects) == len(before) and all(map(is_, objects, before))
-
-
-def _has_grad(member: Member) -> bool:
-    return member.param.grad is not None and member.param.numel() > 0
-
-
-def _nothing(params: Sequence[Tensor], copies: Sequence[Tensor]) -> None:
-    pass
 
 
 class PreparedSweep:
@@ -309,7 +68,7 @@ class PreparedSweep:
         by_device: dict[torch.device, list[Member]] = {}
         for member in members:
             by_device.setdefault(member.param.device, []).append(member)
-        self._parts = [_DeviceRows(device, rows, hypers, arenas.get(device)) for device, rows in by_device.items()]
+        self._parts = [DeviceRows(device, rows, hypers, arenas.get(device)) for device, rows in by_device.items()]
 
     def run(
         self,

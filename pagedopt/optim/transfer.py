@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from pagedopt import _core
-from pagedopt.optim.saved import OLD_BLOCK, SavedSlot
+from pagedopt.optim.rules import Rule
+from pagedopt.optim.saved import OLD_BLOCK, Saved, SavedSlot
 
-__all__ = ["Write", "copy_slot", "flat", "same_order"]
+__all__ = ["Write", "copy_slot", "flat", "overwrite", "same_order", "slot_values"]
 
 Write = Callable[[Tensor, Tensor], None]
 """Writes its second argument, contiguous, over its first, of the same type and length."""
@@ -103,3 +104,23 @@ def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bo
         _core.encode(values, codes, maxima, signed, block)
         write(target[first:last], codes)
         write(absmax[first // block : -(-last // block)], maxima)
+
+
+def slot_values(rule: Rule, saved: Saved) -> dict[str, Tensor]:
+    """The slots of a state as floating point values in the parameter's shape; 32-bit ones are shared, not copied."""
+    return {
+        slot.name: _values_of(saved.slots[slot.name], slot.signed) for slot in rule.slots if slot.name in saved.slots
+    }
+
+
+def _values_of(slot: SavedSlot, signed: bool) -> Tensor:
+    if slot.absmax is None:
+        return slot.values
+    values = torch.empty_like(slot.values, dtype=torch.float32, device="cpu")
+    copy_slot(slot, values, None, signed, overwrite)
+    return values.to(slot.values.device)
+
+
+def overwrite(target: Tensor, source: Tensor) -> None:
+    """The `Write` for ordinary memory."""
+    target.copy_(source)

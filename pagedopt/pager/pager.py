@@ -8,12 +8,14 @@ import time
 import numpy as np
 
 from pagedopt._core import Arena
+from pagedopt.background import Background
 from pagedopt.config import Settings
+from pagedopt.device import HOST, Device
 from pagedopt.errors import PagerError, SpillError
-from pagedopt.pager.background import Background
+from pagedopt.pager.budget import Upper, auto_budget, pressure_word
+from pagedopt.pager.device_memory import DeviceUpper
+from pagedopt.pager.host_memory import HostUpper
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
-from pagedopt.pager.pressure import auto_budget, pressure_word
-from pagedopt.pager.upper import HOST, Device, DeviceUpper, HostUpper, Upper
 
 __all__ = ["Pager"]
 

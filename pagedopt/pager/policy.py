@@ -10,7 +10,7 @@ the same entry is used again at `t + len(order)`. With N entries, room for K of 
     moves up per cycle = moves down per cycle = h * N / (N - lag)        (next_use)
     lag = window + depth                                                 (entries a moved page spends in the upper tier)
 
-`lag == 1` is Belady's optimum; 2 h is the floor of LIMITS.md.
+`lag == 1` is Belady's optimum; 2 h is the floor: the h missing entries come once a cycle, and as many leave.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ __all__ = [
     "POLICIES",
     "PREFETCH",
     "PRESSURE",
-    "REASONS",
     "UPPER",
     "LeastRecent",
     "NextUse",
@@ -46,12 +45,10 @@ __all__ = [
 FRESH, UPPER, LOWER = 0, 1, 2
 PREFETCH, EVICT = 0, 1
 BUDGET, PRESSURE, BEHIND, EXPLICIT = 0, 1, 2, 3
-REASONS: Final = ("budget", "pressure", "behind", "explicit")
 AT_ONCE: Final = -1
 
 Ints: TypeAlias = NDArray[np.int64]
 Codes: TypeAlias = NDArray[np.uint8]
-Flags: TypeAlias = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

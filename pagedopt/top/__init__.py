@@ -1,1 +1,1 @@
-"""The screens of `pagedopt top` and the feed behind them. Nothing here loads torch or the native core."""
+"""`pagedopt top`: where it hears of processes, what it keeps of them, and its screens. No torch, no native core."""

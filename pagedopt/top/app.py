@@ -12,7 +12,18 @@ from textual.binding import Binding, BindingType
 from textual.widgets import Static
 
 from pagedopt.top.sources import Source
-from pagedopt.top.view import VIEWS, Look, Wanted, Watched, followed, moved, other_process, resorted, screen, view_at
+from pagedopt.top.view.screen import (
+    VIEWS,
+    Look,
+    Wanted,
+    Watched,
+    followed,
+    moved,
+    other_process,
+    resorted,
+    screen,
+    view_at,
+)
 
 __all__ = ["TopApp"]
 

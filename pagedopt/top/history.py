@@ -6,9 +6,9 @@ from collections import deque
 
 import msgspec
 
+from pagedopt.monitor.feed import Frame
 from pagedopt.snapshot import PagesSnapshot, Snapshot
-from pagedopt.top.feed import Frame
-from pagedopt.top.view_model import Watched
+from pagedopt.top.view.model import Watched
 
 __all__ = ["History"]
 

@@ -10,11 +10,11 @@ import msgspec
 from rich.console import Console
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import not_answering
 from pagedopt.output import json_text, say
-from pagedopt.top.feed import not_answering
 from pagedopt.top.sources import Live, Recording
-from pagedopt.top.view import Look, Watched, report
-from pagedopt.top.view_model import rates
+from pagedopt.top.view.model import rates
+from pagedopt.top.view.screen import Look, Watched, report
 
 __all__ = ["gather", "nothing", "print_json", "print_line", "print_lines", "print_report"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Protocol, TextIO
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import Feed, Frame, replay
 from pagedopt.monitor.places import processes
-from pagedopt.top.feed import Feed, Frame, replay
 from pagedopt.top.history import History
-from pagedopt.top.view_model import Watched
+from pagedopt.top.view.model import Watched
 
 __all__ = ["Live", "Recording", "Source"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pagedopt.pager.pressure import spill_directory
+from pagedopt.pager.spill import spill_directory
 
 ROOT = Path(__file__).parents[2]
 # On a simulated CUDA runtime; for these the headers of a real one are needed.

@@ -10,7 +10,7 @@ import torch
 
 import pagedopt
 from pagedopt import _core, config, runtime
-from pagedopt.optim import devices, sweep
+from pagedopt.optim import devices
 
 PAGE_BYTES = 64 << 10
 
@@ -22,6 +22,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
     """Put CPU tensors on an emulated GPU: `emulate(seed=1, eager=False, budget="1MiB")`."""
     made: list[_core.EmulatedGpu] = []
     rings: list[torch.Tensor] = []
+    allocate = devices.aligned_memory
 
     def lent(device: torch.device, nbytes: int) -> torch.Tensor | None:
         """As a GPU's allocator lends it: others use it before and after, behind what the stream had to do with it."""
@@ -29,7 +30,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
             made[-1].synchronize()
             rings.clear()
         if not rings:
-            ring = devices.aligned_memory(device, nbytes)
+            ring = allocate(device, nbytes)
             if ring is None:
                 return None
             rings.append(ring)
@@ -42,8 +43,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         gpu = _core.EmulatedGpu(total_bytes=total_bytes, seed=seed, eager=eager, can_migrate=can_migrate)
         made.append(gpu)
         monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
-        monkeypatch.setattr(sweep, "gpu_of", lambda device: gpu)
-        monkeypatch.setattr(sweep, "aligned_memory", lent)
+        monkeypatch.setattr(devices, "aligned_memory", lent)
         runtime.shutdown()
         config.unconfigure()
         monkeypatch.setattr(runtime, "_process", runtime._Process())

@@ -11,8 +11,9 @@ import pytest
 import pagedopt
 from pagedopt import _core, optim, runtime
 from pagedopt.config import Size
+from pagedopt.device import Device
 from pagedopt.optim import devices
-from pagedopt.pager.upper import Device, DeviceUpper, device_memory
+from pagedopt.pager.device_memory import DeviceUpper, device_memory
 
 GIB = 1 << 30
 MIB = 1 << 20

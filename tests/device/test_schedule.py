@@ -14,11 +14,12 @@ import torch
 
 import pagedopt
 from pagedopt import _core, optim, runtime
-from pagedopt.optim import devices, sweep
+from pagedopt.optim import devices
 from pagedopt.pager.policy import Plan
 
 SIZES = [70_000, 131_072, 300, 262_144, 50_001, 200_000] * 2
 PAGE_BYTES = 64 << 10
+ALLOCATE = devices.aligned_memory  # before a test puts another in its place
 
 
 def run(optimizer: Any, gpu: Any, steps: int) -> list[list[tuple[str, int, int, int, int]]]:
@@ -211,7 +212,7 @@ def test_a_ring_that_torch_has_no_memory_for_is_done_without(
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "empty", full)
-        patch.setattr(sweep, "aligned_memory", devices.aligned_memory)
+        patch.setattr(devices, "aligned_memory", ALLOCATE)
         logs = run(optimizer, gpu, 2)
     assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
     assert not any(entry[0].startswith("copy ") for log in logs for entry in log)

@@ -14,12 +14,12 @@ from watched import HEADER, PAGES, PAYLOADS, SNAPSHOT, TENSOR
 
 from pagedopt.errors import MonitorError
 from pagedopt.monitor import places, wire
-from pagedopt.monitor.figures import figures
+from pagedopt.monitor.export.figures import figures
+from pagedopt.monitor.feed import Feed, Frame, replay
 from pagedopt.monitor.wire import Message
 from pagedopt.snapshot import SCHEMA, ProcessInfo
-from pagedopt.top.feed import Feed, Frame, replay
 from pagedopt.top.history import History
-from pagedopt.top.view import VIEWS, Look, Wanted, report, screen
+from pagedopt.top.view.screen import VIEWS, Look, Wanted, report, screen
 
 PROCESS = ProcessInfo(
     schema=SCHEMA,

@@ -16,11 +16,12 @@ from watched import HEADER, Looks, hostile_frames
 from zmtp_client import command, dial, enter, greeting
 
 from pagedopt.errors import MonitorError
-from pagedopt.monitor import server, wire
+from pagedopt.monitor import wire
+from pagedopt.monitor.feed import Feed
+from pagedopt.monitor.publisher import server
+from pagedopt.monitor.publisher.publisher import Publisher
 from pagedopt.monitor.wire import MalformedError, Request
 from pagedopt.monitor.zmtp import Peer, ProtocolError, encode
-from pagedopt.pager.publish import Publisher
-from pagedopt.top.feed import Feed
 
 READY = command(b"READY", b"\x0bSocket-Type\0\0\0\x06DEALER")
 VERBS = ("hello", "snapshot", "config", "tensors", "set", "trace_start", "trace_stop", "nothing", "", "\x1b")

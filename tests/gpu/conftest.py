@@ -18,7 +18,7 @@ from tested_card import IS_EMULATED, Allowance, Card
 
 import pagedopt
 from pagedopt import _core, config, runtime
-from pagedopt.optim import devices, sweep
+from pagedopt.optim import devices
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "optim"))
 
@@ -62,7 +62,6 @@ def _card(monkeypatch: pytest.MonkeyPatch, index: int) -> Card:
         return Card(device, devices.gpu_of(device))
     gpu = _core.EmulatedGpu(total_bytes=4 << 30, seed=index, eager=True)
     monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
-    monkeypatch.setattr(sweep, "gpu_of", lambda device: gpu)
     return Card(torch.device("cpu"), gpu)
 
 

@@ -26,7 +26,7 @@ import torch
 import pagedopt
 from pagedopt import config, optim, runtime
 
-THREADED = ("pagedopt/runtime.py", "pager/home.py", "pager/pager.py", "pager/background.py")
+THREADED = ("pagedopt/runtime.py", "pager/arenas.py", "pager/pager.py", "pagedopt/background.py")
 PACKAGE = str(Path(pagedopt.__file__).parent)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from pagedopt.pager.background import Background
+from pagedopt.background import Background
 
 
 class Counted:

@@ -13,9 +13,9 @@ from watched import Looks
 
 from pagedopt import config
 from pagedopt.config.settings import Monitor
-from pagedopt.pager.publish import Publisher
-from pagedopt.pager.registry import Registry
-from pagedopt.pager.sources import Sources
+from pagedopt.monitor.publisher.publisher import Publisher
+from pagedopt.monitor.publisher.registry import Registry
+from pagedopt.monitor.publisher.sources import Sources
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from watched import ARENA, PAGER, SNAPSHOT, Looks
 from pagedopt.cli import main
 from pagedopt.errors import MonitorError
 from pagedopt.monitor import places
-from pagedopt.monitor.prometheus import Collector
-from pagedopt.pager.publish import Publisher
+from pagedopt.monitor.export.prometheus import Collector
+from pagedopt.monitor.feed import Feed
+from pagedopt.monitor.publisher.publisher import Publisher
 from pagedopt.snapshot import OptimizerSnapshot, Snapshot, TierSnapshot
-from pagedopt.top.feed import Feed
 
 NASTY = "\x1b[2J\x9b31m\u202egnp"
 """Clears the screen, colours it red, and turns the line round."""
@@ -125,7 +125,7 @@ def leave_bad_files(place: Path, good: Publisher) -> Iterator[None]:
 def test_bad_files_end_neither_the_scrape_nor_top(
     publish: Callable[..., Publisher], place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pagedopt.monitor.prometheus.ANSWER_S", 0.3)
+    monkeypatch.setattr("pagedopt.monitor.export.prometheus.ANSWER_S", 0.3)
     good = publish()
     for _ in leave_bad_files(place, good):
         up = next(iter(Collector().collect()))

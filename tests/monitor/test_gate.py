@@ -15,7 +15,7 @@ from watched import until
 from zmq.auth import create_certificates
 
 from pagedopt.errors import MonitorError
-from pagedopt.pager.publish import Publisher
+from pagedopt.monitor.publisher.publisher import Publisher
 
 Publish = Callable[..., Publisher]
 pytestmark = pytest.mark.skipif(not zmq.has("curve"), reason="this libzmq has no CURVE")
@@ -64,7 +64,7 @@ def children(pid: int | None = None) -> list[int]:
     """The gates that a process started."""
     text = Path(f"/proc/{pid or os.getpid()}/task/{pid or os.getpid()}/children").read_text()
     found = [int(word) for word in text.split()]
-    return [each for each in found if b"pagedopt.monitor.gate" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    return [each for each in found if b"pagedopt.monitor.publisher.gate" in Path(f"/proc/{each}/cmdline").read_bytes()]
 
 
 def test_gate_takes_no_modules_from_the_current_directory(

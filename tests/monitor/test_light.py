@@ -19,7 +19,8 @@ print(*sorted({{"torch", "numpy", "pagedopt._core", "prometheus_client"}} & sys.
     "work",
     [
         "import pagedopt",
-        "import pagedopt.top.feed, pagedopt.monitor.places, pagedopt.monitor.chrome, pagedopt.monitor.figures",
+        "import pagedopt.monitor.feed, pagedopt.monitor.places",
+        "import pagedopt.monitor.export.chrome, pagedopt.monitor.export.figures",
         "from pagedopt.cli import main; main(['ps'])",
         "from pagedopt.cli import main; main(['stats'])",
         "from pagedopt.cli import main; main(['trace'])",

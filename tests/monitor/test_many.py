@@ -11,12 +11,12 @@ import pytest
 from watched import ARENA, SNAPSHOT, until
 
 from pagedopt.monitor import wire
-from pagedopt.pager.publish import Publisher
-from pagedopt.pager.registry import Registry
+from pagedopt.monitor.feed import Feed
+from pagedopt.monitor.publisher.publisher import Publisher
+from pagedopt.monitor.publisher.registry import Registry
 from pagedopt.snapshot import PagesSnapshot, TensorSnapshot
-from pagedopt.top import view_tensors
-from pagedopt.top.feed import Feed
-from pagedopt.top.view import Look, Wanted, Watched, moved, screen
+from pagedopt.top.view import tensors as view_tensors
+from pagedopt.top.view.screen import Look, Wanted, Watched, moved, screen
 
 MANY = 100_000
 

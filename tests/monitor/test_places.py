@@ -191,7 +191,8 @@ def test_file_that_cannot_be_used_is_passed_over_and_costs_nobody_else(place: Pa
 
 def test_process_killed_between_bind_and_announcement_leaves_nothing(place: Path) -> None:
     script = (
-        "import os, signal, sys; from pathlib import Path; from pagedopt.monitor import listening, places\n"
+        "import os, signal, sys; from pathlib import Path; from pagedopt.monitor import places\n"
+        "from pagedopt.monitor.publisher import listening\n"
         "name, place = places.new_name(), Path(sys.argv[1])\n"
         "sockets = [listening.listen_ipc(place / f'{name}{end}') for end in ('.pub', '.ctl')]\n"
         "(place / f'.{name}.draft').touch()\n"

@@ -21,11 +21,11 @@ from watched import Looks, hostile_frames, until
 from zmq.auth import create_certificates
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import Feed, Frame, replay
 from pagedopt.monitor.places import processes
+from pagedopt.monitor.publisher.publisher import Publisher
 from pagedopt.monitor.security import Door
-from pagedopt.pager.publish import Publisher
 from pagedopt.snapshot import SCHEMA, Snapshot
-from pagedopt.top.feed import Feed, Frame, replay
 
 Publish = Callable[..., Publisher]
 

@@ -20,12 +20,12 @@ from watched import SNAPSHOT, TRAINING, until
 from pagedopt._core import COUNTERS
 from pagedopt.cli import main
 from pagedopt.errors import MonitorError
-from pagedopt.monitor import chrome
-from pagedopt.monitor.figures import figures
+from pagedopt.monitor.export import chrome
+from pagedopt.monitor.export.figures import figures
+from pagedopt.monitor.feed import Feed
 from pagedopt.monitor.places import processes
 from pagedopt.monitor.wire import TraceBatch
 from pagedopt.snapshot import ProcessInfo
-from pagedopt.top.feed import Feed
 
 Train = Callable[..., "subprocess.Popen[str]"]
 Watchable = Callable[[int], list[ProcessInfo]]
@@ -100,7 +100,7 @@ def test_forked_child_publishes_itself_only(run_python: Any, place: Path) -> Non
         TRAINING
         + """
 import os
-from pagedopt.monitor.figures import figures
+from pagedopt.monitor.export.figures import figures
 from pagedopt.monitor.places import processes
 step()
 if os.fork() == 0:
@@ -259,7 +259,7 @@ def test_prometheus_answers_on_loopback(train: Train, watchable: Watchable) -> N
     pytest.importorskip("prometheus_client")
     from prometheus_client import CollectorRegistry, generate_latest
 
-    from pagedopt.monitor.prometheus import Collector
+    from pagedopt.monitor.export.prometheus import Collector
 
     train(ENDLESS)
     (process,) = watchable(1)

@@ -20,10 +20,11 @@ from watched import Looks, until
 from zmtp_client import command, dial, enter, greeting, is_closed
 
 from pagedopt.errors import MonitorError
-from pagedopt.monitor import server, wire
-from pagedopt.monitor.server import most_connections
-from pagedopt.pager.publish import Publisher
-from pagedopt.top.feed import Feed
+from pagedopt.monitor import wire
+from pagedopt.monitor.feed import Feed
+from pagedopt.monitor.publisher import server
+from pagedopt.monitor.publisher.publisher import Publisher
+from pagedopt.monitor.publisher.server import most_connections
 
 Publish = Callable[..., Publisher]
 ADDRESSES = ["ipc", "tcp://127.0.0.1:*"]
@@ -138,7 +139,7 @@ def test_training_goes_on_unwatched(run_python: Any, place: Path, limit: str, un
 WATCH = """
 import os, resource, sys
 from pagedopt.cli import main
-import pagedopt.top.app, pagedopt.top.plain, pagedopt.monitor.prometheus
+import pagedopt.top.app, pagedopt.top.plain, pagedopt.monitor.export.prometheus
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
 held = []
 try:
@@ -162,7 +163,7 @@ def test_watcher_without_descriptors_says_so(publish: Publish, run_python: Any, 
         assert done.returncode == 0, done.stderr
 
 
-CONSTRUCTION = ("publish.py", "server.py", "places.py", "listening.py", "security.py", "zmtp.py", "files.py")
+CONSTRUCTION = ("publisher.py", "server.py", "places.py", "listening.py", "security.py", "zmtp.py", "files.py")
 
 
 @pytest.mark.parametrize("address", ADDRESSES)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pagedopt.pager.budget import auto_budget
+from pagedopt.pager.device_memory import device_memory
 from pagedopt.pager.hoard import Hoard, Look
-from pagedopt.pager.pressure import auto_budget
-from pagedopt.pager.upper import device_memory
 
 TOTAL, LOW, HIGH = 200, 0.08, 0.12
 SLACK = 3

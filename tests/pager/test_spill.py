@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pagedopt.errors import SpillError
-from pagedopt.pager.pressure import ram_behind, spill_directory
+from pagedopt.pager.spill import ram_behind, spill_directory
 
 
 def test_spill_directory_given(tmp_path: Path) -> None:

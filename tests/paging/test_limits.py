@@ -13,8 +13,8 @@ import torch
 
 import pagedopt
 from pagedopt import _core, optim, runtime
-from pagedopt.pager import host, pager
-from pagedopt.pager.host import least_page_bytes
+from pagedopt.pager import arenas, pager
+from pagedopt.pager.arenas import least_page_bytes
 
 GIB, KIB = 1 << 30, 1 << 10
 
@@ -51,7 +51,7 @@ def test_least_page_bytes(resident_bytes: int, mappings: int, page_bytes: int) -
 
 
 def test_pages_are_larger_where_there_would_be_too_many(paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(host, "_most_mappings", lambda: 100)
+    monkeypatch.setattr(arenas, "_most_mappings", lambda: 100)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         paging(budget="1GiB", page_bytes="32MiB")

@@ -21,7 +21,7 @@ from pagedopt.snapshot import (
     TensorSnapshot,
     TierSnapshot,
 )
-from pagedopt.top.view import Watched
+from pagedopt.top.view.screen import Watched
 
 MIB, GIB = 1 << 20, 1 << 30
 PAGE = 2 * MIB

@@ -11,9 +11,9 @@ import scenes
 from textual.pilot import Pilot
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import Frame
 from pagedopt.top.app import TopApp
-from pagedopt.top.feed import Frame
-from pagedopt.top.view import VIEWS, Look, Wanted, Watched, screen
+from pagedopt.top.view.screen import VIEWS, Look, Wanted, Watched, screen
 
 WANTED = Wanted(where="/run/nowhere")
 

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pagedopt.snapshot import ArenaSnapshot
-from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import Rates, Stall, last_stall, ledger, page_order, rates, series, tensor_pages
-from pagedopt.top.view_overview import process_table
-from pagedopt.top.view_pages import page_cells
-from pagedopt.top.view_palette import ASCII, UNICODE
-from pagedopt.top.view_table import Column, ordered, table
-from pagedopt.top.view_text import (
+from pagedopt.top.view.look import Look
+from pagedopt.top.view.model import Rates, Stall, last_stall, ledger, page_order, rates, series, tensor_pages
+from pagedopt.top.view.overview import process_table
+from pagedopt.top.view.pages import page_cells
+from pagedopt.top.view.palette import ASCII, UNICODE
+from pagedopt.top.view.table import Column, ordered, table
+from pagedopt.top.view.text import (
     bar_cells,
     bytes_text,
     compact_bytes,

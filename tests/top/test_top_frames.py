@@ -11,7 +11,7 @@ import pytest
 import scenes
 from rich.console import Console
 
-from pagedopt.top.view import VIEWS, Look, Wanted, Watched, report, screen
+from pagedopt.top.view.screen import VIEWS, Look, Wanted, Watched, report, screen
 
 GOLDEN = Path(__file__).parent / "golden"
 WANTED = Wanted(where="/run/user/1000/pagedopt")

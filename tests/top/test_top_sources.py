@@ -11,13 +11,13 @@ import pytest
 import scenes
 
 from pagedopt.errors import MonitorError
+from pagedopt.monitor.feed import Frame, replay
 from pagedopt.snapshot import ProcessInfo
 from pagedopt.top import sources
-from pagedopt.top.feed import Frame, replay
 from pagedopt.top.history import KEPT_MAPS, KEPT_SNAPSHOTS, History
 from pagedopt.top.sources import KEPT_ENDED, Live, Recording
-from pagedopt.top.view import Look, Wanted, chosen, followed, moved, screen
-from pagedopt.top.view_tensors import tensor_name, tensors_in_order
+from pagedopt.top.view.screen import Look, Wanted, chosen, followed, moved, screen
+from pagedopt.top.view.tensors import tensor_name, tensors_in_order
 
 
 class Machine:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pagedopt.top.view_palette import ASCII, UNICODE, Glyphs
+from pagedopt.top.view.palette import ASCII, UNICODE, Glyphs
 
 __all__ = ["VIEWS", "Look"]
 

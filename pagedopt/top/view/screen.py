@@ -8,17 +8,17 @@ from dataclasses import replace
 from rich.text import Text
 
 from pagedopt.output import printable
-from pagedopt.top.view_config import COLUMNS, config_view, settings_in_order
-from pagedopt.top.view_look import VIEWS, Look
-from pagedopt.top.view_model import Watched
-from pagedopt.top.view_overview import overview, process_columns, process_lines, process_table, processes_in_order
-from pagedopt.top.view_pages import pages_view
-from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, without_color
-from pagedopt.top.view_rates import rates_view
-from pagedopt.top.view_table import Row, place
-from pagedopt.top.view_tensors import tensor_columns, tensor_name, tensors_in_order, tensors_view
-from pagedopt.top.view_text import duration_text, fit
-from pagedopt.top.view_words import Wanted, help_lines, waiting_lines
+from pagedopt.top.view.config import COLUMNS, config_view, settings_in_order
+from pagedopt.top.view.look import VIEWS, Look
+from pagedopt.top.view.model import Watched
+from pagedopt.top.view.overview import overview, process_columns, process_lines, process_table, processes_in_order
+from pagedopt.top.view.pages import pages_view
+from pagedopt.top.view.palette import ACCENT, ALARM, DIM, TITLE, without_color
+from pagedopt.top.view.rates import rates_view
+from pagedopt.top.view.table import Row, place
+from pagedopt.top.view.tensors import tensor_columns, tensor_name, tensors_in_order, tensors_view
+from pagedopt.top.view.text import duration_text, fit
+from pagedopt.top.view.words import Wanted, help_lines, waiting_lines
 
 __all__ = [
     "VIEWS",

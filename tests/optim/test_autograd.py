@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pagedopt.optim import AdamW
-from pagedopt.optim.versions import for_many, increment_versions
+from pagedopt.optim.autograd import for_many, increment_versions
 
 
 def of_torch_2_4(tensor: Tensor) -> None:

@@ -19,17 +19,17 @@ from typing import Final
 
 from pagedopt import __version__
 from pagedopt._core import COUNTERS
+from pagedopt.background import Background
 from pagedopt.config.settings import Monitor
 from pagedopt.errors import MonitorError
 from pagedopt.monitor import places, wire
-from pagedopt.monitor.gate import Gate
-from pagedopt.monitor.listening import address_of, listen_ipc, listen_tcp
+from pagedopt.monitor.publisher.events import event, happened
+from pagedopt.monitor.publisher.gate import Gate
+from pagedopt.monitor.publisher.listening import address_of, listen_ipc, listen_tcp
+from pagedopt.monitor.publisher.server import Server
+from pagedopt.monitor.publisher.sources import Sources
 from pagedopt.monitor.security import Door
-from pagedopt.monitor.server import Server
 from pagedopt.monitor.wire import Header, MalformedError, Refusal, Request
-from pagedopt.pager.background import Background
-from pagedopt.pager.events import event, happened
-from pagedopt.pager.sources import Sources
 from pagedopt.snapshot import SCHEMA, EventSnapshot, ProcessInfo, Snapshot
 
 __all__ = ["Publisher"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pagedopt._core import Gpu
 from pagedopt.config import Settings
-from pagedopt.pager.pressure import read_host_memory
+from pagedopt.pager.host_memory import read_host_memory
 from pagedopt.snapshot import TierSnapshot
 
 __all__ = ["device_tier", "tier_snapshots"]

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from pagedopt.snapshot import ArenaSnapshot
-from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import FRESH, LOWER, UPPER, PageOrder, Watched, page_order, tier_names
-from pagedopt.top.view_palette import ACCENT, DIM, TITLE, tier_glyph, tier_style
-from pagedopt.top.view_table import flow
-from pagedopt.top.view_text import bytes_text, fit, share_text
+from pagedopt.top.view.look import Look
+from pagedopt.top.view.model import FRESH, LOWER, UPPER, PageOrder, Watched, page_order, tier_names
+from pagedopt.top.view.palette import ACCENT, DIM, TITLE, tier_glyph, tier_style
+from pagedopt.top.view.table import flow
+from pagedopt.top.view.text import bytes_text, fit, share_text
 
 __all__ = ["page_cells", "pages_view", "strip"]
 

@@ -14,8 +14,8 @@ from pagedopt import config
 from pagedopt._core import Arena
 from pagedopt.config.shown import shown
 from pagedopt.errors import ConfigError, MonitorError
+from pagedopt.monitor.publisher.registry import Registry
 from pagedopt.monitor.wire import TraceBatch
-from pagedopt.pager.registry import Registry
 from pagedopt.snapshot import ArenaSnapshot, PagesSnapshot, SettingSnapshot, Snapshot, TensorSnapshot
 
 __all__ = ["Sources"]

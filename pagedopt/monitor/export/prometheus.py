@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from pagedopt.errors import MonitorError
-from pagedopt.monitor.figures import Figure, figures
+from pagedopt.monitor.export.figures import Figure, figures
+from pagedopt.monitor.feed import Feed
 from pagedopt.monitor.places import processes
 from pagedopt.output import printable, say
 from pagedopt.snapshot import ProcessInfo, Snapshot
-from pagedopt.top.feed import Feed
 
 __all__ = ["Collector", "serve"]
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from rich.text import Text
 
 from pagedopt.snapshot import PagesSnapshot, TensorSnapshot
-from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import UPPER, PageOrder, Watched, tensor_pages, tier_names
-from pagedopt.top.view_pages import strip
-from pagedopt.top.view_palette import DIM, TITLE
-from pagedopt.top.view_table import FIGURE_CELLS, Column, definitions, ordered, place, table
-from pagedopt.top.view_text import MISSING, bytes_text, compact_bytes, compact_share, count_text
+from pagedopt.top.view.look import Look
+from pagedopt.top.view.model import UPPER, PageOrder, Watched, tensor_pages, tier_names
+from pagedopt.top.view.pages import strip
+from pagedopt.top.view.palette import DIM, TITLE
+from pagedopt.top.view.table import FIGURE_CELLS, Column, definitions, ordered, place, table
+from pagedopt.top.view.text import MISSING, bytes_text, compact_bytes, compact_share, count_text
 
 __all__ = ["tensor_columns", "tensor_name", "tensors_in_order", "tensors_view"]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pagedopt.pager import upper as uppers
-from pagedopt.pager.pressure import HostMemory, auto_budget, read_rise_bytes
-from pagedopt.pager.upper import ITERATIONS, HostUpper
+from pagedopt.pager import host_memory
+from pagedopt.pager.budget import ITERATIONS, FreeMemory, auto_budget
+from pagedopt.pager.host_memory import HostUpper, read_rise_bytes
 
 MIB = 1 << 20
 
@@ -20,13 +20,13 @@ class Host:
         self.others_mib = self.resident_mib = self.cycles = 0
         self.total_mib = 1000
         self.upper = HostUpper()
-        monkeypatch.setattr(uppers, "read_host_memory", self.memory)
-        monkeypatch.setattr(uppers, "read_rise_bytes", lambda: rise_mib * MIB)
+        monkeypatch.setattr(host_memory, "read_host_memory", self.memory)
+        monkeypatch.setattr(host_memory, "read_rise_bytes", lambda: rise_mib * MIB)
         monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
 
-    def memory(self) -> HostMemory:
+    def memory(self) -> FreeMemory:
         free_mib = self.total_mib - self.others_mib - self.resident_mib
-        return HostMemory(self.total_mib * MIB, free_mib * MIB, "MemAvailable")
+        return FreeMemory(self.total_mib * MIB, free_mib * MIB, "MemAvailable")
 
     def look(self, others_mib: int) -> int:
         """What is free for pages when others have so much, in MiB."""
@@ -99,7 +99,7 @@ def test_budget_stays_over_iterations(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(6):
         for others in (100, 500, 300):
             free = host.look(others)
-            memory = HostMemory(1000 * MIB, free * MIB, "x")
+            memory = FreeMemory(1000 * MIB, free * MIB, "x")
             budget = auto_budget(memory, host.resident_mib * MIB, 0.08, 0.12, budget, page_bytes=MIB)
             host.resident_mib = min(800, budget // MIB)
             seen.append(host.resident_mib)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from rich.text import Text
 
 from pagedopt.snapshot import ArenaSnapshot, EventSnapshot, TierSnapshot
-from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import Rates, Stall, Watched, last_stall, ledger, rates
-from pagedopt.top.view_palette import ALARM, DIM, TITLE, pressure_style, tier_glyph, tier_style
-from pagedopt.top.view_table import FIGURE_CELLS, Column, ordered, table
-from pagedopt.top.view_text import (
+from pagedopt.top.view.look import Look
+from pagedopt.top.view.model import Rates, Stall, Watched, last_stall, ledger, rates
+from pagedopt.top.view.palette import ALARM, DIM, TITLE, pressure_style, tier_glyph, tier_style
+from pagedopt.top.view.table import FIGURE_CELLS, Column, ordered, table
+from pagedopt.top.view.text import (
     MISSING,
     bar_cells,
     bytes_text,

@@ -32,7 +32,9 @@ MAX_MEMORY_BYTES: Final = 1 << 30
 MAX_DESCRIPTORS: Final = 256
 QUEUE: Final = 16
 _ZAP_ADDRESS: Final = "inproc://zeromq.zap.01"
-_START: Final = "import sys; sys.path[:] = sys.argv.pop().split(':'); from pagedopt.monitor.gate import main; main()"
+_START: Final = (
+    "import sys; sys.path[:] = sys.argv.pop().split(':'); from pagedopt.monitor.publisher.gate import main; main()"
+)
 """Modules are looked for where the watched process looks, and so not in whatever directory it was started in."""
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pagedopt import config
-from pagedopt.pager.tiers import tier_snapshots
+from pagedopt.monitor.publisher.tiers import tier_snapshots
 
 
 def loaded(**keywords: object) -> config.Settings:

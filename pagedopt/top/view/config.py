@@ -8,10 +8,10 @@ from rich.text import Text
 
 from pagedopt.config.settings import Entry, Settings, entries
 from pagedopt.snapshot import SettingSnapshot
-from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import Watched
-from pagedopt.top.view_palette import DIM
-from pagedopt.top.view_table import Column, definitions, ordered, place, table
+from pagedopt.top.view.look import Look
+from pagedopt.top.view.model import Watched
+from pagedopt.top.view.palette import DIM
+from pagedopt.top.view.table import Column, definitions, ordered, place, table
 
 __all__ = ["COLUMNS", "config_view", "settings_in_order"]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from pagedopt.top.view_look import Look
-from pagedopt.top.view_model import SERIES, Series, Watched, rates, series
-from pagedopt.top.view_palette import ACCENT, DIM, TITLE
-from pagedopt.top.view_table import flow
-from pagedopt.top.view_text import (
+from pagedopt.top.view.look import Look
+from pagedopt.top.view.model import SERIES, Series, Watched, rates, series
+from pagedopt.top.view.palette import ACCENT, DIM, TITLE
+from pagedopt.top.view.table import flow
+from pagedopt.top.view.text import (
     MISSING,
     bytes_text,
     count_text,

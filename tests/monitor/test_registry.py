@@ -7,7 +7,7 @@ import tracemalloc
 import torch
 
 from pagedopt import optim
-from pagedopt.pager.registry import Registry
+from pagedopt.monitor.publisher.registry import Registry
 
 
 def make() -> torch.optim.Optimizer:

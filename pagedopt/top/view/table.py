@@ -9,8 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from rich.text import Text
 
-from pagedopt.top.view_palette import ACCENT, DIM, SELECTED, Glyphs
-from pagedopt.top.view_text import fit
+from pagedopt.top.view.palette import ACCENT, DIM, SELECTED, Glyphs
+from pagedopt.top.view.text import fit
 
 __all__ = ["FIGURE_CELLS", "Column", "Row", "definitions", "flow", "ordered", "place", "table"]
 

@@ -7,9 +7,9 @@ from textwrap import wrap
 
 from rich.text import Text
 
-from pagedopt.top.view_look import Look
-from pagedopt.top.view_palette import ACCENT, ALARM, DIM, TITLE, tier_glyph, tier_style
-from pagedopt.top.view_table import definitions, flow
+from pagedopt.top.view.look import Look
+from pagedopt.top.view.palette import ACCENT, ALARM, DIM, TITLE, tier_glyph, tier_style
+from pagedopt.top.view.table import definitions, flow
 
 __all__ = ["Wanted", "help_lines", "waiting_lines"]
 

@@ -1,4 +1,4 @@
-"""Host memory from trees of files as Linux has them, automatic budgets on a simulated host."""
+"""Host memory from trees of files as Linux has them, and from a real control group."""
 
 from __future__ import annotations
 
@@ -9,16 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pagedopt.pager.pressure import (
+from pagedopt.pager.host_memory import (
     GroupMount,
-    HostMemory,
-    auto_budget,
     group_mounts,
     host_memory,
-    pressure_word,
     read_host_memory,
     read_stall_percent,
     share_of_host,
@@ -192,97 +187,17 @@ def test_stall_of_the_own_group_before_the_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("free", "stall", "word"),
-    [
-        (79, None, "high"),
-        (80, None, "some"),
-        (119, 0.0, "some"),
-        (120, 9.9, "none"),
-        (500, 10.0, "some"),
-        (500, 40.0, "high"),
-        (0, None, "high"),
-    ],
-)
-def test_pressure_word(free: int, stall: float | None, word: str) -> None:
-    assert pressure_word(HostMemory(1000, free, "x"), 0.08, 0.12, stall) == word
-
-
-@pytest.mark.parametrize(
     ("text", "share"), [(None, 1), ("8", 8), (" 2 ", 2), ("0", 1), ("-3", 1), ("many", 1), ("", 1)]
 )
 def test_share_of_host(text: str | None, share: int) -> None:
     assert share_of_host({} if text is None else {"LOCAL_WORLD_SIZE": text}) == share
 
 
-def budget_pages(free: int, resident: int, now: int | None, share: int = 1, *, spilled: bool = True) -> int:
-    """In pages, on a host of 1000 pages that is to keep 80 to 120 free."""
-    size = 2 * MIB
-    current = None if now is None else now * size
-    memory = HostMemory(1000 * size, free * size, "x")
-    budget = auto_budget(memory, resident * size, 0.08, 0.12, current, share, spilled=spilled)
-    assert budget % size == 0
-    return budget // size
-
-
-@pytest.mark.parametrize(
-    ("free", "resident", "now", "share", "spilled", "expected"),
-    [
-        # The first one: what is free but the high watermark, and what is ours already.
-        (620, 0, None, 1, True, 500),
-        (620, 100, None, 1, True, 600),
-        (620, 100, None, 4, True, 225),
-        # Below the low watermark: shrink until the high one is free.
-        (79, 300, 300, 1, True, 259),
-        (0, 300, 300, 1, True, 180),
-        (0, 300, 300, 4, True, 270),
-        # Between the two: unchanged.
-        (80, 300, 300, 1, True, 300),
-        (119, 300, 300, 1, True, 300),
-        # Above the high one: grow by what is above, if anything is spilled.
-        (121, 300, 300, 1, True, 301),
-        (520, 300, 300, 1, True, 700),
-        (520, 300, 300, 4, True, 400),
-        (520, 300, 300, 1, False, 300),
-        # A budget not filled yet shrinks before it is: 700 would not fit.
-        (400, 0, 700, 1, True, 280),
-        (500, 300, 700, 1, True, 700),
-        # Never below one page.
-        (0, 5, 5, 1, True, 1),
-        (0, 0, None, 1, True, 1),
-    ],
-)
-def test_auto_budget(free: int, resident: int, now: int | None, share: int, spilled: bool, expected: int) -> None:
-    assert budget_pages(free, resident, now, share, spilled=spilled) == expected
-
-
-def test_auto_budget_is_whole_pages() -> None:
-    memory = HostMemory(100 * MIB, 50 * MIB + 12345, "x")
-    assert auto_budget(memory, 0, 0.0, 0.0, None, page_bytes=64 * KIB) == 50 * MIB
-    assert auto_budget(memory, 0, 0.0, 0.0, None, page_bytes=GIB) == GIB
-
-
-@settings(deadline=None)
-@given(others=st.lists(st.integers(0, 900), min_size=1, max_size=8), ranks=st.integers(1, 4), lag=st.integers(4, 200))
-def test_auto_budget_on_a_host_with_other_users(others: list[int], ranks: int, lag: int) -> None:
-    """Ranks with plenty of state follow their budgets by at most `lag` pages a look, while others come and go."""
-    resident, budgets = [0] * ranks, [budget_pages(1000, 0, None, ranks)] * ranks
-    for other in others:
-        seen: list[list[int]] = []
-        for _ in range(2000 // lag + 2):
-            free = max(0, 1000 - other - sum(resident))
-            budgets = [budget_pages(free, up, now, ranks) for up, now in zip(resident, budgets, strict=True)]
-            resident = [up + max(-lag, min(lag, now - up)) for up, now in zip(resident, budgets, strict=True)]
-            seen.append(budgets)
-        assert seen[-1] == seen[-2], "a host at rest leaves the budget at rest"
-        free = 1000 - other - sum(resident)
-        assert free >= 80 or resident == [1] * ranks
-        assert free < 120 + 2 * ranks
-
-
 V1_MEMORY = Path("/sys/fs/cgroup/memory")
 CHILD = """
 import mmap, os, sys
-from pagedopt.pager.pressure import pressure_word, read_host_memory
+from pagedopt.pager.budget import pressure_word
+from pagedopt.pager.host_memory import read_host_memory
 group, scratch = sys.argv[1:]
 with open(f"{group}/cgroup.procs", "w") as procs:
     procs.write(str(os.getpid()))

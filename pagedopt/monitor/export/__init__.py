@@ -1,0 +1,1 @@
+"""Telemetry in the formats of other programs: Prometheus and the trace viewer of Chrome."""
