@@ -14,11 +14,11 @@ __all__ = ["hyper_of"]
 
 
 def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
-    """A group's options as the core takes them. A rate on a GPU stays there (`DeviceRows`). Raises for other types."""
+    """A group's options as the core takes them. Raises for other types."""
     beta1, beta2 = group["betas"]
     return _core.Hyper(
         rule=rule.name,
-        lr=0.0 if is_on_gpu(group["lr"]) else _real(group["lr"]),
+        lr=_rate(group),
         beta1=_real(beta1),
         beta2=_real(beta2),
         eps=_real(group["eps"]),
@@ -30,6 +30,12 @@ def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
         max_unorm=_real(group["max_unorm"]),
         percentile_clipping=operator.index(group["percentile_clipping"]),
     )
+
+
+def _rate(group: Mapping[str, Any]) -> float:
+    """The learning rate. One on a GPU is read there (`DeviceRows`), unless a parameter of the group is on the host."""
+    rate, params = group["lr"], group["params"]
+    return 0.0 if is_on_gpu(rate) and params and all(map(is_on_gpu, params)) else _real(rate)
 
 
 def _real(value: Any) -> float:

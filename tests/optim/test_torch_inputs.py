@@ -116,3 +116,17 @@ def test_errors_of_torchs_own_tests(family: str) -> None:
                 getattr(optim, family)(params, **given.kwargs)
         count += 1
     assert count >= 8, "torch publishes fewer than it did"
+
+
+def test_a_rate_on_a_gpu_is_read_for_parameters_on_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rate stands for one on a GPU: it was left to the GPU's kernels, and parameters on the host stood still."""
+    rate = torch.tensor(0.5)
+    monkeypatch.setattr("pagedopt.optim.hyper.is_on_gpu", lambda value: value is rate)
+    param = torch.nn.Parameter(torch.ones(3))
+    param.grad = torch.ones(3)
+    ours, theirs = make("AdamW", [param], lr=rate, weight_decay=0.0)
+    twin = theirs.param_groups[0]["params"][0]
+    twin.grad = torch.ones(3)
+    ours.step()
+    theirs.step()
+    torch.testing.assert_close(param, twin)
