@@ -51,7 +51,6 @@ def test_a_spent_budget_is_said(tmp_path: Path) -> None:
     assert results["gpu"]["total_bytes"] > 0
 
 
-@pytest.mark.slow
 def test_every_section(tmp_path: Path) -> None:
     results = run(tmp_path, "--minutes", "0.3")
     sections = results["sections"]

@@ -113,7 +113,6 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(directory)], check=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(int(os.environ.get("MOMENTS", "1"))))
 @pytest.mark.parametrize("kind", ["shutdown", "pulled"])
 @pytest.mark.parametrize(

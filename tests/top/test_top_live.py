@@ -27,7 +27,6 @@ SETTINGS = {
 }
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(importlib.util.find_spec("pagedopt._core") is None, reason="the native core is not built"),
 ]
 
