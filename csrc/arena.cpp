@@ -138,7 +138,7 @@ bool Arena::clear(PageIndex page, std::byte* begin, std::byte* end) noexcept {
     return false;
   }
   try {
-    vm_->clear(page, begin, static_cast<std::size_t>(end - begin));
+    if (!vm_->clear(page, begin, static_cast<std::size_t>(end - begin))) begin_lower(page);
     unpin(page);
     return true;
   } catch (const std::exception&) {
@@ -180,7 +180,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
     const PageIndex page = page_of(to);
     const std::size_t part = std::min(bytes, static_cast<std::size_t>(at(page + 1) - to));
     pin(page);
-    vm_->write(page, to, from, part);
+    if (!vm_->write(page, to, from, part)) begin_lower(page);
     unpin(page);
     to += part;
     from += part;
@@ -416,6 +416,13 @@ PageTable::Pin Arena::pin_slowly(PageIndex page) {
       counters_.stall_ns += static_cast<std::uint64_t>((std::chrono::steady_clock::now() - stall_start_).count());
   }
   return result;
+}
+
+void Arena::begin_lower(PageIndex page) {
+  pages_.begin_lower(page);
+  ++counters_.direct_pages;
+  std::lock_guard lock(sync_.mutex);
+  if (attached_) mover_.shrink_budget();
 }
 
 void Arena::use_in_place(PageIndex page) {

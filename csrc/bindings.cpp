@@ -279,7 +279,7 @@ void bind_arena(py::module_& m) {
           },
           "address"_a, "nbytes"_a, unlocked())
       .def("counters",
-           [](const Arena& arena) {
+           [](Arena& arena) {
              py::dict dict;
              arena.counters().each(
                  [&](const char* name, const char*, const char*, std::uint64_t value) { dict[name] = value; });

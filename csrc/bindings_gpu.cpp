@@ -99,6 +99,11 @@ void bind_gpu(py::module_& m) {
       .def_property_readonly("overlaps", &EmulatedGpu::overlaps)
       .def("fail_after", &EmulatedGpu::fail_after, "calls"_a,
            "The call after so many that put work on a stream fails, once.")
+      .def("refuse", &EmulatedGpu::refuse, "after"_a, "times"_a,
+           "Of the hints from now on, so many are refused after so many that are not.")
+      .def_property_readonly("hints", &EmulatedGpu::hints)
+      .def_property_readonly("starved_bytes", &EmulatedGpu::starved_bytes,
+                             "Used by the device before anybody placed them, when it had no memory for them.")
       .def(
           "clear",
           [](EmulatedGpu& gpu, std::uintptr_t memory, std::size_t bytes) {

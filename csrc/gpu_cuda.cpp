@@ -4,6 +4,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "cuda_device.h"
 
 namespace pagedopt {
@@ -107,6 +110,19 @@ cudaError_t advise(const void* memory, std::size_t bytes, cudaMemoryAdvise advic
 #else
   return cudaMemAdvise(memory, bytes, advice, device);
 #endif
+}
+
+// What the driver answers to a hint that it has no memory for: by that name, or as a call of the system that failed, or
+// as a status that has no name in CUDA. Where the context is broken instead, the next call says so.
+bool is_refusal(cudaError_t code) {
+  return code == cudaErrorMemoryAllocation || code == cudaErrorOperatingSystem || code == cudaErrorUnknown;
+}
+
+// Whether a hint was taken. Throws what has nothing to do with memory.
+bool is_taken(const char* call, cudaError_t code, std::size_t bytes) {
+  if (!is_refusal(code)) PAGEDOPT_TRY_AS(call, code, bytes);
+  if (code != cudaSuccess) (void)cudaGetLastError();
+  return code == cudaSuccess;
 }
 
 int attribute(cudaDeviceAttr name, int device) {
@@ -257,27 +273,33 @@ class CudaGpu final : public Gpu {
     PAGEDOPT_TRY_BYTES(cudaMemsetAsync(memory, 0, bytes, stream_of(stream)), bytes);
   }
 
-  void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override {
+  void clear_on_host(std::byte* memory, std::size_t bytes) override {
+    refuse_in_fork();
+    std::memset(memory, 0, bytes);
+  }
+
+  bool prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override {
     const OnDevice here = on_device();
-    if (runs.size() > 1 && prefetch_batch(runs, place, info_.device, stream_of(stream))) return;
-    for (const Run& run : runs)
-      PAGEDOPT_TRY_AS("cudaMemPrefetchAsync", prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
+    if (runs.size() > 1 && prefetch_batch(runs, place, info_.device, stream_of(stream))) return true;
+    return std::all_of(runs.begin(), runs.end(), [&](const Run& run) {
+      return is_taken("cudaMemPrefetchAsync", prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
+    });
   }
 
   // Where nothing can be discarded it is moved to the host, so that it does not have to make room later.
-  void discard(const std::vector<Run>& runs, StreamHandle stream) override {
+  bool discard(const std::vector<Run>& runs, StreamHandle stream) override {
     const OnDevice here = on_device();
-    if (!discard_batch(runs, stream_of(stream))) prefetch(runs, Place::host, stream);
+    return discard_batch(runs, stream_of(stream)) || prefetch(runs, Place::host, stream);
   }
 
-  void map_for_device(std::byte* memory, std::size_t bytes) override {
+  bool map_for_device(std::byte* memory, std::size_t bytes) override {
     const OnDevice here = on_device();
-    PAGEDOPT_TRY_AS("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetAccessedBy, info_.device), bytes);
+    return is_taken("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetAccessedBy, info_.device), bytes);
   }
 
-  void prefer_device(std::byte* memory, std::size_t bytes) override {
+  bool prefer_device(std::byte* memory, std::size_t bytes) override {
     const OnDevice here = on_device();
-    PAGEDOPT_TRY_AS("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetPreferredLocation, info_.device), bytes);
+    return is_taken("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetPreferredLocation, info_.device), bytes);
   }
 
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

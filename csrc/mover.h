@@ -4,6 +4,7 @@
 // Locks: everything here wants Sync::mutex, except move_up and move_down, which do the I/O and want it free.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -63,6 +64,9 @@ class Mover {
   std::size_t move_up_now(std::vector<PageIndex> pages);
   std::size_t move_down_now(std::vector<Move> moves);
 
+  // The upper tier had no memory for a page: from here on it may hold what it holds now, and the pager plans anew.
+  void shrink_budget();
+
   void stop(std::unique_lock<std::mutex>& lock);  // ends the threads; queued moves are forgotten
   void abandon_threads() noexcept;                // in a forked child, where they do not exist
 
@@ -87,10 +91,11 @@ class Mover {
   void cancel_leaving(PageIndex page, PageTable::Content content) noexcept;
   void left(PageIndex page) noexcept;
   bool begin_remap(PageIndex page) noexcept;
-  void bring(PageIndex page, PageTable::Source source);
+  bool bring(PageIndex page, PageTable::Source source);
+  void finish_arrivals(const std::vector<PageIndex>& pages, std::size_t done);
   bool write_back(PageIndex page, PageTable::Content content);
-  void drop(PageIndex page, Reason reason, PageTable::Content content);
-  void demote(const std::vector<Move>& moves);
+  bool drop(PageIndex page, Reason reason, PageTable::Content content);
+  std::size_t demote(const std::vector<Move>& moves);
   bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
   bool nothing_will_leave();
   std::optional<Move> next_postponed();
@@ -119,6 +124,7 @@ class Mover {
   bool writing_ = false;
   bool stopping_ = false;
   bool is_paused_ = false;
+  std::atomic<bool> found_no_memory_{false};  // a prefetch, since the reader last looked
   std::string failure_;
   std::thread reader_;
   std::thread writer_;

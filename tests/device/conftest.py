@@ -61,6 +61,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
     yield start
     for gpu in made:
         gpu.synchronize()
+    assert all(gpu.starved_bytes == 0 for gpu in made), "a real card would have ended the context"
     assert all(arena.counters["failed_moves"] == 0 for arena in pagedopt.stats().arenas)
     assert all(home.arena.is_valid() for home in runtime._process.homes.values())
     runtime.shutdown()

@@ -48,14 +48,20 @@ bool check_failure(const Action& action, const char* call, cudaError_t code, int
   const std::vector<Call> calls = simulated_cuda::take_calls();
   if (std::none_of(calls.begin(), calls.end(), [&](const Call& made) { return made.name == call; })) return false;
   require_clean(action.on == kStays ? 1 : start, what);
-  check_error(error, action, call, code, what);
+  const bool is_refused = action.on == kHints && std::strcmp(call, action.call) == 0 && means_no_memory(code);
+  require(world.is_taken != is_refused, what + (is_refused ? " counts as taken" : " counts as refused"));
+  if (is_refused)
+    require(!error, what + " throws " + (error ? error->what() : ""));
+  else
+    check_error(error, action, call, code, what);
   return true;
 }
 
 void test_failures() {
   for (const Action& action : kActions)
     for (const int start : {kNone, 0, 1})
-      for (const cudaError_t code : {cudaErrorMemoryAllocation, cudaErrorLaunchFailure}) {
+      for (const cudaError_t code :
+           {cudaErrorMemoryAllocation, cudaErrorOperatingSystem, cudaErrorUnknown, cudaErrorLaunchFailure}) {
         require(check_failure(action, action.call, code, start),
                 action.name + std::string(" never calls ") + action.call);
         for (const char* guard : kGuards)

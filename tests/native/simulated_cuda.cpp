@@ -104,6 +104,8 @@ constexpr Word kWords[] = {
     WORD(cudaErrorInvalidResourceHandle, "invalid resource handle"),
     WORD(cudaErrorNotReady, "device not ready"),
     WORD(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
+    WORD(cudaErrorOperatingSystem, "OS call failed or operation not supported on this OS"),
+    WORD(cudaErrorUnknown, "unknown error"),
     WORD(cudaErrorHostMemoryAlreadyRegistered, "part or all of the requested memory range is already mapped"),
     WORD(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region"),
     WORD(cudaErrorLaunchFailure, "unspecified launch failure"),

@@ -222,12 +222,18 @@ inline cudaError_t find_place(int device, Call& call) {
   return is_device(device) && machine.devices[device].migrates ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
+// Managed memory takes the place of other managed memory, and of none that was allocated.
+inline bool is_full(int device, std::size_t bytes) {
+  return is_device(device) && used_bytes(device) + bytes > machine.devices[device].total_bytes;
+}
+
 inline cudaError_t prefetch(const void* begin, std::size_t bytes, int device, cudaStream_t stream, Call& call) {
   int of_stream = 0;
   if (const cudaError_t error = find(stream, call, of_stream)) return error;
   if (const cudaError_t error = find_managed(begin, bytes, call)) return error;
   if (!machine.devices[of_stream].migrates) return cudaErrorInvalidDevice;
-  return find_place(device, call);
+  if (const cudaError_t error = find_place(device, call)) return error;
+  return is_full(device, bytes) ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 inline cudaError_t advise(const void* begin, std::size_t bytes, cudaMemoryAdvise advice, int device, Call& call) {
