@@ -23,6 +23,7 @@ CopyHint hint_named(const std::string& name) {
 py::dict info_dict(const GpuInfo& info) {
   return py::dict("name"_a = info.name, "device"_a = info.device, "total_bytes"_a = info.total_bytes,
                   "can_migrate"_a = info.can_migrate, "shares_host_address"_a = info.shares_host_address,
+                  "is_integrated"_a = info.is_integrated, "is_coherent"_a = info.is_coherent,
                   "capability"_a = py::make_tuple(info.major, info.minor));
 }
 
@@ -91,8 +92,8 @@ void bind_gpu(py::module_& m) {
           "to"_a, "source"_a, "nbytes"_a, py::kw_only(), "to_device"_a, "stream"_a,
           "Puts a copy of state on a stream, as a staged step makes it.", unlocked());
   py::class_<EmulatedGpu, Gpu, std::shared_ptr<EmulatedGpu>>(m, "EmulatedGpu")
-      .def(py::init<std::size_t, std::uint64_t, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a,
-           "can_migrate"_a = true)
+      .def(py::init<std::size_t, std::uint64_t, bool, bool, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a,
+           "eager"_a, "can_migrate"_a = true, "is_integrated"_a = false, "is_coherent"_a = false)
       .def_property_readonly("device_bytes", &EmulatedGpu::device_bytes)
       .def_property_readonly("kept_bytes", &EmulatedGpu::kept_bytes)
       .def_property_readonly("peak_device_bytes", &EmulatedGpu::peak_device_bytes)

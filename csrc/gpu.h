@@ -61,7 +61,9 @@ struct GpuInfo {
   std::size_t total_bytes = 0;
   bool can_migrate = false;          // concurrentManagedAccess
   bool shares_host_address = false;  // registered host memory has one address for both
-  int major = 0, minor = 0;          // compute capability
+  bool is_integrated = false;        // its memory is the host's
+  bool is_coherent = false;  // it uses the host's page tables, and the driver may move what is on the host to it
+  int major = 0, minor = 0;  // compute capability
 };
 
 class Gpu {
@@ -114,8 +116,9 @@ class Gpu {
   virtual bool discard(const std::vector<Run>& runs, StreamHandle stream) = 0;
   // The device keeps a mapping of managed memory wherever it is: it reads and writes over the link what is on the host.
   virtual bool map_for_device(std::byte* memory, std::size_t bytes) = 0;
-  // Managed memory that is to stay on the device: the driver prefers to take other memory away.
-  virtual bool prefer_device(std::byte* memory, std::size_t bytes) = 0;
+  // Managed memory that is to stay there. On the device: the driver prefers to take other memory away. On the host: it
+  // does not move to the device but by prefetch.
+  virtual bool prefer(std::byte* memory, std::size_t bytes, Place place) = 0;
 
   // The kernels of a step; see step_device.h.
   virtual void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

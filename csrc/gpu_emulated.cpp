@@ -27,12 +27,15 @@ std::uint64_t number(const void* address) { return reinterpret_cast<std::uintptr
 
 }  // namespace
 
-EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate)
+EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate, bool is_integrated,
+                         bool is_coherent)
     : eager_(eager), draw_(seed) {
   info_.name = "emulated";
   info_.total_bytes = total_bytes;
   info_.can_migrate = can_migrate;
   info_.shares_host_address = true;
+  info_.is_integrated = is_integrated;
+  info_.is_coherent = is_coherent;
   streams_[0];
 }
 
@@ -197,8 +200,9 @@ bool EmulatedGpu::map_for_device(std::byte*, std::size_t) {
   return takes_hint();
 }
 
-bool EmulatedGpu::prefer_device(std::byte*, std::size_t) {
+bool EmulatedGpu::prefer(std::byte* memory, std::size_t bytes, Place place) {
   std::lock_guard lock(mutex_);
+  log_.push_back({place == Place::device ? "prefer device" : "prefer host", 0, number(memory), bytes, 0});
   return takes_hint();
 }
 

@@ -18,7 +18,8 @@ namespace pagedopt {
 class EmulatedGpu final : public Gpu {
  public:
   // eager: work is done as soon as it may be, so that other code need not synchronise before it reads results.
-  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate);
+  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate, bool is_integrated = false,
+              bool is_coherent = false);
   ~EmulatedGpu() override;
 
   // The call after so many that put work on a stream fails, once, and what it would have put there is not.
@@ -72,7 +73,7 @@ class EmulatedGpu final : public Gpu {
   bool prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
   bool discard(const std::vector<Run>& runs, StreamHandle stream) override;
   bool map_for_device(std::byte* memory, std::size_t bytes) override;
-  bool prefer_device(std::byte* memory, std::size_t bytes) override;
+  bool prefer(std::byte* memory, std::size_t bytes, Place place) override;
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                   StreamHandle stream) override;
   void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

@@ -74,11 +74,13 @@ class ManagedVm final : public Vm {
         was_visited_(page_count_) {
     // All of it at once, untouched: the driver splits a range, and its blocks of 2 MiB, where advice ends.
     if (direct) is_taken(gpu_->map_for_device(base_, page_count_ * page_bytes_));
+    // What is evicted is to stay on the host: there the driver moves it back by counts of its accesses.
+    if (direct && gpu_->info().is_coherent) is_taken(gpu_->prefer(base_, page_count_ * page_bytes_, Place::host));
   }
 
   ~ManagedVm() override {
-    try {
-      gpu_->synchronize();
+    try {  // not for the device: that would end a graph that is captured
+      for (Fences* const fences : {&arrivals_, &departures_, &uses_, &plain_uses_}) fences->synchronize();
     } catch (const GpuError&) {  // the context is gone; so is what would be waited for
     }
   }
@@ -87,7 +89,8 @@ class ManagedVm final : public Vm {
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return page_count_; }
   bool keeps_copy(PageIndex) const noexcept override { return false; }
-  std::size_t lower_bytes() const noexcept override { return 0; }           // of a file: there is none
+  bool can_move() const noexcept override { return !gpu_->info().is_integrated; }  // in one memory it frees nothing
+  std::size_t lower_bytes() const noexcept override { return 0; }                  // of a file: there is none
   Measured measure(const std::vector<Tier>&) const override { return {}; }  // nothing tells where a page really is
   void drop_cache(PageIndex) noexcept override {}
   Visits visits() const noexcept override { return {visited_pages_, arrived_pages_}; }
@@ -103,7 +106,7 @@ class ManagedVm final : public Vm {
     if (has_content_[page]) return true;
     const StreamHandle in = in_.next();
     departures_.wait(departure_[page], in);
-    const bool has_room = is_taken(gpu_->prefetch({run(page)}, Place::device, in));
+    const bool has_room = !can_move() || is_taken(gpu_->prefetch({run(page)}, Place::device, in));
     if (has_room) {
       gpu_->clear(at(page), page_bytes_, in);
       arrival_[page] = arrivals_.put_up(in);
@@ -160,7 +163,7 @@ class ManagedVm final : public Vm {
   // Without memory on the device it is used over the link, and stays where it is.
   void settle(PageIndex page) override {
     if (!populate(page)) return;
-    is_taken(gpu_->prefer_device(at(page), page_bytes_));
+    is_taken(gpu_->prefer(at(page), page_bytes_, Place::device));
     arrivals_.synchronize(arrival_[page]);
   }
 
@@ -172,6 +175,7 @@ class ManagedVm final : public Vm {
   void discard(const std::vector<PageIndex>& pages) override {
     std::vector<PageIndex> used;
     std::uint64_t arrival = 0, use = 0;
+    const std::uint64_t plain_use = plain_use_so_far();
     for (const PageIndex page : pages) {
       if (!has_content_[page].exchange(false)) continue;
       used.push_back(page);
@@ -181,18 +185,19 @@ class ManagedVm final : public Vm {
     if (used.empty()) return;
     arrivals_.wait(arrival, out_);
     uses_.wait(use, out_);
-    plain_uses_.wait(plain_uses_.put_up(kDefaultStream), out_);
+    plain_uses_.wait(plain_use, out_);
     is_taken(gpu_->discard(runs(used), out_));
     const std::uint64_t fence = departures_.put_up(out_);
     for (const PageIndex page : used) departure_[page] = fence;
   }
 
   bool write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
+    plain_uses_.wait(plain_use_so_far(), side_);
     return use_aside(page, [&] { gpu_->copy(to, from, bytes, side_); });
   }
 
   bool clear(PageIndex page, std::byte* from, std::size_t bytes) override {
-    plain_uses_.wait(plain_uses_.put_up(kDefaultStream), side_);
+    plain_uses_.wait(plain_use_so_far(), side_);
     return use_aside(page, [&] { gpu_->clear(from, bytes, side_); });
   }
 
@@ -226,6 +231,13 @@ class ManagedVm final : public Vm {
         runs.push_back(run(page));
     }
     return runs;
+  }
+
+  // Of tensor operations on the default stream, which put up no fence. While a blocking stream captures a graph nothing
+  // may be put there, and asking whether it captures throws, where recording would end the capture.
+  std::uint64_t plain_use_so_far() {
+    (void)gpu_->is_capturing(kDefaultStream);
+    return plain_uses_.put_up(kDefaultStream);
   }
 
   bool is_taken(bool hint) {

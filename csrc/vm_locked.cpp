@@ -26,12 +26,14 @@ class LockedVm final : public Vm {
         reserved_(round_up(std::max<std::size_t>(reserve_bytes, 1), page_bytes)),
         range_(reserve(reserved_), Unmap{reserved_}),
         uses_(*gpu_, false),
+        plain_uses_(*gpu_, false),
         use_(reserved_ / page_bytes) {}
 
   ~LockedVm() override {
-    try {
-      gpu_->synchronize();
-    } catch (const GpuError&) {
+    try {  // not for the device: that would end a graph that is captured
+      uses_.synchronize();
+      plain_uses_.synchronize();
+    } catch (const GpuError&) {  // the context is gone; so is what would be waited for
     }
     for (std::byte* piece : locked_) gpu_->unregister_host(piece);
   }
@@ -55,18 +57,23 @@ class LockedVm final : public Vm {
 
   void discard(PageIndex page) override { clear(page, at(page), page_bytes_); }
   void discard(const std::vector<PageIndex>& pages) override {
-    gpu_->synchronize();
-    for (const PageIndex page : pages) std::memset(at(page), 0, page_bytes_);
+    finish_plain_uses();
+    for (const PageIndex page : pages) {
+      uses_.synchronize(use_[page]);
+      std::memset(at(page), 0, page_bytes_);
+    }
   }
 
   bool write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
+    finish_plain_uses();
     uses_.synchronize(use_[page]);
     std::memcpy(to, from, bytes);
     return true;
   }
 
-  bool clear(PageIndex, std::byte* from, std::size_t bytes) override {
-    gpu_->synchronize();  // also for tensor operations, which put up no fence
+  bool clear(PageIndex page, std::byte* from, std::size_t bytes) override {
+    finish_plain_uses();
+    uses_.synchronize(use_[page]);
     std::memset(from, 0, bytes);
     return true;
   }
@@ -90,6 +97,13 @@ class LockedVm final : public Vm {
     void operator()(std::byte* range) const noexcept { ::munmap(range, bytes); }
   };
 
+  // Waits for tensor operations on the default stream, which put up no fence. While a blocking stream captures a graph
+  // nothing may be put there, and asking whether it captures throws, where recording would end the capture.
+  void finish_plain_uses() {
+    (void)gpu_->is_capturing(nullptr);
+    plain_uses_.synchronize(plain_uses_.put_up(nullptr));
+  }
+
   [[noreturn]] static void refuse() { throw std::logic_error("this GPU cannot migrate memory: pages do not move"); }
 
   static std::byte* reserve(std::size_t bytes) {
@@ -105,7 +119,7 @@ class LockedVm final : public Vm {
   std::size_t reserved_;
   std::unique_ptr<std::byte, Unmap> range_;
   std::vector<std::byte*> locked_;
-  Fences uses_;
+  Fences uses_, plain_uses_;
   std::vector<std::atomic<std::uint64_t>> use_;
 };
 

@@ -30,7 +30,16 @@ class Gpu:
 
 @final
 class EmulatedGpu(Gpu):
-    def __init__(self, *, total_bytes: int, seed: int, eager: bool, can_migrate: bool = True) -> None: ...
+    def __init__(
+        self,
+        *,
+        total_bytes: int,
+        seed: int,
+        eager: bool,
+        can_migrate: bool = True,
+        is_integrated: bool = False,
+        is_coherent: bool = False,
+    ) -> None: ...
     @property
     def device_bytes(self) -> int: ...
     @property

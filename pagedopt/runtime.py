@@ -21,7 +21,7 @@ from pagedopt import _core, config
 from pagedopt.config.settings import entries
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
 from pagedopt.pager.holds import Holds
-from pagedopt.pager.home import Home, make_home
+from pagedopt.pager.home import Home, check_budget, make_home
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import Policy
 from pagedopt.pager.pressure import spill_directory
@@ -239,6 +239,8 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
         for name in _FIXED
         if getattr(loaded, name) != getattr(process.settings, name)
     ]
+    for home in process.homes.values():
+        problems += check_budget(loaded, home.device)
     if problems:
         raise ConfigError(problems)
 

@@ -125,14 +125,17 @@ inline const Action kActions[] = {
      [](World& w) { w.is_taken = w.gpu->discard(w.runs(), nullptr); }},
     {"map_for_device", "cudaMemAdvise", kBytes, kHints,
      [](World& w) { w.is_taken = w.gpu->map_for_device(w.managed(), kBytes); }},
-    {"prefer_device", "cudaMemAdvise", kBytes, kHints,
-     [](World& w) { w.is_taken = w.gpu->prefer_device(w.managed(), kBytes); }},
+    {"prefer the device", "cudaMemAdvise", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->prefer(w.managed(), kBytes, Place::device); }},
+    {"prefer the host", "cudaMemAdvise", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->prefer(w.managed(), kBytes, Place::host); }},
     {"begin_rows", "begin_rows", 0, kThrows, [](World& w) { w.gpu->begin_rows({}, 0, 0, w.stream); }},
     {"finish_measure", "finish_measure", 0, kThrows, [](World& w) { w.gpu->finish_measure({}, 0, 0, w.stream); }},
     {"run", "run", 0, kThrows, [](World& w) { w.gpu->run({}, Pass::update, 0, 0, nullptr); }},
 };
-// What comes before them: telling and setting the thread's device.
-inline const char* const kGuards[] = {"cuCtxGetCurrent", "cudaGetDevice", "cudaSetDevice"};
+// What comes before them: telling and setting the thread's device and its mode towards captures.
+inline const char* const kGuards[] = {"cuCtxGetCurrent", "cudaGetDevice", "cudaSetDevice",
+                                      "cudaThreadExchangeStreamCaptureMode"};
 
 // What the driver may answer to a hint that it has no memory for.
 inline constexpr cudaError_t kShortages[] = {cudaErrorMemoryAllocation, cudaErrorOperatingSystem, cudaErrorUnknown};

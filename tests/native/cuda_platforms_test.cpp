@@ -203,6 +203,60 @@ void test_platforms() {
           "a device that can do neither is no error");
 }
 
+std::vector<std::string> advices() {
+  std::vector<std::string> found;
+  for (const Call& call : simulated_cuda::take_calls())
+    if (call.name == "cudaMemAdvise") found.push_back(call.detail + " " + std::to_string(call.bytes));
+  return found;
+}
+
+// One memory for host and device: nothing moves. Memory that the driver moves by itself: what is evicted is to stay.
+void test_shared_memory() {
+  const struct {
+    const char* name;
+    bool is_integrated, is_coherent;
+    std::vector<std::string> advices;
+  } rows[] = {
+      {"a card of its own", false, false, {"accessed by to device 1"}},
+      {"integrated", true, false, {"accessed by to device 1"}},
+      {"coherent", false, true, {"accessed by to device 1", "preferred location to host"}},
+  };
+  for (const auto& row : rows) {
+    simulated_cuda::install({{}, {true, true, 1 << 30, row.is_integrated, row.is_coherent}});
+    const auto gpu = make_cuda_gpu(1);
+    require(gpu->info().is_integrated == row.is_integrated && gpu->info().is_coherent == row.is_coherent, row.name);
+    const auto vm = make_device_vm(gpu, kBytes, 8 * kBytes, true);
+    std::vector<std::string> want;
+    for (const std::string& advice : row.advices)
+      want.push_back(advice + " " + std::to_string(vm->page_count() * kBytes));
+    require(advices() == want, std::string(row.name) + ": advice for the range");
+    require(vm->can_move() == !row.is_integrated, std::string(row.name) + ": whether pages move");
+    const std::byte one{1};
+    require(vm->write(0, vm->base(), &one, 1) && vm->base()[0] == one && vm->base()[1] == std::byte{0},
+            std::string(row.name) + ": a page that is written to");
+    bool any = false;
+    for (const Call& call : simulated_cuda::take_calls()) any |= contains(call.name, "Prefetch");
+    require(any == !row.is_integrated, std::string(row.name) + ": a page is moved, or is not");
+  }
+}
+
+void test_old_cards() {
+  const struct {
+    int major, minor;
+    bool is_refused;
+  } rows[] = {{7, 5, true}, {7, 0, true}, {6, 1, true}, {8, 0, false}, {8, 9, false}, {9, 0, false}, {12, 0, false}};
+  for (const auto& row : rows) {
+    simulated_cuda::install({{true, true, 1 << 20, false, false, row.major, row.minor}});
+    const auto error = error_of([] { make_cuda_gpu(0); });
+    const std::string name = std::to_string(row.major) + "." + std::to_string(row.minor);
+    require(error.has_value() == row.is_refused, "a card of compute capability " + name);
+    if (error)
+      require(contains(error->what(), "simulated 0 has compute capability " + name) && contains(error->what(), "8.0") &&
+                  error->code() == cudaErrorNoKernelImageForDevice,
+              std::string("it says ") + error->what());
+  }
+}
+
 void test_absence() {
   const struct {
     std::size_t devices;
@@ -289,6 +343,8 @@ int main(int argc, char** argv) {
                      {"events_that_are_not_done", test_events_that_are_not_done},
                      {"reserving", test_reserving},
                      {"platforms", test_platforms},
+                     {"shared_memory", test_shared_memory},
+                     {"old_cards", test_old_cards},
                      {"absence", test_absence},
                      {"fence_that_fails", test_fence_that_fails},
                      {"fence_on_a_stream_that_is_gone", test_fence_on_a_stream_that_is_gone}});
