@@ -18,6 +18,7 @@ from pagedopt import _core, optim
 PAGE_BYTES = 64 << 10
 PAGES = 4
 NBYTES = PAGES * PAGE_BYTES
+TEST_OF_MOVES = "tests/gpu/test_gpu_moves.py::test_staged_state_stays_on_the_host[PagedAdamW8bit]"
 
 
 def locked(seed: int) -> tuple[_core.EmulatedGpu, _core.Arena]:
@@ -133,8 +134,7 @@ def test_optimizers_come_and_go_before_their_steps_are_done(
 def test_tests_of_moves_are_skipped_by_name_where_nothing_moves(kind: str, outcome: str) -> None:
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-rs", "-v", "-p", "no:cacheprovider"]
-        + ["tests/gpu/test_gpu_moves.py::test_staged_state_stays_on_the_host[PagedAdamW8bit]"],
+        [sys.executable, "-m", "pytest", "-rs", "-v", "-p", "no:cacheprovider", TEST_OF_MOVES],
         cwd=root,
         env={**os.environ, "EMULATE_GPU": "1", "EMULATED_KIND": kind},
         capture_output=True,
