@@ -202,7 +202,7 @@ std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
   std::vector<PageIndex> pages;
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     pages.push_back(page);
-    if (pages.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
+    if (pages.size() == vm_->most_at_once(MoveKind::prefetch) || page == page_of(begin + bytes - 1))
       moved += mover_.move_up_now(std::exchange(pages, {}));
   }
   nudge();
@@ -216,7 +216,7 @@ std::size_t Arena::evict(std::byte* begin, std::size_t bytes) {
   std::vector<Move> moves;
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     moves.push_back({MoveKind::evict, Reason::explicit_, page, -1});
-    if (moves.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
+    if (moves.size() >= vm_->most_at_once(MoveKind::evict) || page == page_of(begin + bytes - 1))
       moved += mover_.move_down_now(std::exchange(moves, {}));
   }
   nudge();
@@ -281,6 +281,17 @@ bool Arena::is_valid() {
 std::optional<std::uint64_t> Arena::budget_pages() {
   std::lock_guard lock(sync_.mutex);
   return mover_.budget();
+}
+
+void Arena::set_evict_way(EvictWay way) {
+  vm_->set_pages_down(way.pages_at_once);
+  std::lock_guard lock(sync_.mutex);
+  mover_.set_writers(way.threads);
+}
+
+EvictWay Arena::evict_way() {
+  std::lock_guard lock(sync_.mutex);
+  return {vm_->most_at_once(MoveKind::evict), static_cast<unsigned>(mover_.writers())};
 }
 
 void Arena::set_budget_pages(std::optional<std::uint64_t> pages) {

@@ -94,6 +94,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
 
   // For the pager.
   std::optional<std::uint64_t> budget_pages();
+  // From the next start of the mover's threads on. pre: a GPU's arena
+  void set_evict_way(EvictWay way);
+  EvictWay evict_way();
   void set_budget_pages(std::optional<std::uint64_t> pages);
   std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout);  // for an event after `seen`
   void notify();                                                             // makes an event: settings changed

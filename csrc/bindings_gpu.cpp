@@ -46,6 +46,23 @@ void bind_placement(py::module_& m) {
       "Seconds of a staged step over 64 MiB of state by each hint on copies; infinite where the runtime refuses. The "
       "fastest is in force from here on.");
   m.def(
+      "choose_evict_way",
+      [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
+        EvictTimes times{};
+        {
+          const Unlocked release;
+          times = choose_evict_way(gpu, arena);
+        }
+        py::dict named;
+        for (std::size_t i = 0; i < times.size(); ++i)
+          named[py::make_tuple(kEvictWays[i].pages_at_once, kEvictWays[i].threads)] = times[i];
+        return named;
+      },
+      "gpu"_a, "arena"_a,
+      "Seconds in which 64 MiB of state are moved to the host by each (pages a call, threads); infinite where the "
+      "driver "
+      "refuses. The fastest is the arena's `evict_way` from here on.");
+  m.def(
       "measure_placement",
       [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
         PlacementTimes times{};

@@ -55,7 +55,7 @@ void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
 void Mover::start_threads() {
   stopping_ = false;
   if (!reader_.joinable()) reader_ = start_thread("pagedopt-read", [this] { read_loop(); });
-  if (!writer_.joinable()) writer_ = start_thread("pagedopt-write", [this] { write_loop(); });
+  while (writers_.size() < most_writers_) writers_.push_back(start_thread("pagedopt-write", [this] { write_loop(); }));
 }
 
 void Mover::cancel() { forget({}); }
@@ -113,7 +113,7 @@ void Mover::demand(PageIndex page) {
 }
 
 bool Mover::nothing_will_leave() {
-  return !writing_ && (down_.empty() || !is_due(down_.front(), Schedule::Waiter::reader));
+  return writing_ == 0 && (down_.empty() || !is_due(down_.front(), Schedule::Waiter::reader));
 }
 
 std::optional<PageIndex> Mover::next_up() {
@@ -156,7 +156,7 @@ std::optional<Move> Mover::next_down() {
 
 std::vector<PageIndex> Mover::next_ups() {
   std::vector<PageIndex> pages;
-  while (!is_paused_ && pages.size() < vm_.most_at_once()) {
+  while (!is_paused_ && pages.size() < vm_.most_at_once(MoveKind::prefetch)) {
     const std::optional<PageIndex> page = next_up();
     if (!page) break;
     pages.push_back(*page);
@@ -168,7 +168,7 @@ std::vector<PageIndex> Mover::next_ups() {
 
 std::vector<Move> Mover::next_downs() {
   std::vector<Move> moves;
-  while (!is_paused_ && moves.size() < vm_.most_at_once()) {
+  while (!is_paused_ && moves.size() < vm_.most_at_once(MoveKind::evict)) {
     const std::optional<Move> move = next_down();
     if (!move) break;
     moves.push_back(*move);
@@ -225,7 +225,7 @@ void Mover::write_loop() {
       continue;
     }
     ++running_;
-    writing_ = true;
+    ++writing_;
     lock.unlock();
     std::string failure;
     try {
@@ -235,7 +235,7 @@ void Mover::write_loop() {
     }
     lock.lock();
     --running_;
-    writing_ = false;
+    --writing_;
     if (!failure.empty()) fail(failure);
     sync_.work.notify_all();
     sync_.moved.notify_all();
@@ -483,7 +483,8 @@ void Mover::stop(std::unique_lock<std::mutex>& lock) {
   cancel();
   stopping_ = true;
   sync_.work.notify_all();
-  std::thread threads[] = {std::move(reader_), std::move(writer_)};
+  std::vector<std::thread> threads = std::exchange(writers_, {});
+  threads.push_back(std::move(reader_));
   lock.unlock();
   for (std::thread& thread : threads)
     if (thread.joinable()) thread.join();
@@ -491,7 +492,8 @@ void Mover::stop(std::unique_lock<std::mutex>& lock) {
 }
 
 void Mover::abandon_threads() noexcept {
-  for (std::thread* thread : {&reader_, &writer_}) new std::thread(std::move(*thread));  // never joined, nor destroyed
+  new std::thread(std::move(reader_));  // never joined, nor destroyed
+  new std::vector<std::thread>(std::move(writers_));
 }
 
 }  // namespace pagedopt

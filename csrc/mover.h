@@ -1,5 +1,5 @@
-// Carries moves out: one thread reads (prefetch), one writes (evict), each in the order of the plan. It decides nothing
-// but when a planned move is due: `after` is done, and for a prefetch, there is room within the budget.
+// Carries moves out: one thread reads (prefetch), one or more write (evict), in the order of the plan. It decides
+// nothing but when a planned move is due: `after` is done, and for a prefetch, there is room within the budget.
 //
 // Locks: everything here wants Sync::mutex, except move_up and move_down, which do the I/O and want it free.
 #pragma once
@@ -42,6 +42,8 @@ class Mover {
     budget_pages_ = pages;
     sync_.work.notify_all();
   }
+  void set_writers(std::size_t threads) { most_writers_ = threads; }  // from their next start on
+  std::size_t writers() const { return most_writers_; }
   std::optional<std::uint64_t> budget() const { return budget_pages_; }
   bool has_room() const {
     return !budget_pages_ || pages_.upper() + taken_ < static_cast<std::int64_t>(*budget_pages_);
@@ -121,13 +123,14 @@ class Mover {
   std::int64_t taken_ = 0;  // pages of the batch being put together: their room is spoken for
   int running_ = 0;         // moves under way
   bool is_held_ = false;
-  bool writing_ = false;
+  int writing_ = 0;  // of them, moves down
   bool stopping_ = false;
   bool is_paused_ = false;
   std::atomic<bool> found_no_memory_{false};  // a prefetch, since the reader last looked
   std::string failure_;
   std::thread reader_;
-  std::thread writer_;
+  std::size_t most_writers_ = 1;
+  std::vector<std::thread> writers_;
 };
 
 }  // namespace pagedopt

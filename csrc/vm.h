@@ -67,7 +67,8 @@ class Vm {
   virtual void prefetch(const std::vector<PageIndex>& pages, std::size_t& done);
   virtual std::size_t write_back(const std::vector<PageIndex>& pages);
   virtual std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done);
-  virtual std::size_t most_at_once() const noexcept { return 1; }
+  virtual std::size_t most_at_once(MoveKind) const noexcept { return 1; }
+  virtual void set_pages_down(std::size_t /*at_once*/) noexcept {}  // where the caller may choose it
 
   // Whether the lower tier keeps the bytes of a page that was prefetched just now, and a write to the page is seen by
   // whoever it is, so that an unchanged page need not be copied.

@@ -38,6 +38,10 @@ class Streams {
 // CUDA"]. Prefetches depend on nothing that is on their streams, and few are under way at once.
 constexpr std::size_t kInStreams = 4;
 
+// Of as many threads as move pages to the host, each finds one that is idle: into a busy one it would not be the thread
+// that moves them, but one of the driver's.
+constexpr std::size_t kOutStreams = 2;
+
 // A range of managed memory, no longer than the driver gives.
 std::unique_ptr<GpuMemory> reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes) {
   for (;; bytes /= 2) {
@@ -61,7 +65,7 @@ class ManagedVm final : public Vm {
         base_(aligned(range_->get(), std::min(page_bytes, kHugePageBytes))),
         page_count_((std::max(reserved_, page_bytes) - static_cast<std::size_t>(base_ - range_->get())) / page_bytes),
         in_(*gpu_, kInStreams),
-        out_(*gpu_),
+        out_(*gpu_, kOutStreams),
         side_(*gpu_),
         arrivals_(*gpu_, true),
         departures_(*gpu_, true),
@@ -150,8 +154,13 @@ class ManagedVm final : public Vm {
     return done * page_bytes_;
   }
 
-  // A call of the driver, and its waking of a thread, cost a good part of the time that 8 MiB take.
-  std::size_t most_at_once() const noexcept override { return 4; }
+  // Up: a call of the driver, and its waking of a thread, cost a good part of the time that 8 MiB take. Down: the
+  // driver maps what arrives for the CPU, in the calling thread and under the process's mmap_lock, so that less may be
+  // more.
+  std::size_t most_at_once(MoveKind kind) const noexcept override {
+    return kind == MoveKind::prefetch ? 4 : pages_down_.load();
+  }
+  void set_pages_down(std::size_t at_once) noexcept override { pages_down_ = at_once; }
 
   bool place_lower(PageIndex page) override {
     if (move_to_host({page}) == 0) return false;
@@ -183,11 +192,12 @@ class ManagedVm final : public Vm {
       use = std::max(use, use_[page].load());
     }
     if (used.empty()) return;
-    arrivals_.wait(arrival, out_);
-    uses_.wait(use, out_);
-    plain_uses_.wait(plain_use, out_);
-    is_taken(gpu_->discard(runs(used), out_));
-    const std::uint64_t fence = departures_.put_up(out_);
+    const StreamHandle out = out_.next();
+    arrivals_.wait(arrival, out);
+    uses_.wait(use, out);
+    plain_uses_.wait(plain_use, out);
+    is_taken(gpu_->discard(runs(used), out));
+    const std::uint64_t fence = departures_.put_up(out);
     for (const PageIndex page : used) departure_[page] = fence;
   }
 
@@ -254,8 +264,9 @@ class ManagedVm final : public Vm {
   }
 
   std::size_t move_to_host(const std::vector<PageIndex>& pages) {
-    const std::size_t moved = take(pages, Place::host, out_);
-    departures_.synchronize(departures_.put_up(out_));
+    const StreamHandle out = out_.next();
+    const std::size_t moved = take(pages, Place::host, out);
+    departures_.synchronize(departures_.put_up(out));
     return moved;
   }
 
@@ -292,14 +303,15 @@ class ManagedVm final : public Vm {
   std::unique_ptr<GpuMemory> range_;
   std::byte* base_;
   std::size_t page_count_;
-  Streams in_;         // moves up
-  Stream out_, side_;  // moves down, what is done aside
+  Streams in_, out_;  // moves up, moves down
+  Stream side_;       // what is done aside
   Fences arrivals_, departures_, uses_;
   Fences plain_uses_;                                                  // by tensor operations on the default stream
   std::vector<std::atomic<std::uint64_t>> arrival_, departure_, use_;  // the page's last fence of each kind; 0: none
   std::vector<std::atomic<bool>> has_content_;                         // was zeroed, or used, since it was fresh
   std::vector<std::atomic<bool>> was_visited_;
   std::atomic<std::uint64_t> visited_pages_{0}, arrived_pages_{0}, refused_hints_{0};
+  std::atomic<std::size_t> pages_down_{EvictWay{}.pages_at_once};
   std::mutex populating_;
 };
 

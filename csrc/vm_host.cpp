@@ -288,7 +288,7 @@ class HostVm final : public Vm {
   }
 
   // Between two transfers the disk waits for a thread to wake up, on a machine that is busy with the step.
-  std::size_t most_at_once() const noexcept override {
+  std::size_t most_at_once(MoveKind) const noexcept override {
     return std::clamp<std::size_t>(kMostTransferBytes / page_bytes_, 1, 4);
   }
 

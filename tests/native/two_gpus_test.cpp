@@ -44,6 +44,7 @@ class Replica {
     if (!plan.default_stream) stream_ = gpu_->make_stream();
     arena_->attach();
     if (arena_->vm().can_move()) arena_->set_budget_pages(20);
+    arena_->set_evict_way({2, plan.staged ? 1U : 2U});
   }
   ~Replica() {
     sweep_.reset();
