@@ -138,7 +138,7 @@ bool Arena::clear(PageIndex page, std::byte* begin, std::byte* end) noexcept {
     return false;
   }
   try {
-    vm_->clear(page, begin, static_cast<std::size_t>(end - begin));
+    if (!vm_->clear(page, begin, static_cast<std::size_t>(end - begin))) begin_lower(page);
     unpin(page);
     return true;
   } catch (const std::exception&) {
@@ -180,7 +180,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
     const PageIndex page = page_of(to);
     const std::size_t part = std::min(bytes, static_cast<std::size_t>(at(page + 1) - to));
     pin(page);
-    vm_->write(page, to, from, part);
+    if (!vm_->write(page, to, from, part)) begin_lower(page);
     unpin(page);
     to += part;
     from += part;
@@ -202,7 +202,7 @@ std::size_t Arena::prefetch(std::byte* begin, std::size_t bytes) {
   std::vector<PageIndex> pages;
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     pages.push_back(page);
-    if (pages.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
+    if (pages.size() == vm_->most_at_once(MoveKind::prefetch) || page == page_of(begin + bytes - 1))
       moved += mover_.move_up_now(std::exchange(pages, {}));
   }
   nudge();
@@ -216,7 +216,7 @@ std::size_t Arena::evict(std::byte* begin, std::size_t bytes) {
   std::vector<Move> moves;
   for (PageIndex page = page_of(begin); bytes > 0 && page <= page_of(begin + bytes - 1); ++page) {
     moves.push_back({MoveKind::evict, Reason::explicit_, page, -1});
-    if (moves.size() == vm_->most_at_once() || page == page_of(begin + bytes - 1))
+    if (moves.size() >= vm_->most_at_once(MoveKind::evict) || page == page_of(begin + bytes - 1))
       moved += mover_.move_down_now(std::exchange(moves, {}));
   }
   nudge();
@@ -281,6 +281,17 @@ bool Arena::is_valid() {
 std::optional<std::uint64_t> Arena::budget_pages() {
   std::lock_guard lock(sync_.mutex);
   return mover_.budget();
+}
+
+void Arena::set_evict_way(EvictWay way) {
+  vm_->set_pages_down(way.pages_at_once);
+  std::lock_guard lock(sync_.mutex);
+  mover_.set_writers(way.threads);
+}
+
+EvictWay Arena::evict_way() {
+  std::lock_guard lock(sync_.mutex);
+  return {vm_->most_at_once(MoveKind::evict), static_cast<unsigned>(mover_.writers())};
 }
 
 void Arena::set_budget_pages(std::optional<std::uint64_t> pages) {
@@ -416,6 +427,13 @@ PageTable::Pin Arena::pin_slowly(PageIndex page) {
       counters_.stall_ns += static_cast<std::uint64_t>((std::chrono::steady_clock::now() - stall_start_).count());
   }
   return result;
+}
+
+void Arena::begin_lower(PageIndex page) {
+  pages_.begin_lower(page);
+  ++counters_.direct_pages;
+  std::lock_guard lock(sync_.mutex);
+  if (attached_) mover_.shrink_budget();
 }
 
 void Arena::use_in_place(PageIndex page) {

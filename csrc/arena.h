@@ -80,7 +80,10 @@ class Arena : public std::enable_shared_from_this<Arena> {
     return page_at(static_cast<std::size_t>(address - base()));
   }
   const PageTable& pages() const noexcept { return pages_; }
-  const Counters& counters() const noexcept { return counters_; }
+  const Counters& counters() noexcept {
+    counters_.refused_hints = vm_->refused_hints();
+    return counters_;
+  }
   Trace& trace() noexcept { return trace_; }
   Ledger ledger();
   std::vector<Tier> tiers();  // of the pages up to the last one allocated; one in motion counts as being where it goes
@@ -91,6 +94,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
 
   // For the pager.
   std::optional<std::uint64_t> budget_pages();
+  // From the next start of the mover's threads on. pre: a GPU's arena
+  void set_evict_way(EvictWay way);
+  EvictWay evict_way();
   void set_budget_pages(std::optional<std::uint64_t> pages);
   std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout);  // for an event after `seen`
   void notify();                                                             // makes an event: settings changed
@@ -123,6 +129,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
     return result != PageTable::Pin::wait;
   }
   void unpin(PageIndex page) noexcept { pages_.unpin(page); }
+  // A page that was fresh is in the lower tier: the upper one had no memory for it. pre: pinned
+  void begin_lower(PageIndex page);
   Vm& vm() noexcept { return *vm_; }
   void count_staged(std::size_t in_bytes, std::size_t out_bytes) noexcept {
     counters_.staged_in_bytes += in_bytes;

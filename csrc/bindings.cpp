@@ -236,6 +236,18 @@ void bind_arena(py::module_& m) {
       .def_property_readonly("reserved_bytes", &Arena::reserved_bytes)
       .def("refuse_in_fork", &Arena::refuse_in_fork)
       .def_property("budget_pages", &Arena::budget_pages, &Arena::set_budget_pages)
+      .def_property(
+          "evict_way",
+          [](Arena& arena) {
+            const EvictWay way = arena.evict_way();
+            return py::make_tuple(way.pages_at_once, way.threads);
+          },
+          [](Arena& arena, const std::pair<std::size_t, unsigned>& way) {
+            if (way.first < 1 || way.second < 1)
+              throw std::invalid_argument("a way to evict is (pages >= 1, threads >= 1)");
+            arena.set_evict_way({way.first, way.second});
+          },
+          "On a GPU: pages that one call moves to the host, and threads that make such calls from the next plan on.")
       .def("allocate", &Arena::allocate, "nbytes"_a, "keep"_a = false, unlocked())
       .def(
           "owns",
@@ -279,7 +291,7 @@ void bind_arena(py::module_& m) {
           },
           "address"_a, "nbytes"_a, unlocked())
       .def("counters",
-           [](const Arena& arena) {
+           [](Arena& arena) {
              py::dict dict;
              arena.counters().each(
                  [&](const char* name, const char*, const char*, std::uint64_t value) { dict[name] = value; });

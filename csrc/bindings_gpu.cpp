@@ -23,6 +23,7 @@ CopyHint hint_named(const std::string& name) {
 py::dict info_dict(const GpuInfo& info) {
   return py::dict("name"_a = info.name, "device"_a = info.device, "total_bytes"_a = info.total_bytes,
                   "can_migrate"_a = info.can_migrate, "shares_host_address"_a = info.shares_host_address,
+                  "is_integrated"_a = info.is_integrated, "is_coherent"_a = info.is_coherent,
                   "capability"_a = py::make_tuple(info.major, info.minor));
 }
 
@@ -44,6 +45,23 @@ void bind_placement(py::module_& m) {
       "gpu"_a, "arena"_a,
       "Seconds of a staged step over 64 MiB of state by each hint on copies; infinite where the runtime refuses. The "
       "fastest is in force from here on.");
+  m.def(
+      "choose_evict_way",
+      [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
+        EvictTimes times{};
+        {
+          const Unlocked release;
+          times = choose_evict_way(gpu, arena);
+        }
+        py::dict named;
+        for (std::size_t i = 0; i < times.size(); ++i)
+          named[py::make_tuple(kEvictWays[i].pages_at_once, kEvictWays[i].threads)] = times[i];
+        return named;
+      },
+      "gpu"_a, "arena"_a,
+      "Seconds in which 64 MiB of state are moved to the host by each (pages a call, threads); infinite where the "
+      "driver "
+      "refuses. The fastest is the arena's `evict_way` from here on.");
   m.def(
       "measure_placement",
       [](const std::shared_ptr<Gpu>& gpu, const std::shared_ptr<Arena>& arena) {
@@ -91,14 +109,19 @@ void bind_gpu(py::module_& m) {
           "to"_a, "source"_a, "nbytes"_a, py::kw_only(), "to_device"_a, "stream"_a,
           "Puts a copy of state on a stream, as a staged step makes it.", unlocked());
   py::class_<EmulatedGpu, Gpu, std::shared_ptr<EmulatedGpu>>(m, "EmulatedGpu")
-      .def(py::init<std::size_t, std::uint64_t, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a,
-           "can_migrate"_a = true)
+      .def(py::init<std::size_t, std::uint64_t, bool, bool, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a,
+           "eager"_a, "can_migrate"_a = true, "is_integrated"_a = false, "is_coherent"_a = false)
       .def_property_readonly("device_bytes", &EmulatedGpu::device_bytes)
       .def_property_readonly("kept_bytes", &EmulatedGpu::kept_bytes)
       .def_property_readonly("peak_device_bytes", &EmulatedGpu::peak_device_bytes)
       .def_property_readonly("overlaps", &EmulatedGpu::overlaps)
       .def("fail_after", &EmulatedGpu::fail_after, "calls"_a,
            "The call after so many that put work on a stream fails, once.")
+      .def("refuse", &EmulatedGpu::refuse, "after"_a, "times"_a,
+           "Of the hints from now on, so many are refused after so many that are not.")
+      .def_property_readonly("hints", &EmulatedGpu::hints)
+      .def_property_readonly("starved_bytes", &EmulatedGpu::starved_bytes,
+                             "Used by the device before anybody placed them, when it had no memory for them.")
       .def(
           "clear",
           [](EmulatedGpu& gpu, std::uintptr_t memory, std::size_t bytes) {

@@ -18,7 +18,8 @@ namespace pagedopt {
   X(evicted_behind_pages,   "pages", "evicted behind the cursor")                                         \
   X(evicted_explicit_pages, "pages", "evicted on request")                                                \
   X(refused_moves,       "moves", "not made: the page was pinned, gone, or already there")                \
-  X(abandoned_evictions, "pages", "written but kept: the page was used meanwhile")                        \
+  X(refused_hints,       "hints", "to a GPU's driver that it had no memory for: pages stay where they are")\
+  X(abandoned_evictions, "pages", "kept: the page was used meanwhile, or had no room")                    \
   X(failed_moves,        "moves", "failed in the operating system")                                       \
   X(steps,               "steps", "optimizer steps over this arena")                                      \
   X(used_pages,          "pages", "asked for by steps")                                                   \

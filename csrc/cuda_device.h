@@ -97,4 +97,26 @@ class OnDevice {
   bool changed_ = false;
 };
 
+// While this lives, what the thread calls does not end a graph that a stream captures. No call of this library is part
+// of one [CUDA Runtime API, cudaThreadExchangeStreamCaptureMode].
+class RelaxedCapture {
+ public:
+  RelaxedCapture() { PAGEDOPT_TRY(cudaThreadExchangeStreamCaptureMode(&before_)); }
+  ~RelaxedCapture() {
+    if (cudaThreadExchangeStreamCaptureMode(&before_) != cudaSuccess) (void)cudaGetLastError();
+  }
+  RelaxedCapture(const RelaxedCapture&) = delete;
+  RelaxedCapture& operator=(const RelaxedCapture&) = delete;
+
+ private:
+  cudaStreamCaptureMode before_ = cudaStreamCaptureModeRelaxed;
+};
+
+// Both, in the order in which they have to come: the mode wants a context.
+struct AtWork {
+  explicit AtWork(int number) : device(number) {}
+  OnDevice device;
+  RelaxedCapture mode;
+};
+
 }  // namespace pagedopt

@@ -51,6 +51,9 @@ class Fences {
     passed_ = std::max(passed_.load(), fence);
   }
 
+  // It waits for all of them.
+  void synchronize() { synchronize(last()); }
+
   bool is_passed(std::uint64_t fence) {
     if (fence <= passed_) return true;
     std::lock_guard lock(mutex_);
@@ -61,6 +64,10 @@ class Fences {
  private:
   static constexpr std::size_t kEvents = 64;
 
+  std::uint64_t last() {
+    std::lock_guard lock(mutex_);
+    return last_;
+  }
   EventHandle event(std::uint64_t fence) const { return events_[fence % kEvents]; }
 
   Gpu& gpu_;

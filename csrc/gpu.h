@@ -61,7 +61,9 @@ struct GpuInfo {
   std::size_t total_bytes = 0;
   bool can_migrate = false;          // concurrentManagedAccess
   bool shares_host_address = false;  // registered host memory has one address for both
-  int major = 0, minor = 0;          // compute capability
+  bool is_integrated = false;        // its memory is the host's
+  bool is_coherent = false;  // it uses the host's page tables, and the driver may move what is on the host to it
+  int major = 0, minor = 0;  // compute capability
 };
 
 class Gpu {
@@ -101,15 +103,22 @@ class Gpu {
   void set_copy_hint(CopyHint hint) noexcept { copy_hint_ = hint; }
   CopyHint copy_hint() const noexcept { return copy_hint_; }
   virtual void clear(void* memory, std::size_t bytes, StreamHandle stream) = 0;
+  // The calling thread clears managed memory. What nobody had placed before is on the host then.
+  virtual void clear_on_host(std::byte* memory, std::size_t bytes) = 0;
+
+  // ---- hints: false where the driver has no memory for one, or for its own tables. Managed memory reads right all the
+  // same; a part of it may have moved.
+
   // Moves managed memory, in one call where the runtime can. To the host it may block until the copies are done.
-  virtual void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) = 0;
+  virtual bool prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) = 0;
   // What managed memory holds is of no use any more: nothing is copied when it moves, and it reads as anything until it
   // is written or prefetched. pre: nothing uses it at the same time. It may block as a move to the host does.
-  virtual void discard(const std::vector<Run>& runs, StreamHandle stream) = 0;
+  virtual bool discard(const std::vector<Run>& runs, StreamHandle stream) = 0;
   // The device keeps a mapping of managed memory wherever it is: it reads and writes over the link what is on the host.
-  virtual void map_for_device(std::byte* memory, std::size_t bytes) = 0;
-  // Managed memory that is to stay on the device: the driver prefers to take other memory away.
-  virtual void prefer_device(std::byte* memory, std::size_t bytes) = 0;
+  virtual bool map_for_device(std::byte* memory, std::size_t bytes) = 0;
+  // Managed memory that is to stay there. On the device: the driver prefers to take other memory away. On the host: it
+  // does not move to the device but by prefetch.
+  virtual bool prefer(std::byte* memory, std::size_t bytes, Place place) = 0;
 
   // The kernels of a step; see step_device.h.
   virtual void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,

@@ -4,6 +4,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "cuda_device.h"
 
 namespace pagedopt {
@@ -101,18 +104,40 @@ void copy_batch(const std::vector<Copy>& copies, Place to, int device, cudaStrea
 #endif
 }
 
-cudaError_t advise(const void* memory, std::size_t bytes, cudaMemoryAdvise advice, int device) {
+cudaError_t advise(const void* memory, std::size_t bytes, cudaMemoryAdvise advice, Place place, int device) {
 #if CUDART_VERSION >= 13000
-  return cudaMemAdvise(memory, bytes, advice, {cudaMemLocationTypeDevice, device});
+  return cudaMemAdvise(memory, bytes, advice, location(place, device));
 #else
-  return cudaMemAdvise(memory, bytes, advice, device);
+  return cudaMemAdvise(memory, bytes, advice, place == Place::host ? cudaCpuDeviceId : device);
 #endif
+}
+
+// What the driver answers to a hint that it has no memory for: by that name, or as a call of the system that failed, or
+// as a status that has no name in CUDA. Where the context is broken instead, the next call says so.
+bool is_refusal(cudaError_t code) {
+  return code == cudaErrorMemoryAllocation || code == cudaErrorOperatingSystem || code == cudaErrorUnknown;
+}
+
+// Whether a hint was taken. Throws what has nothing to do with memory.
+bool is_taken(const char* call, cudaError_t code, std::size_t bytes) {
+  if (!is_refusal(code)) PAGEDOPT_TRY_AS(call, code, bytes);
+  if (code != cudaSuccess) (void)cudaGetLastError();
+  return code == cudaSuccess;
 }
 
 int attribute(cudaDeviceAttr name, int device) {
   int value = 0;
   PAGEDOPT_TRY(cudaDeviceGetAttribute(&value, name, device));
   return value;
+}
+
+// The kernels use instructions of compute capability 8.0, and are compiled for that and newer ones.
+void refuse_old(const GpuInfo& info) {
+  if (info.major >= 8) return;
+  throw GpuError(info.name + " has compute capability " + std::to_string(info.major) + "." +
+                     std::to_string(info.minor) +
+                     ", and pagedopt's kernels need 8.0 or newer (Ampere): use another GPU, or torch.optim on this one",
+                 static_cast<int>(cudaErrorNoKernelImageForDevice));
 }
 
 class CudaGpu final : public Gpu {
@@ -127,19 +152,22 @@ class CudaGpu final : public Gpu {
     info_.minor = properties.minor;
     info_.can_migrate = attribute(cudaDevAttrConcurrentManagedAccess, device) != 0;
     info_.shares_host_address = attribute(cudaDevAttrCanUseHostPointerForRegisteredMem, device) != 0;
+    info_.is_integrated = attribute(cudaDevAttrIntegrated, device) != 0;
+    info_.is_coherent = attribute(cudaDevAttrPageableMemoryAccessUsesHostPageTables, device) != 0;
+    refuse_old(info_);
   }
 
   const GpuInfo& info() const noexcept override { return info_; }
 
   std::size_t free_bytes() override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     std::size_t free = 0, total = 0;
     PAGEDOPT_TRY(cudaMemGetInfo(&free, &total));
     return free;
   }
 
   std::byte* allocate(Memory kind, std::size_t bytes) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     void* memory = nullptr;
     switch (kind) {
       case Memory::managed:
@@ -157,7 +185,7 @@ class CudaGpu final : public Gpu {
   }
 
   void register_host(void* memory, std::size_t bytes) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY_BYTES(cudaHostRegister(memory, bytes, cudaHostRegisterMapped | cudaHostRegisterPortable), bytes,
                        room_to_lock);
   }
@@ -166,8 +194,7 @@ class CudaGpu final : public Gpu {
     give_back([&] { return cudaHostUnregister(memory); });
   }
 
-  // So that no call has to set the device and set it back. And a graph that another thread records is not to end
-  // because this one waits for events.
+  // So that no call has to set the device and the mode, and set them back.
   void begin_thread() override {
     refuse_in_fork();
     PAGEDOPT_TRY(cudaSetDevice(info_.device));
@@ -176,14 +203,14 @@ class CudaGpu final : public Gpu {
   }
 
   bool is_capturing(StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
     PAGEDOPT_TRY(cudaStreamIsCapturing(stream_of(stream), &status));
     return status != cudaStreamCaptureStatusNone;
   }
 
   StreamHandle make_stream() override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     cudaStream_t stream = nullptr;
     PAGEDOPT_TRY(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking));
     return stream;
@@ -194,7 +221,7 @@ class CudaGpu final : public Gpu {
   }
 
   EventHandle make_event(bool spins) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     cudaEvent_t event = nullptr;
     PAGEDOPT_TRY(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | (spins ? 0U : cudaEventBlockingSync)));
     return event;
@@ -205,17 +232,17 @@ class CudaGpu final : public Gpu {
   }
 
   void record(EventHandle event, StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY(cudaEventRecord(event_of(event), stream_of(stream)));
   }
 
   void wait(EventHandle event, StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY(cudaStreamWaitEvent(stream_of(stream), event_of(event), 0));
   }
 
   bool is_done(EventHandle event) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     const cudaError_t code = cudaEventQuery(event_of(event));
     if (code == cudaErrorNotReady) {
       (void)cudaGetLastError();
@@ -226,17 +253,17 @@ class CudaGpu final : public Gpu {
   }
 
   void synchronize(EventHandle event) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY(cudaEventSynchronize(event_of(event)));
   }
 
   void synchronize() override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY(cudaDeviceSynchronize());
   }
 
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY_BYTES(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream_of(stream)), bytes);
   }
 
@@ -244,7 +271,7 @@ class CudaGpu final : public Gpu {
   // take it for a copy within the device; told that one is the host's, it may let the host copy what is there [CUDA C++
   // Programming Guide, Unified Memory, "Memcpy()/Memset() Behavior"].
   void copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     const CopyHint hint = info_.can_migrate ? copy_hint() : CopyHint::none;
     if (hint == CopyHint::batch) return copy_batch(copies, to, info_.device, stream_of(stream));
     for (const Copy& copy : copies)
@@ -253,56 +280,64 @@ class CudaGpu final : public Gpu {
   }
 
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY_BYTES(cudaMemsetAsync(memory, 0, bytes, stream_of(stream)), bytes);
   }
 
-  void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override {
-    const OnDevice here = on_device();
-    if (runs.size() > 1 && prefetch_batch(runs, place, info_.device, stream_of(stream))) return;
-    for (const Run& run : runs)
-      PAGEDOPT_TRY_AS("cudaMemPrefetchAsync", prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
+  void clear_on_host(std::byte* memory, std::size_t bytes) override {
+    refuse_in_fork();
+    std::memset(memory, 0, bytes);
+  }
+
+  bool prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override {
+    const AtWork here = on_device();
+    if (runs.size() > 1 && prefetch_batch(runs, place, info_.device, stream_of(stream))) return true;
+    return std::all_of(runs.begin(), runs.end(), [&](const Run& run) {
+      return is_taken("cudaMemPrefetchAsync", prefetch_async(run, place, info_.device, stream_of(stream)), run.bytes);
+    });
   }
 
   // Where nothing can be discarded it is moved to the host, so that it does not have to make room later.
-  void discard(const std::vector<Run>& runs, StreamHandle stream) override {
-    const OnDevice here = on_device();
-    if (!discard_batch(runs, stream_of(stream))) prefetch(runs, Place::host, stream);
+  bool discard(const std::vector<Run>& runs, StreamHandle stream) override {
+    const AtWork here = on_device();
+    return discard_batch(runs, stream_of(stream)) || prefetch(runs, Place::host, stream);
   }
 
-  void map_for_device(std::byte* memory, std::size_t bytes) override {
-    const OnDevice here = on_device();
-    PAGEDOPT_TRY_AS("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetAccessedBy, info_.device), bytes);
+  bool map_for_device(std::byte* memory, std::size_t bytes) override {
+    const AtWork here = on_device();
+    return is_taken("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetAccessedBy, Place::device, info_.device),
+                    bytes);
   }
 
-  void prefer_device(std::byte* memory, std::size_t bytes) override {
-    const OnDevice here = on_device();
-    PAGEDOPT_TRY_AS("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetPreferredLocation, info_.device), bytes);
+  bool prefer(std::byte* memory, std::size_t bytes, Place place) override {
+    const AtWork here = on_device();
+    return is_taken("cudaMemAdvise", advise(memory, bytes, cudaMemAdviseSetPreferredLocation, place, info_.device),
+                    bytes);
   }
 
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                   StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY_AS("launch of begin_rows", cuda_kernels.begin_rows(tables, first_row, last_row, stream), 0);
   }
 
   void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                       StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY_AS("launch of finish_measure", cuda_kernels.finish_measure(tables, first_row, last_row, stream), 0);
   }
 
   void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
            StreamHandle stream) override {
-    const OnDevice here = on_device();
+    const AtWork here = on_device();
     PAGEDOPT_TRY_AS("launch of run", cuda_kernels.run(tables, pass, first_part, last_part, stream), 0);
   }
 
  private:
   // All that reaches the runtime asks for this first, so that in a forked child nothing does.
-  OnDevice on_device() const {
+  AtWork on_device() const {
     refuse_in_fork();
-    return OnDevice(info_.device);
+    return AtWork(info_.device);
   }
 
   void refuse_in_fork() const {
@@ -316,7 +351,7 @@ class CudaGpu final : public Gpu {
   template <class Free>
   void give_back(Free&& free) noexcept {
     try {
-      const OnDevice here = on_device();
+      const AtWork here = on_device();
       if (free() != cudaSuccess) (void)cudaGetLastError();
     } catch (const std::exception&) {
     }

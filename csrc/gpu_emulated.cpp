@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <utility>
 
 #include "units.h"
@@ -26,12 +27,15 @@ std::uint64_t number(const void* address) { return reinterpret_cast<std::uintptr
 
 }  // namespace
 
-EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate)
+EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate, bool is_integrated,
+                         bool is_coherent)
     : eager_(eager), draw_(seed) {
   info_.name = "emulated";
   info_.total_bytes = total_bytes;
   info_.can_migrate = can_migrate;
   info_.shares_host_address = true;
+  info_.is_integrated = is_integrated;
+  info_.is_coherent = is_coherent;
   streams_[0];
 }
 
@@ -63,6 +67,27 @@ std::size_t EmulatedGpu::peak_device_bytes() {
 void EmulatedGpu::fail_after(std::uint64_t calls) {
   std::lock_guard lock(mutex_);
   until_failure_ = static_cast<std::int64_t>(calls);
+}
+
+void EmulatedGpu::refuse(std::uint64_t after, std::uint64_t times) {
+  std::lock_guard lock(mutex_);
+  first_refused_ = hints_ + after;
+  last_refused_ = times < ~first_refused_ ? first_refused_ + times : ~std::uint64_t{0};
+}
+
+std::uint64_t EmulatedGpu::hints() {
+  std::lock_guard lock(mutex_);
+  return hints_;
+}
+
+bool EmulatedGpu::takes_hint() {
+  const std::uint64_t number = hints_++;
+  return number < first_refused_ || number >= last_refused_;
+}
+
+std::uint64_t EmulatedGpu::starved_bytes() {
+  std::lock_guard lock(mutex_);
+  return starved_bytes_;
 }
 
 std::uint64_t EmulatedGpu::overlaps() {
@@ -170,8 +195,16 @@ void EmulatedGpu::check_registration(const std::byte* memory, std::size_t bytes)
     throw GpuError("copy across the end of registered memory", kInvalidValue);
 }
 
-void EmulatedGpu::map_for_device(std::byte*, std::size_t) {}
-void EmulatedGpu::prefer_device(std::byte*, std::size_t) {}
+bool EmulatedGpu::map_for_device(std::byte*, std::size_t) {
+  std::lock_guard lock(mutex_);
+  return takes_hint();
+}
+
+bool EmulatedGpu::prefer(std::byte* memory, std::size_t bytes, Place place) {
+  std::lock_guard lock(mutex_);
+  log_.push_back({place == Place::device ? "prefer device" : "prefer host", 0, number(memory), bytes, 0});
+  return takes_hint();
+}
 
 EmulatedGpu::Range* EmulatedGpu::range_of(const std::byte* memory) {
   auto it = managed_.upper_bound(const_cast<std::byte*>(memory));
@@ -201,6 +234,7 @@ void EmulatedGpu::touch(const std::byte* memory, std::size_t bytes, Place place,
     if (range->touched[i] && !moves) continue;
     const bool was_here = range->touched[i] && range->place[i] == Place::device;
     const bool is_here = place == Place::device && (was_here || place_on_device(*range, i));
+    starved_bytes_ += place == Place::device && !moves && !is_here ? kGrain : 0;
     range->touched[i] = true;
     range->place[i] = is_here ? Place::device : Place::host;
     if (is_here || !was_here) continue;
@@ -351,8 +385,19 @@ void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {
          }});
 }
 
-void EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) {
+void EmulatedGpu::clear_on_host(std::byte* memory, std::size_t bytes) {
   std::lock_guard lock(mutex_);
+  std::memset(memory, 0, bytes);
+  touch(memory, bytes, Place::host, false);
+}
+
+bool EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) {
+  std::lock_guard lock(mutex_);
+  const std::size_t bytes = std::accumulate(runs.begin(), runs.end(), std::size_t{0},
+                                            [](auto sum, const Run& run) { return sum + run.bytes; });
+  // Managed memory gives way to more of it; what others have does not.
+  const bool fits = place == Place::host || bytes + taken_bytes_ <= info_.total_bytes;
+  if (!takes_hint() || !fits) return false;
   if (place == Place::host)
     for (const auto& [other, works] : streams_)
       for (const Work& work : works) overlaps_ += work.is_upload && other != number(stream) ? 1 : 0;
@@ -365,10 +410,12 @@ void EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHand
     }
   };
   submit(stream, std::move(work));
+  return true;
 }
 
-void EmulatedGpu::discard(const std::vector<Run>& runs, StreamHandle stream) {
+bool EmulatedGpu::discard(const std::vector<Run>& runs, StreamHandle stream) {
   std::lock_guard lock(mutex_);
+  if (!takes_hint()) return false;
   submit(stream, {[=] {
            for (const Run& run : runs) {
              std::memset(run.begin, kRubbish, run.bytes);
@@ -376,6 +423,7 @@ void EmulatedGpu::discard(const std::vector<Run>& runs, StreamHandle stream) {
              log_.push_back({"discard", number(stream), number(run.begin), run.bytes, 0});
            }
          }});
+  return true;
 }
 
 std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part) {

@@ -18,11 +18,15 @@ namespace pagedopt {
 class EmulatedGpu final : public Gpu {
  public:
   // eager: work is done as soon as it may be, so that other code need not synchronise before it reads results.
-  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate);
+  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate, bool is_integrated = false,
+              bool is_coherent = false);
   ~EmulatedGpu() override;
 
   // The call after so many that put work on a stream fails, once, and what it would have put there is not.
   void fail_after(std::uint64_t calls);
+  // Of the hints from now on, so many are refused after so many that are not.
+  void refuse(std::uint64_t after, std::uint64_t times);
+  std::uint64_t hints();  // so far
 
   // What was done, in the order in which it was.
   struct Done {
@@ -37,6 +41,9 @@ class EmulatedGpu final : public Gpu {
   std::size_t kept_bytes();         // the device's memory that is kept for what left it
   std::size_t peak_device_bytes();  // the most managed memory there was on the device
   std::uint64_t overlaps();         // moves to the host begun while moves to the device were under way
+  // Bytes that nobody had placed yet when the device used them, and that it had no memory for. A real one cannot go on
+  // then: the driver ends its context (nvidia-uvm: service_fault_batch_block_locked, NV_ERR_NO_MEMORY).
+  std::uint64_t starved_bytes();
 
   // Memory that others allocate and free: torch, other processes.
   void take(std::size_t bytes);
@@ -62,10 +69,11 @@ class EmulatedGpu final : public Gpu {
   void copy(void* to, const void* from, std::size_t bytes, StreamHandle stream) override;
   void copy_state(const std::vector<Copy>& copies, Place to, StreamHandle stream) override;
   void clear(void* memory, std::size_t bytes, StreamHandle stream) override;
-  void prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
-  void discard(const std::vector<Run>& runs, StreamHandle stream) override;
-  void map_for_device(std::byte* memory, std::size_t bytes) override;
-  void prefer_device(std::byte* memory, std::size_t bytes) override;
+  void clear_on_host(std::byte* memory, std::size_t bytes) override;
+  bool prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) override;
+  bool discard(const std::vector<Run>& runs, StreamHandle stream) override;
+  bool map_for_device(std::byte* memory, std::size_t bytes) override;
+  bool prefer(std::byte* memory, std::size_t bytes, Place place) override;
   void begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                   StreamHandle stream) override;
   void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
@@ -95,6 +103,7 @@ class EmulatedGpu final : public Gpu {
   void submit(StreamHandle stream, Work work);
   void check_registration(const std::byte* memory, std::size_t bytes) const;
   void submit_copy(const char* what, void* to, const void* from, std::size_t bytes, StreamHandle stream);
+  bool takes_hint();
   // Of what may be done, any; false if nothing may. `last_too`: also what lags behind.
   bool do_one(bool last_too);
   void touch(const std::byte* memory, std::size_t bytes, Place place, bool moves);
@@ -121,7 +130,8 @@ class EmulatedGpu final : public Gpu {
   std::map<void*, std::size_t> other_;
   std::vector<Done> log_;
   std::size_t device_bytes_ = 0, peak_device_bytes_ = 0, kept_bytes_ = 0, taken_bytes_ = 0;
-  std::uint64_t overlaps_ = 0;
+  std::uint64_t overlaps_ = 0, starved_bytes_ = 0;
+  std::uint64_t hints_ = 0, first_refused_ = 0, last_refused_ = 0;  // those from the first up to the last are refused
 };
 
 }  // namespace pagedopt

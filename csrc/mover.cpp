@@ -55,7 +55,7 @@ void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
 void Mover::start_threads() {
   stopping_ = false;
   if (!reader_.joinable()) reader_ = start_thread("pagedopt-read", [this] { read_loop(); });
-  if (!writer_.joinable()) writer_ = start_thread("pagedopt-write", [this] { write_loop(); });
+  while (writers_.size() < most_writers_) writers_.push_back(start_thread("pagedopt-write", [this] { write_loop(); }));
 }
 
 void Mover::cancel() { forget({}); }
@@ -113,7 +113,7 @@ void Mover::demand(PageIndex page) {
 }
 
 bool Mover::nothing_will_leave() {
-  return !writing_ && (down_.empty() || !is_due(down_.front(), Schedule::Waiter::reader));
+  return writing_ == 0 && (down_.empty() || !is_due(down_.front(), Schedule::Waiter::reader));
 }
 
 std::optional<PageIndex> Mover::next_up() {
@@ -156,7 +156,7 @@ std::optional<Move> Mover::next_down() {
 
 std::vector<PageIndex> Mover::next_ups() {
   std::vector<PageIndex> pages;
-  while (!is_paused_ && pages.size() < vm_.most_at_once()) {
+  while (!is_paused_ && pages.size() < vm_.most_at_once(MoveKind::prefetch)) {
     const std::optional<PageIndex> page = next_up();
     if (!page) break;
     pages.push_back(*page);
@@ -168,7 +168,7 @@ std::vector<PageIndex> Mover::next_ups() {
 
 std::vector<Move> Mover::next_downs() {
   std::vector<Move> moves;
-  while (!is_paused_ && moves.size() < vm_.most_at_once()) {
+  while (!is_paused_ && moves.size() < vm_.most_at_once(MoveKind::evict)) {
     const std::optional<Move> move = next_down();
     if (!move) break;
     moves.push_back(*move);
@@ -210,6 +210,7 @@ void Mover::read_loop() {
     --running_;
     for (const PageIndex page : pages) pages_.set_wanted(page, false);
     if (!failure.empty()) fail(failure);
+    if (found_no_memory_.exchange(false)) shrink_budget();
     sync_.moved.notify_all();
   }
 }
@@ -224,7 +225,7 @@ void Mover::write_loop() {
       continue;
     }
     ++running_;
-    writing_ = true;
+    ++writing_;
     lock.unlock();
     std::string failure;
     try {
@@ -234,7 +235,7 @@ void Mover::write_loop() {
     }
     lock.lock();
     --running_;
-    writing_ = false;
+    --writing_;
     if (!failure.empty()) fail(failure);
     sync_.work.notify_all();
     sync_.moved.notify_all();
@@ -256,6 +257,13 @@ std::string Mover::told(const std::exception& error) const {
 void Mover::fail(const std::string& what) {
   ++counters_.failed_moves;
   if (failure_.empty()) failure_ = what;
+  cancel();
+  sync_.announce();
+}
+
+void Mover::shrink_budget() {
+  const auto held = static_cast<std::uint64_t>(std::max<std::int64_t>(1, pages_.upper()));
+  budget_pages_ = std::min(budget_pages_.value_or(held), held);
   cancel();
   sync_.announce();
 }
@@ -291,26 +299,35 @@ bool Mover::begin_remap(PageIndex page) noexcept {
   return false;
 }
 
-// pre: the page's prefetch was begun
-void Mover::bring(PageIndex page, PageTable::Source source) {
+// False if there is no memory for it in the upper tier. pre: the page's prefetch was begun
+bool Mover::bring(PageIndex page, PageTable::Source source) {
+  std::size_t done = 0;
   try {
-    if (source == PageTable::Source::zeros)
-      vm_.populate(page);
+    if (source == PageTable::Source::lower)
+      vm_.prefetch({page}, done);
     else
-      vm_.prefetch(page);
+      done = vm_.populate(page) ? 1 : 0;
   } catch (...) {
     cancel_arrival(page, source);
     throw;
   }
-  arrived(page, source);
+  if (done > 0) {
+    arrived(page, source);
+    return true;
+  }
+  found_no_memory_ = true;
+  if (source == PageTable::Source::lower)
+    cancel_arrival(page, source);
+  else
+    pages_.begin_lower(page);
+  return false;
 }
 
 bool Mover::move_up(PageIndex page) {
   const Timed timed(counters_.read_ns);
   Trace::Span span(trace_, TraceKind::refused, page);
   const PageTable::Source source = pages_.begin_prefetch(page);
-  if (source == PageTable::Source::none) return false;
-  bring(page, source);
+  if (source == PageTable::Source::none || !bring(page, source)) return false;
   span.is(source == PageTable::Source::zeros ? TraceKind::populate : TraceKind::prefetch, vm_.page_bytes());
   return true;
 }
@@ -326,37 +343,44 @@ std::size_t Mover::move_up(std::vector<PageIndex> pages) {
   try {
     for (const PageIndex page : pages) {
       const PageTable::Source source = pages_.begin_prefetch(page);
-      moved += source != PageTable::Source::none ? 1 : 0;
       if (source == PageTable::Source::lower) coming.push_back(page);
-      if (source == PageTable::Source::zeros) bring(page, source);
+      if (source == PageTable::Source::zeros) moved += bring(page, source) ? 1 : 0;
     }
     if (!coming.empty()) vm_.prefetch(coming, done);
   } catch (...) {
-    for (std::size_t i = 0; i < coming.size(); ++i)
-      i < done ? arrived(coming[i], PageTable::Source::lower) : cancel_arrival(coming[i], PageTable::Source::lower);
+    finish_arrivals(coming, done);
     throw;
   }
-  for (const PageIndex page : coming) arrived(page, PageTable::Source::lower);
-  if (moved > 0) span.is(coming.empty() ? TraceKind::populate : TraceKind::prefetch, moved * vm_.page_bytes());
+  finish_arrivals(coming, done);
+  if (done < coming.size()) found_no_memory_ = true;
+  moved += done;
+  if (moved > 0) span.is(done == 0 ? TraceKind::populate : TraceKind::prefetch, moved * vm_.page_bytes());
   return moved;
 }
 
+void Mover::finish_arrivals(const std::vector<PageIndex>& pages, std::size_t done) {
+  for (std::size_t i = 0; i < pages.size(); ++i)
+    i < done ? arrived(pages[i], PageTable::Source::lower) : cancel_arrival(pages[i], PageTable::Source::lower);
+}
+
 std::optional<std::size_t> Mover::evict_content(PageIndex page, PageTable::Content content) {
-  std::size_t copied = 0;
+  std::size_t copied = 0, done = 0;
   try {
-    if (content != PageTable::Content::zeros) {
-      copied = vm_.demote(page);
-    } else if (!vm_.place_lower(page)) {
-      cancel_leaving(page, PageTable::Content::dirty);
-      ++counters_.abandoned_evictions;
-      return std::nullopt;
-    }
+    if (content != PageTable::Content::zeros)
+      copied = vm_.demote({page}, done);
+    else
+      done = vm_.place_lower(page) ? 1 : 0;
   } catch (...) {
     cancel_leaving(page, content);
     throw;
   }
-  left(page);
-  return copied;
+  if (done > 0) {
+    left(page);
+    return copied;
+  }
+  cancel_leaving(page, PageTable::Content::dirty);
+  ++counters_.abandoned_evictions;
+  return std::nullopt;
 }
 
 // Makes a page ready to leave; false if it was used meanwhile and stays.
@@ -371,12 +395,14 @@ bool Mover::write_back(PageIndex page, PageTable::Content content) {
   return begin_remap(page);
 }
 
-void Mover::drop(PageIndex page, Reason reason, PageTable::Content content) {
+// False if it stays.
+bool Mover::drop(PageIndex page, Reason reason, PageTable::Content content) {
   const std::optional<std::size_t> copied = evict_content(page, content);
-  if (!copied) return;
+  if (!copied) return false;
   counters_.evicted_bytes += *copied;
   if (content == PageTable::Content::clean) counters_.dropped_bytes += vm_.page_bytes();
   if (content != PageTable::Content::zeros) count_eviction(reason);
+  return true;
 }
 
 bool Mover::move_down(PageIndex page, Reason reason) {
@@ -386,8 +412,7 @@ bool Mover::move_down(PageIndex page, Reason reason) {
   if (content == PageTable::Content::busy) return false;
   const TraceKind kind = content == PageTable::Content::dirty ? TraceKind::evict : TraceKind::drop;
   span.is(kind, vm_.page_bytes(), static_cast<std::uint8_t>(reason));
-  if (write_back(page, content)) drop(page, reason, content);
-  return true;
+  return !write_back(page, content) || drop(page, reason, content);
 }
 
 // What was changed is copied together; the rest goes at once.
@@ -402,11 +427,10 @@ std::size_t Mover::move_down(std::vector<Move> moves) {
   try {
     for (const Move& move : moves) {
       const PageTable::Content content = pages_.begin_evict(move.page);
-      moved += content != PageTable::Content::busy ? 1 : 0;
       if (content == PageTable::Content::dirty)
         going.push_back(move);
       else if (content != PageTable::Content::busy)
-        drop(move.page, move.reason, content);
+        moved += drop(move.page, move.reason, content) ? 1 : 0;
     }
     if (!going.empty()) counters_.evicted_bytes += vm_.write_back(pages_of(going));
   } catch (...) {
@@ -414,33 +438,36 @@ std::size_t Mover::move_down(std::vector<Move> moves) {
     throw;
   }
   const bool any_dirty = !going.empty();
+  moved += going.size();  // also those that are used again, and stay
   const auto used = [this](const Move& move) { return !begin_remap(move.page); };
   going.erase(std::remove_if(going.begin(), going.end(), used), going.end());
-  demote(going);
+  moved -= demote(going);
   if (moved > 0)
     span.is(any_dirty ? TraceKind::evict : TraceKind::drop, moved * vm_.page_bytes(),
             static_cast<std::uint8_t>(moves.front().reason));
   return moved;
 }
 
-// Of pages that were written back and are nobody's now.
-void Mover::demote(const std::vector<Move>& moves) {
-  if (moves.empty()) return;
+// Of pages that were written back and are nobody's now. Returns how many stay, for want of memory.
+std::size_t Mover::demote(const std::vector<Move>& moves) {
+  if (moves.empty()) return 0;
   std::size_t done = 0;
   const auto finish = [&] {
     for (std::size_t i = 0; i < done; ++i) {
       left(moves[i].page);
       count_eviction(moves[i].reason);
     }
+    for (std::size_t i = done; i < moves.size(); ++i) cancel_leaving(moves[i].page, PageTable::Content::dirty);
   };
   try {
     counters_.evicted_bytes += vm_.demote(pages_of(moves), done);
   } catch (...) {
     finish();
-    for (std::size_t i = done; i < moves.size(); ++i) cancel_leaving(moves[i].page, PageTable::Content::dirty);
     throw;
   }
   finish();
+  counters_.abandoned_evictions += moves.size() - done;
+  return moves.size() - done;
 }
 
 void Mover::count_eviction(Reason reason) {
@@ -456,7 +483,8 @@ void Mover::stop(std::unique_lock<std::mutex>& lock) {
   cancel();
   stopping_ = true;
   sync_.work.notify_all();
-  std::thread threads[] = {std::move(reader_), std::move(writer_)};
+  std::vector<std::thread> threads = std::exchange(writers_, {});
+  threads.push_back(std::move(reader_));
   lock.unlock();
   for (std::thread& thread : threads)
     if (thread.joinable()) thread.join();
@@ -464,7 +492,8 @@ void Mover::stop(std::unique_lock<std::mutex>& lock) {
 }
 
 void Mover::abandon_threads() noexcept {
-  for (std::thread* thread : {&reader_, &writer_}) new std::thread(std::move(*thread));  // never joined, nor destroyed
+  new std::thread(std::move(reader_));  // never joined, nor destroyed
+  new std::vector<std::thread>(std::move(writers_));
 }
 
 }  // namespace pagedopt

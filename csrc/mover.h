@@ -1,9 +1,10 @@
-// Carries moves out: one thread reads (prefetch), one writes (evict), each in the order of the plan. It decides nothing
-// but when a planned move is due: `after` is done, and for a prefetch, there is room within the budget.
+// Carries moves out: one thread reads (prefetch), one or more write (evict), in the order of the plan. It decides
+// nothing but when a planned move is due: `after` is done, and for a prefetch, there is room within the budget.
 //
 // Locks: everything here wants Sync::mutex, except move_up and move_down, which do the I/O and want it free.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -41,6 +42,8 @@ class Mover {
     budget_pages_ = pages;
     sync_.work.notify_all();
   }
+  void set_writers(std::size_t threads) { most_writers_ = threads; }  // from their next start on
+  std::size_t writers() const { return most_writers_; }
   std::optional<std::uint64_t> budget() const { return budget_pages_; }
   bool has_room() const {
     return !budget_pages_ || pages_.upper() + taken_ < static_cast<std::int64_t>(*budget_pages_);
@@ -62,6 +65,9 @@ class Mover {
   // (pinned, in motion, already there), and none while pages are held.
   std::size_t move_up_now(std::vector<PageIndex> pages);
   std::size_t move_down_now(std::vector<Move> moves);
+
+  // The upper tier had no memory for a page: from here on it may hold what it holds now, and the pager plans anew.
+  void shrink_budget();
 
   void stop(std::unique_lock<std::mutex>& lock);  // ends the threads; queued moves are forgotten
   void abandon_threads() noexcept;                // in a forked child, where they do not exist
@@ -87,10 +93,11 @@ class Mover {
   void cancel_leaving(PageIndex page, PageTable::Content content) noexcept;
   void left(PageIndex page) noexcept;
   bool begin_remap(PageIndex page) noexcept;
-  void bring(PageIndex page, PageTable::Source source);
+  bool bring(PageIndex page, PageTable::Source source);
+  void finish_arrivals(const std::vector<PageIndex>& pages, std::size_t done);
   bool write_back(PageIndex page, PageTable::Content content);
-  void drop(PageIndex page, Reason reason, PageTable::Content content);
-  void demote(const std::vector<Move>& moves);
+  bool drop(PageIndex page, Reason reason, PageTable::Content content);
+  std::size_t demote(const std::vector<Move>& moves);
   bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
   bool nothing_will_leave();
   std::optional<Move> next_postponed();
@@ -116,12 +123,14 @@ class Mover {
   std::int64_t taken_ = 0;  // pages of the batch being put together: their room is spoken for
   int running_ = 0;         // moves under way
   bool is_held_ = false;
-  bool writing_ = false;
+  int writing_ = 0;  // of them, moves down
   bool stopping_ = false;
   bool is_paused_ = false;
+  std::atomic<bool> found_no_memory_{false};  // a prefetch, since the reader last looked
   std::string failure_;
   std::thread reader_;
-  std::thread writer_;
+  std::size_t most_writers_ = 1;
+  std::vector<std::thread> writers_;
 };
 
 }  // namespace pagedopt

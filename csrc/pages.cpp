@@ -108,6 +108,12 @@ void PageTable::cancel_prefetch(PageIndex page, Source source) noexcept {
   if (source == Source::lower) ++lower_;
 }
 
+void PageTable::begin_lower(PageIndex page) noexcept {
+  transition(page, PageState::evicted, 0, kWanted | kDirty);
+  --upper_;
+  ++lower_;
+}
+
 PageTable::Content PageTable::begin_evict(PageIndex page) noexcept {
   Word word = load(page);
   for (;;) {

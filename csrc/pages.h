@@ -4,6 +4,7 @@
 //   evicted ---prefetch---> prefetching ----> resident          `dirty`: changed since the lower tier last had it
 //   resident -> evicting -> remapping ------> evicted           (evicting: being written, still usable; a use keeps it)
 //   fresh -----place------> remapping ------> evicted
+//   fresh -> resident, prefetching ---------> evicted           where the upper tier has no memory for it
 //
 // Invariant: fresh + resident-like + evicted + moving_up == page_count (is_valid counts the words and compares).
 #pragma once
@@ -51,6 +52,8 @@ class PageTable {
   Source begin_prefetch(PageIndex page) noexcept;  // none: not possible now
   void finish_prefetch(PageIndex page, Source source, bool lower_keeps_copy) noexcept;
   void cancel_prefetch(PageIndex page, Source source) noexcept;
+  // A page that was fresh, and is in use or on its way up, is in the lower tier instead: the upper one has no memory.
+  void begin_lower(PageIndex page) noexcept;
 
   enum class Content { busy, zeros, clean, dirty };
   Content begin_evict(PageIndex page) noexcept;  // busy: not possible now. zeros and clean go straight to remapping

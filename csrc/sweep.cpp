@@ -183,7 +183,7 @@ std::size_t Sweep::arriving_pages(std::size_t task) {
 
 void Sweep::enter_on(std::size_t first, std::size_t last, StreamHandle stream) {
   for (std::uint64_t i = task_pages_begin_[first]; i < task_pages_begin_[last]; ++i)
-    arena_->vm().enter(task_pages_[i], stream);
+    if (!arena_->vm().enter(task_pages_[i], stream)) arena_->begin_lower(task_pages_[i]);
 }
 
 void Sweep::leave_on(std::size_t first, std::size_t last, StreamHandle stream) {

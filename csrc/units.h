@@ -18,6 +18,12 @@ enum class Tier : std::uint8_t { fresh = 0, upper = 1, lower = 2 };
 
 enum class MoveKind : std::uint8_t { prefetch = 0, evict = 1 };
 
+// How pages are moved down: so many in a call, by so many threads.
+struct EvictWay {
+  std::size_t pages_at_once = 1;
+  unsigned threads = 1;
+};
+
 // Why a page was evicted; counted apart.
 enum class Reason : std::uint8_t { budget = 0, pressure = 1, behind = 2, explicit_ = 3 };
 

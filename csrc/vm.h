@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -45,8 +46,9 @@ class Vm {
   // Makes fresh pages [first, last) readable and writable; they read as zeros.
   virtual void commit(PageIndex first, PageIndex last) = 0;
 
-  // Gives a fresh page its memory ahead of the first touch. pre: committed, no content.
-  virtual void populate(PageIndex page) = 0;
+  // Gives a fresh page its memory ahead of the first touch. False: the upper tier has none, and the page is in the
+  // lower one now, reading as zeros. pre: committed, no content.
+  virtual bool populate(PageIndex page) = 0;
 
   // Lower -> upper. pre: lower; no step uses it meanwhile.
   virtual void prefetch(PageIndex page) = 0;
@@ -60,11 +62,13 @@ class Vm {
   virtual std::size_t demote(PageIndex page) = 0;
 
   // The same for some pages together, and how many at most are worth it. `done` counts those that were moved, from the
-  // first on, also when it throws.
+  // first on, also when it throws. Without an exception it is less than all where a tier has no memory for the next:
+  // that and those behind it stay where they are.
   virtual void prefetch(const std::vector<PageIndex>& pages, std::size_t& done);
   virtual std::size_t write_back(const std::vector<PageIndex>& pages);
   virtual std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done);
-  virtual std::size_t most_at_once() const noexcept { return 1; }
+  virtual std::size_t most_at_once(MoveKind) const noexcept { return 1; }
+  virtual void set_pages_down(std::size_t /*at_once*/) noexcept {}  // where the caller may choose it
 
   // Whether the lower tier keeps the bytes of a page that was prefetched just now, and a write to the page is seen by
   // whoever it is, so that an unchanged page need not be copied.
@@ -90,8 +94,8 @@ class Vm {
   // Whether there are two tiers. If not, none of the moves may be asked for.
   virtual bool can_move() const noexcept { return true; }
 
-  // Puts a fresh page into the lower tier, reading as zeros, without a transfer; false if somebody wrote to it, so that
-  // it has content and stays. pre: committed.
+  // Puts a fresh page into the lower tier, reading as zeros, without a transfer; false if it stays: somebody wrote to
+  // it, so that it has content, or the lower tier has no memory. pre: committed.
   virtual bool place_lower(PageIndex page) = 0;
 
   // Gives a fresh page that is to stay in the upper tier its memory, zeroed. pre: committed, no content.
@@ -113,6 +117,9 @@ class Vm {
   virtual void discard(PageIndex page) = 0;
   virtual void discard(const std::vector<PageIndex>& pages);
 
+  // Hints to a driver that it had no memory for, so far; each of them costs speed alone.
+  virtual std::uint64_t refused_hints() const noexcept { return 0; }
+
   // Lets go of what the page cache holds of a page. pre: the page is in the upper tier.
   virtual void drop_cache(PageIndex page) noexcept = 0;
 
@@ -125,15 +132,16 @@ class Vm {
   // pre: tiers.size() == page_count(); tiers as the arena has them.
   virtual Measured measure(const std::vector<Tier>& tiers) const = 0;
 
-  // Copies into the page, or clears part of it that nobody uses, as with discard. pre: the page is pinned; the bytes
-  // are within it.
-  virtual void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes);
-  virtual void clear(PageIndex page, std::byte* from, std::size_t bytes);
+  // Copies into the page, or clears part of it that nobody uses, as with discard. False: the page was fresh, and is in
+  // the lower tier now (see populate). pre: the page is pinned; the bytes are within it.
+  virtual bool write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes);
+  virtual bool clear(PageIndex page, std::byte* from, std::size_t bytes);
 
   // ---- work on a stream of a GPU
 
-  // What comes on `stream` from here on finds the page moved as was asked last, and zeroed if it is fresh.
-  virtual void enter(PageIndex, StreamHandle) {}
+  // What comes on `stream` from here on finds the page moved as was asked last, and zeroed if it is fresh. False: it
+  // was, and is in the lower tier now (see populate). pre: pinned
+  virtual bool enter(PageIndex, StreamHandle) { return true; }
   // What was put on `stream` so far uses these pages: they are not demoted, nor discarded, before it is done.
   virtual void leave(const PageIndex* /*pages*/, std::size_t /*count*/, StreamHandle) {}
   // Whether what enters the page now waits for its transfer.
@@ -156,5 +164,8 @@ std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_byt
 // where the driver gives less.
 std::unique_ptr<Vm> make_device_vm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes,
                                    bool direct);
+
+// The second of these.
+std::unique_ptr<Vm> make_locked_vm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes);
 
 }  // namespace pagedopt

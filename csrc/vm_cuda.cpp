@@ -1,13 +1,11 @@
 // Device over host. Managed memory keeps one address and the driver moves it; what is added here is when: moves on
-// streams of their own, fences between them and the kernels. A GPU that cannot migrate gets locked host memory instead.
-#include <sys/mman.h>
-
+// streams of their own, fences between them and the kernels. A GPU that cannot migrate gets locked host memory instead
+// (vm_locked.cpp).
 #include <algorithm>
 #include <atomic>
-#include <cstring>
 #include <deque>
+#include <mutex>
 
-#include "error.h"
 #include "fences.h"
 #include "gpu_owned.h"
 #include "vm.h"
@@ -40,6 +38,10 @@ class Streams {
 // CUDA"]. Prefetches depend on nothing that is on their streams, and few are under way at once.
 constexpr std::size_t kInStreams = 4;
 
+// Of as many threads as move pages to the host, each finds one that is idle: into a busy one it would not be the thread
+// that moves them, but one of the driver's.
+constexpr std::size_t kOutStreams = 2;
+
 // A range of managed memory, no longer than the driver gives.
 std::unique_ptr<GpuMemory> reserve_managed(Gpu& gpu, std::size_t& bytes, std::size_t page_bytes) {
   for (;; bytes /= 2) {
@@ -63,7 +65,7 @@ class ManagedVm final : public Vm {
         base_(aligned(range_->get(), std::min(page_bytes, kHugePageBytes))),
         page_count_((std::max(reserved_, page_bytes) - static_cast<std::size_t>(base_ - range_->get())) / page_bytes),
         in_(*gpu_, kInStreams),
-        out_(*gpu_),
+        out_(*gpu_, kOutStreams),
         side_(*gpu_),
         arrivals_(*gpu_, true),
         departures_(*gpu_, true),
@@ -75,12 +77,14 @@ class ManagedVm final : public Vm {
         has_content_(page_count_),
         was_visited_(page_count_) {
     // All of it at once, untouched: the driver splits a range, and its blocks of 2 MiB, where advice ends.
-    if (direct) gpu_->map_for_device(base_, page_count_ * page_bytes_);
+    if (direct) is_taken(gpu_->map_for_device(base_, page_count_ * page_bytes_));
+    // What is evicted is to stay on the host: there the driver moves it back by counts of its accesses.
+    if (direct && gpu_->info().is_coherent) is_taken(gpu_->prefer(base_, page_count_ * page_bytes_, Place::host));
   }
 
   ~ManagedVm() override {
-    try {
-      gpu_->synchronize();
+    try {  // not for the device: that would end a graph that is captured
+      for (Fences* const fences : {&arrivals_, &departures_, &uses_, &plain_uses_}) fences->synchronize();
     } catch (const GpuError&) {  // the context is gone; so is what would be waited for
     }
   }
@@ -89,36 +93,48 @@ class ManagedVm final : public Vm {
   std::size_t page_bytes() const noexcept override { return page_bytes_; }
   std::size_t page_count() const noexcept override { return page_count_; }
   bool keeps_copy(PageIndex) const noexcept override { return false; }
-  std::size_t lower_bytes() const noexcept override { return 0; }           // of a file: there is none
+  bool can_move() const noexcept override { return !gpu_->info().is_integrated; }  // in one memory it frees nothing
+  std::size_t lower_bytes() const noexcept override { return 0; }                  // of a file: there is none
   Measured measure(const std::vector<Tier>&) const override { return {}; }  // nothing tells where a page really is
   void drop_cache(PageIndex) noexcept override {}
   Visits visits() const noexcept override { return {visited_pages_, arrived_pages_}; }
 
   void commit(PageIndex, PageIndex) override {}
 
-  void populate(PageIndex page) override {
+  std::uint64_t refused_hints() const noexcept override { return refused_hints_; }
+
+  // Two that use a fresh page at once make it ready once. A kernel that came to it where the device has no memory would
+  // end the context [nvidia-uvm: service_fault_batch_block_locked].
+  bool populate(PageIndex page) override {
+    const std::lock_guard lock(populating_);
+    if (has_content_[page]) return true;
     const StreamHandle in = in_.next();
     departures_.wait(departure_[page], in);
-    gpu_->prefetch({run(page)}, Place::device, in);
-    gpu_->clear(at(page), page_bytes_, in);
-    arrival_[page] = arrivals_.put_up(in);
-    count_visit(page);
+    const bool has_room = !can_move() || is_taken(gpu_->prefetch({run(page)}, Place::device, in));
+    if (has_room) {
+      gpu_->clear(at(page), page_bytes_, in);
+      arrival_[page] = arrivals_.put_up(in);
+      count_visit(page);
+    } else {
+      clear_on_host(page);
+    }
     has_content_[page] = true;
+    return has_room;
   }
 
   void prefetch(PageIndex page) override {
     std::size_t done = 0;
     prefetch(std::vector<PageIndex>{page}, done);
   }
+  // Where there is no memory for all of them it is asked for page by page.
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     const StreamHandle in = in_.next();
-    gpu_->prefetch(runs(pages), Place::device, in);
+    done = take(pages, Place::device, in);
     const std::uint64_t fence = arrivals_.put_up(in);
-    for (const PageIndex page : pages) {
-      arrival_[page] = fence;
-      count_visit(page);
+    for (std::size_t i = 0; i < done; ++i) {
+      arrival_[pages[i]] = fence;
+      count_visit(pages[i]);
     }
-    done = pages.size();
   }
 
   // The driver copies when it moves the page, so there is nothing to write ahead: only the work on it is waited for.
@@ -134,24 +150,29 @@ class ManagedVm final : public Vm {
   }
   std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done) override {
     for (const PageIndex page : pages) finish_work_on(page);
-    move_to_host(pages);
-    done = pages.size();
-    return pages.size() * page_bytes_;
+    done = move_to_host(pages);
+    return done * page_bytes_;
   }
 
-  // A call of the driver, and its waking of a thread, cost a good part of the time that 8 MiB take.
-  std::size_t most_at_once() const noexcept override { return 4; }
+  // Up: a call of the driver, and its waking of a thread, cost a good part of the time that 8 MiB take. Down: the
+  // driver maps what arrives for the CPU, in the calling thread and under the process's mmap_lock, so that less may be
+  // more.
+  std::size_t most_at_once(MoveKind kind) const noexcept override {
+    return kind == MoveKind::prefetch ? 4 : pages_down_.load();
+  }
+  void set_pages_down(std::size_t at_once) noexcept override { pages_down_ = at_once; }
 
   bool place_lower(PageIndex page) override {
-    move_to_host({page});
-    std::memset(at(page), 0, page_bytes_);
+    if (move_to_host({page}) == 0) return false;
+    clear_on_host(page);
     has_content_[page] = true;
     return true;
   }
 
+  // Without memory on the device it is used over the link, and stays where it is.
   void settle(PageIndex page) override {
-    gpu_->prefer_device(at(page), page_bytes_);
-    populate(page);
+    if (!populate(page)) return;
+    is_taken(gpu_->prefer(at(page), page_bytes_, Place::device));
     arrivals_.synchronize(arrival_[page]);
   }
 
@@ -163,6 +184,7 @@ class ManagedVm final : public Vm {
   void discard(const std::vector<PageIndex>& pages) override {
     std::vector<PageIndex> used;
     std::uint64_t arrival = 0, use = 0;
+    const std::uint64_t plain_use = plain_use_so_far();
     for (const PageIndex page : pages) {
       if (!has_content_[page].exchange(false)) continue;
       used.push_back(page);
@@ -170,26 +192,29 @@ class ManagedVm final : public Vm {
       use = std::max(use, use_[page].load());
     }
     if (used.empty()) return;
-    arrivals_.wait(arrival, out_);
-    uses_.wait(use, out_);
-    plain_uses_.wait(plain_uses_.put_up(kDefaultStream), out_);
-    gpu_->discard(runs(used), out_);
-    const std::uint64_t fence = departures_.put_up(out_);
+    const StreamHandle out = out_.next();
+    arrivals_.wait(arrival, out);
+    uses_.wait(use, out);
+    plain_uses_.wait(plain_use, out);
+    is_taken(gpu_->discard(runs(used), out));
+    const std::uint64_t fence = departures_.put_up(out);
     for (const PageIndex page : used) departure_[page] = fence;
   }
 
-  void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
-    use_aside(page, [&] { gpu_->copy(to, from, bytes, side_); });
+  bool write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
+    plain_uses_.wait(plain_use_so_far(), side_);
+    return use_aside(page, [&] { gpu_->copy(to, from, bytes, side_); });
   }
 
-  void clear(PageIndex page, std::byte* from, std::size_t bytes) override {
-    plain_uses_.wait(plain_uses_.put_up(kDefaultStream), side_);
-    use_aside(page, [&] { gpu_->clear(from, bytes, side_); });
+  bool clear(PageIndex page, std::byte* from, std::size_t bytes) override {
+    plain_uses_.wait(plain_use_so_far(), side_);
+    return use_aside(page, [&] { gpu_->clear(from, bytes, side_); });
   }
 
-  void enter(PageIndex page, StreamHandle stream) override {
-    if (!has_content_[page].load()) populate(page);
+  bool enter(PageIndex page, StreamHandle stream) override {
+    const bool has_room = has_content_[page].load() || populate(page);
     arrivals_.wait(arrival_[page], stream);
+    return has_room;
   }
 
   void leave(const PageIndex* pages, std::size_t count, StreamHandle stream) override {
@@ -218,9 +243,37 @@ class ManagedVm final : public Vm {
     return runs;
   }
 
-  void move_to_host(const std::vector<PageIndex>& pages) {
-    gpu_->prefetch(runs(pages), Place::host, out_);
-    departures_.synchronize(departures_.put_up(out_));
+  // Of tensor operations on the default stream, which put up no fence. While a blocking stream captures a graph nothing
+  // may be put there, and asking whether it captures throws, where recording would end the capture.
+  std::uint64_t plain_use_so_far() {
+    (void)gpu_->is_capturing(kDefaultStream);
+    return plain_uses_.put_up(kDefaultStream);
+  }
+
+  bool is_taken(bool hint) {
+    if (!hint) ++refused_hints_;
+    return hint;
+  }
+
+  // Asks the driver to move them; returns how many it took, from the first on.
+  std::size_t take(const std::vector<PageIndex>& pages, Place place, StreamHandle stream) {
+    if (is_taken(gpu_->prefetch(runs(pages), place, stream))) return pages.size();
+    if (pages.size() == 1) return 0;
+    const auto is_left = [&](PageIndex page) { return !is_taken(gpu_->prefetch({run(page)}, place, stream)); };
+    return static_cast<std::size_t>(std::find_if(pages.begin(), pages.end(), is_left) - pages.begin());
+  }
+
+  std::size_t move_to_host(const std::vector<PageIndex>& pages) {
+    const StreamHandle out = out_.next();
+    const std::size_t moved = take(pages, Place::host, out);
+    departures_.synchronize(departures_.put_up(out));
+    return moved;
+  }
+
+  // pre: fresh
+  void clear_on_host(PageIndex page) {
+    departures_.synchronize(departure_[page]);
+    gpu_->clear_on_host(at(page), page_bytes_);
   }
 
   void count_visit(PageIndex page) {
@@ -233,14 +286,15 @@ class ManagedVm final : public Vm {
     uses_.synchronize(use_[page]);
   }
 
-  // Work between the steps, complete at return.
+  // Work between the steps, complete at return. False as from enter().
   template <class Work>
-  void use_aside(PageIndex page, Work&& work) {
+  bool use_aside(PageIndex page, Work&& work) {
     uses_.wait(use_[page], side_);
-    enter(page, side_);
+    const bool has_room = enter(page, side_);
     work();
     leave(&page, 1, side_);
     uses_.synchronize(use_[page]);
+    return has_room;
   }
 
   std::shared_ptr<Gpu> gpu_;
@@ -249,108 +303,16 @@ class ManagedVm final : public Vm {
   std::unique_ptr<GpuMemory> range_;
   std::byte* base_;
   std::size_t page_count_;
-  Streams in_;         // moves up
-  Stream out_, side_;  // moves down, what is done aside
+  Streams in_, out_;  // moves up, moves down
+  Stream side_;       // what is done aside
   Fences arrivals_, departures_, uses_;
   Fences plain_uses_;                                                  // by tensor operations on the default stream
   std::vector<std::atomic<std::uint64_t>> arrival_, departure_, use_;  // the page's last fence of each kind; 0: none
   std::vector<std::atomic<bool>> has_content_;                         // was zeroed, or used, since it was fresh
   std::vector<std::atomic<bool>> was_visited_;
-  std::atomic<std::uint64_t> visited_pages_{0}, arrived_pages_{0};
-};
-
-// Locked host memory that the device uses over the link. There is one tier: nothing is ever asked to move.
-class LockedVm final : public Vm {
- public:
-  using Vm::demote;
-  using Vm::prefetch;
-  using Vm::write_back;
-
-  LockedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes)
-      : gpu_(std::move(gpu)),
-        page_bytes_(page_bytes),
-        reserved_(round_up(std::max<std::size_t>(reserve_bytes, 1), page_bytes)),
-        range_(reserve(reserved_), Unmap{reserved_}),
-        uses_(*gpu_, false),
-        use_(reserved_ / page_bytes) {}
-
-  ~LockedVm() override {
-    try {
-      gpu_->synchronize();
-    } catch (const GpuError&) {
-    }
-    for (std::byte* piece : locked_) gpu_->unregister_host(piece);
-  }
-
-  std::byte* base() const noexcept override { return range_.get(); }
-  std::size_t page_bytes() const noexcept override { return page_bytes_; }
-  std::size_t page_count() const noexcept override { return reserved_ / page_bytes_; }
-  bool keeps_copy(PageIndex) const noexcept override { return false; }
-  bool can_move() const noexcept override { return false; }
-  std::size_t lower_bytes() const noexcept override { return 0; }
-  Measured measure(const std::vector<Tier>&) const override { return {}; }
-
-  void commit(PageIndex first, PageIndex last) override {
-    const std::size_t bytes = (last - first) * page_bytes_;
-    if (::mprotect(at(first), bytes, PROT_READ | PROT_WRITE) != 0)
-      PAGEDOPT_THROW_VM("mprotect", bytes, "no memory can be promised for more optimizer state");
-    (void)::madvise(at(first), bytes, MADV_DONTFORK);
-    gpu_->register_host(at(first), bytes);
-    locked_.push_back(at(first));
-  }
-
-  void discard(PageIndex page) override { clear(page, at(page), page_bytes_); }
-  void discard(const std::vector<PageIndex>& pages) override {
-    gpu_->synchronize();
-    for (const PageIndex page : pages) std::memset(at(page), 0, page_bytes_);
-  }
-
-  void write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
-    uses_.synchronize(use_[page]);
-    std::memcpy(to, from, bytes);
-  }
-
-  void clear(PageIndex, std::byte* from, std::size_t bytes) override {
-    gpu_->synchronize();  // also for tensor operations, which put up no fence
-    std::memset(from, 0, bytes);
-  }
-
-  void leave(const PageIndex* pages, std::size_t count, StreamHandle stream) override {
-    if (count == 0) return;
-    const std::uint64_t fence = uses_.put_up(stream);
-    for (std::size_t i = 0; i < count; ++i) use_[pages[i]] = fence;
-  }
-
-  void populate(PageIndex) override { refuse(); }
-  void prefetch(PageIndex) override { refuse(); }
-  std::size_t write_back(PageIndex) override { refuse(); }
-  std::size_t demote(PageIndex) override { refuse(); }
-  bool place_lower(PageIndex) override { refuse(); }
-  void drop_cache(PageIndex) noexcept override {}
-
- private:
-  struct Unmap {
-    std::size_t bytes;
-    void operator()(std::byte* range) const noexcept { ::munmap(range, bytes); }
-  };
-
-  [[noreturn]] static void refuse() { throw std::logic_error("this GPU cannot migrate memory: pages do not move"); }
-
-  static std::byte* reserve(std::size_t bytes) {
-    void* range = ::mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (range == MAP_FAILED) PAGEDOPT_THROW_VM("mmap", bytes, "no address space for the optimizer state (ulimit -v?)");
-    return static_cast<std::byte*>(range);
-  }
-
-  std::byte* at(PageIndex page) const noexcept { return range_.get() + std::size_t{page} * page_bytes_; }
-
-  std::shared_ptr<Gpu> gpu_;
-  std::size_t page_bytes_;
-  std::size_t reserved_;
-  std::unique_ptr<std::byte, Unmap> range_;
-  std::vector<std::byte*> locked_;
-  Fences uses_;
-  std::vector<std::atomic<std::uint64_t>> use_;
+  std::atomic<std::uint64_t> visited_pages_{0}, arrived_pages_{0}, refused_hints_{0};
+  std::atomic<std::size_t> pages_down_{EvictWay{}.pages_at_once};
+  std::mutex populating_;
 };
 
 }  // namespace
@@ -361,7 +323,7 @@ std::unique_ptr<Vm> make_device_vm(std::shared_ptr<Gpu> gpu, std::size_t page_by
     throw std::invalid_argument("page_bytes must be a power of two of at least 4096, got " +
                                 std::to_string(page_bytes));
   if (gpu->info().can_migrate) return std::make_unique<ManagedVm>(std::move(gpu), page_bytes, reserve_bytes, direct);
-  if (gpu->info().shares_host_address) return std::make_unique<LockedVm>(std::move(gpu), page_bytes, reserve_bytes);
+  if (gpu->info().shares_host_address) return make_locked_vm(std::move(gpu), page_bytes, reserve_bytes);
   throw GpuError(gpu->info().name +
                      " can neither migrate memory nor use host memory at the host's addresses: paged "
                      "state is not possible there. Take the classes without Paged in their name",

@@ -240,7 +240,10 @@ class HostVm final : public Vm {
       PAGEDOPT_THROW_VM("mprotect", bytes, "no memory can be promised for more optimizer state");
   }
 
-  void populate(PageIndex page) override { (void)::madvise(at(page), page_bytes_, MADV_POPULATE_WRITE); }
+  bool populate(PageIndex page) override {
+    (void)::madvise(at(page), page_bytes_, MADV_POPULATE_WRITE);
+    return true;
+  }
 
   void prefetch(PageIndex page) override {
     std::size_t done = 0;
@@ -285,7 +288,7 @@ class HostVm final : public Vm {
   }
 
   // Between two transfers the disk waits for a thread to wake up, on a machine that is busy with the step.
-  std::size_t most_at_once() const noexcept override {
+  std::size_t most_at_once(MoveKind) const noexcept override {
     return std::clamp<std::size_t>(kMostTransferBytes / page_bytes_, 1, 4);
   }
 
@@ -500,7 +503,10 @@ class HostVm final : public Vm {
 
 }  // namespace
 
-void Vm::write(PageIndex, std::byte* to, const std::byte* from, std::size_t bytes) { std::memcpy(to, from, bytes); }
+bool Vm::write(PageIndex, std::byte* to, const std::byte* from, std::size_t bytes) {
+  std::memcpy(to, from, bytes);
+  return true;
+}
 
 void Vm::prefetch(const std::vector<PageIndex>& pages, std::size_t& done) {
   for (; done < pages.size(); ++done) prefetch(pages[done]);
@@ -522,7 +528,10 @@ void Vm::discard(const std::vector<PageIndex>& pages) {
   for (const PageIndex page : pages) discard(page);
 }
 
-void Vm::clear(PageIndex, std::byte* from, std::size_t bytes) { std::memset(from, 0, bytes); }
+bool Vm::clear(PageIndex, std::byte* from, std::size_t bytes) {
+  std::memset(from, 0, bytes);
+  return true;
+}
 
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
                                  DirectIo direct, WatchWrites watch) {

@@ -24,7 +24,7 @@ from pagedopt.monitor.publisher.publisher import Publisher
 from pagedopt.monitor.publisher.registry import Listed, Registry
 from pagedopt.monitor.publisher.snapshots import snapshot_of
 from pagedopt.monitor.publisher.sources import Sources
-from pagedopt.pager.arenas import Home, make_home
+from pagedopt.pager.arenas import Home, check_budget, make_home
 from pagedopt.pager.holds import Holds
 from pagedopt.pager.policy import Policy
 from pagedopt.pager.spill import spill_directory
@@ -235,6 +235,8 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
         for name in _FIXED
         if getattr(loaded, name) != getattr(process.settings, name)
     ]
+    for home in process.homes.values():
+        problems += check_budget(loaded, home.device)
     if problems:
         raise ConfigError(problems)
 

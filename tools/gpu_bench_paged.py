@@ -58,6 +58,8 @@ class Paged:
         numel = int(wanted / (8 if bits == 32 else 2 + 8 / 256) / TENSORS) // 256 * 256
         room = wanted + wanted // 8 + 64 * (2 << 20)
         self.arena = run.managed.open(room, **{**arena_settings(run), "budget": f"{room}B", **settings})
+        if settings.get("placement") == "stream":
+            choose_evict_way(run, self.arena)  # as `auto` does
         self.params = params_of(run, [(numel,)] * TENSORS, torch.bfloat16)
         self.optimizer = optimizer("pagedopt.optim", "PagedAdamW" if bits == 32 else "PagedAdamW8bit", self.params)
         self.optimizer.step()
@@ -82,6 +84,16 @@ class Paged:
                 self.arena.evict(slot.data_ptr(), slot.nbytes)
                 left -= slot.nbytes
         self.run.card.synchronize()
+
+
+def choose_evict_way(run: Run, arena: _core.Arena) -> dict[str, Any]:
+    """Seconds in which 64 MiB leave by each way, and the way that is taken; nothing where the arena is too small."""
+    try:
+        times = _core.choose_evict_way(run.card.gpu, arena)
+    except _core.VmError:
+        return {}
+    named = {f"{pages} pages a call, {threads} threads": s for (pages, threads), s in times.items() if s < math.inf}
+    return {"evict_64_mib_s": named, "evict_way": arena.evict_way}
 
 
 def counted(arena: _core.Arena) -> dict[str, int]:
@@ -228,6 +240,7 @@ def managed_link(run: Run) -> dict[str, Any]:
 def moves(run: Run) -> dict[str, Any]:
     """Moves of state as the pager asks for them, by themselves: until they are done, and until the calls return."""
     paged, samples = Paged(run, 32, pager=False), {name: [] for name in MOVES}
+    ways = choose_evict_way(run, paged.arena)
     half = len(paged.slots) // 2
     one, other = paged.slots[:half], paged.slots[half:]
     nbytes = sum(slot.nbytes for slot in one)
@@ -261,7 +274,7 @@ def moves(run: Run) -> dict[str, Any]:
     for way in ("to_device", "to_host"):
         share = found[f"{way}_calls"]["median_s"] / found[way]["median_s"]
         goals.append(goal(f"{way.replace('_', ' ')}: part of the time in which the calls block", share))
-    return {"bytes": nbytes, "contenders": found, "goals": goals}
+    return {"bytes": nbytes, "contenders": found, "goals": goals, **ways}
 
 
 def move_all(call: Callable[[int, int], int], slots: list[torch.Tensor]) -> None:

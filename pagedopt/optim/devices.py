@@ -10,8 +10,18 @@ from torch import Tensor
 
 from pagedopt import _core
 from pagedopt.device import HOST, Device
+from pagedopt.optim.core_errors import core_errors
 
-__all__ = ["aligned_memory", "device_of", "gpu_of", "is_on_gpu", "number_on", "stream_of", "tensor_over"]
+__all__ = [
+    "aligned_memory",
+    "check_device",
+    "device_of",
+    "gpu_of",
+    "is_on_gpu",
+    "number_on",
+    "stream_of",
+    "tensor_over",
+]
 
 ALIGNMENT: Final = 256
 """Of slots, in bytes."""
@@ -29,6 +39,16 @@ def gpu_of(device: torch.device) -> _core.Gpu | None:
         GpuError: there is no such GPU, or this build cannot use it.
     """
     return None if device.type == "cpu" else _cuda_gpu(device.index or 0)
+
+
+def check_device(device: torch.device) -> None:
+    """Check that the core can use a device.
+
+    Raises:
+        DeviceError: there is no such GPU, it is too old, or this build cannot use it.
+    """
+    with core_errors():
+        gpu_of(device)
 
 
 def device_of(device: torch.device) -> Device:

@@ -17,6 +17,7 @@ from pagedopt import _core, runtime
 from pagedopt.errors import CheckpointError
 from pagedopt.optim import checkpoint
 from pagedopt.optim.core_errors import core_errors
+from pagedopt.optim.devices import check_device
 from pagedopt.optim.entries import is_begun, read_entry
 from pagedopt.optim.fsdp1 import gatherable, is_flattened
 from pagedopt.optim.hyper import hyper_of
@@ -77,6 +78,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         Raises:
             ValueError: for an option that is not allowed, or a parameter that another group has.
             TypeError: for a parameter that cannot be updated, or what is no parameter.
+            DeviceError: for a parameter on a GPU that pagedopt cannot use.
         """
         before = len(self.param_groups)
         where = f"{type(self).__name__}, parameter group {before}"
@@ -99,6 +101,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         for number, param in enumerate(group["params"]):
             if param.requires_grad:  # a frozen one, quantised perhaps, is only looked at should it get a gradient
                 check_param(param, named(group, number, index), may_move=True)
+        for device in {param.device for param in group["params"] if param.requires_grad}:
+            if device.type != "meta":
+                check_device(device)
 
     @_disable_dynamo  # one break of the graph under torch.compile, as around torch.optim's own
     @torch.no_grad()

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from pagedopt import _core
 from pagedopt.config import Settings, format_bytes
 from pagedopt.device import Device
+from pagedopt.errors import ConfigError, Problem
 from pagedopt.pager.host_memory import read_host_memory
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import POLICIES, Policy
 
-__all__ = ["Home", "host_arena", "least_page_bytes", "make_home"]
+__all__ = ["Home", "check_budget", "host_arena", "least_page_bytes", "make_home"]
 
 
 @dataclass
@@ -123,6 +126,29 @@ def host_arena(settings: Settings, spill_dir: Path, *, is_page_chosen: bool) -> 
     )
 
 
+def check_budget(settings: Settings, device: Device) -> list[Problem]:
+    """What is wrong between the settings and a GPU.
+
+    Args:
+        settings: the settings to go by.
+        device: the device; there is nothing to check for the host.
+    """
+    if device.gpu is None:
+        return []
+    total_bytes = device.gpu.info["total_bytes"]
+    limit_bytes = settings.device_limit.resolve(total_bytes) or total_bytes
+    budget_bytes, page_bytes = settings.budget.resolve(min(limit_bytes, total_bytes)), settings.device_page_bytes
+    if budget_bytes is None or budget_bytes >= page_bytes:
+        return []
+    return [
+        Problem(
+            device.name,
+            f"a budget of {settings.budget} does not hold one page of {format_bytes(page_bytes)} (device_page_bytes)",
+            f"budget >= device_page_bytes; to evict whatever can be evicted: budget={format_bytes(page_bytes)}",
+        )
+    ]
+
+
 def make_home(settings: Settings, device: Device, spill_dir: Path | None, *, is_page_chosen: bool) -> Home:
     """Make the arena of a device. Nothing runs yet.
 
@@ -131,7 +157,13 @@ def make_home(settings: Settings, device: Device, spill_dir: Path | None, *, is_
         device: the device.
         spill_dir: where the host's arena has its file; not used for a GPU.
         is_page_chosen: whether somebody set `page_bytes`.
+
+    Raises:
+        ConfigError: settings that do not suit the device.
     """
+    problems = check_budget(settings, device)
+    if problems:
+        raise ConfigError(problems)
     if device.gpu is None:
         assert spill_dir is not None
         arena = host_arena(settings, spill_dir, is_page_chosen=is_page_chosen)
@@ -143,14 +175,27 @@ def make_home(settings: Settings, device: Device, spill_dir: Path | None, *, is_
         reserve_bytes=min(most_bytes, psutil.virtual_memory().total + device.gpu.info["total_bytes"]),
         direct=settings.policy != "none",
     )
-    if not arena.can_move:
-        warnings.warn(
-            f"{device.gpu.info['name']} cannot migrate memory here (concurrentManagedAccess is 0): "
-            "paged state stays in host memory, and the GPU uses it over the link",
-            RuntimeWarning,
-            stacklevel=6,
-        )
+    peculiarity = _peculiarity(device.gpu.info)
+    if peculiarity is not None:
+        warnings.warn(f"{device.gpu.info['name']} {peculiarity}", RuntimeWarning, stacklevel=6)
     return Home(device, arena, _placement(settings, device.gpu, arena), settings.pager and arena.can_move)
+
+
+def _peculiarity(info: Mapping[str, Any]) -> str | None:
+    """What a user should know of how a GPU has its memory."""
+    if info["is_integrated"]:
+        return "has one memory with the host (it is integrated): moving pages would free nothing, so none move"
+    if not info["can_migrate"]:
+        return (
+            "cannot migrate memory here (concurrentManagedAccess is 0): "
+            "paged state stays in host memory, and the GPU uses it over the link"
+        )
+    if info["is_coherent"]:
+        return (
+            "uses the host's page tables, where the driver moves what is on the host to the GPU by itself: "
+            "evicted pages are told to prefer the host"
+        )
+    return None
 
 
 def _placement(settings: Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
@@ -158,8 +203,8 @@ def _placement(settings: Settings, gpu: _core.Gpu, arena: _core.Arena) -> str:
     if settings.policy == "none":  # the driver's page faults do it all: nothing maps what is on the host
         return "stream"
     placement = settings.placement
-    if not arena.can_move:
-        return "staged" if placement == "auto" else placement
+    if not arena.can_move:  # with one memory, a copy of the state is no nearer than the state
+        return ("direct" if gpu.info["is_integrated"] else "staged") if placement == "auto" else placement
     if placement in ("stream", "direct"):
         return placement
     try:

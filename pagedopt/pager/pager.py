@@ -17,7 +17,35 @@ from pagedopt.pager.device_memory import DeviceUpper
 from pagedopt.pager.host_memory import HostUpper
 from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
 
-__all__ = ["Pager"]
+__all__ = ["Ceiling", "Pager"]
+
+
+class Ceiling:
+    """The most pages the upper tier had memory for, once it had none for another.
+
+    The mover sets the budget to what is there when a prefetch finds no memory. From there it rises by an eighth at each
+    look, up to what was wanted or until that happens again.
+    """
+
+    def __init__(self) -> None:
+        self._most: int | None = None
+        self._set: int | None = None
+
+    def lowered(self, wanted: int, now: int | None) -> int:
+        """The budget to set, in pages.
+
+        Args:
+            wanted: what settings and free memory give.
+            now: what it is; less than was set last where the mover found no memory.
+        """
+        if self._set is not None and now is not None and now < self._set:
+            self._most = now
+        elif self._most is not None:
+            self._most += max(1, self._most // 8)
+        if self._most is not None and self._most >= wanted:
+            self._most = None
+        self._set = wanted if self._most is None else self._most
+        return self._set
 
 
 class Pager:
@@ -48,6 +76,7 @@ class Pager:
         self._policy = policy or POLICIES[settings.policy]
         self._looking = threading.Lock()
         self._least_pages = 1  # of an automatic budget
+        self._ceiling = Ceiling()
         self._thread = Background(self._run, "pagedopt-pager")
 
     @property
@@ -167,7 +196,8 @@ class Pager:
         with self._looking:  # a look with settings that were changed meanwhile must not have the last word
             budget = self._look()
             if budget is not None:
-                self._arena.budget_pages = max(1, budget // self._arena.page_bytes)
+                pages = max(1, budget // self._arena.page_bytes)
+                self._arena.budget_pages = self._ceiling.lowered(pages, self._arena.budget_pages)
 
     def _look(self) -> int | None:
         """What the budget should be, in bytes; None to leave it, where the system does not say what is free."""

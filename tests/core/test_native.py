@@ -17,7 +17,7 @@ from pagedopt.pager.spill import spill_directory
 
 ROOT = Path(__file__).parents[2]
 # On a simulated CUDA runtime; for these the headers of a real one are needed.
-SIMULATED_CUDA = ("cuda_platforms_test", "gpu_cuda_test", "two_gpus_test")
+SIMULATED_CUDA = ("cuda_platforms_test", "gpu_cuda_test", "locked_vm_test", "two_gpus_test")
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "csrc").is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake"

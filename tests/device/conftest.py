@@ -38,9 +38,23 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         return rings[0][:nbytes]
 
     def start(
-        *, total_bytes: int = 1 << 30, seed: int = 0, eager: bool = True, can_migrate: bool = True, **settings: Any
+        *,
+        total_bytes: int = 1 << 30,
+        seed: int = 0,
+        eager: bool = True,
+        can_migrate: bool = True,
+        is_integrated: bool = False,
+        is_coherent: bool = False,
+        **settings: Any,
     ) -> _core.EmulatedGpu:
-        gpu = _core.EmulatedGpu(total_bytes=total_bytes, seed=seed, eager=eager, can_migrate=can_migrate)
+        gpu = _core.EmulatedGpu(
+            total_bytes=total_bytes,
+            seed=seed,
+            eager=eager,
+            can_migrate=can_migrate,
+            is_integrated=is_integrated,
+            is_coherent=is_coherent,
+        )
         made.append(gpu)
         monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
         monkeypatch.setattr(devices, "aligned_memory", lent)
@@ -61,6 +75,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
     yield start
     for gpu in made:
         gpu.synchronize()
+    assert all(gpu.starved_bytes == 0 for gpu in made), "a real card would have ended the context"
     assert all(arena.counters["failed_moves"] == 0 for arena in pagedopt.stats().arenas)
     assert all(home.arena.is_valid() for home in runtime._process.homes.values())
     runtime.shutdown()

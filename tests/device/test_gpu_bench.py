@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).resolve().parent.parent.parent
 SECTIONS = {
     "link": {"copy", "to_device", "to_host", "both_ways"},

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from tested_card import IS_EMULATED, Allowance, Card
+from tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
 
 import pagedopt
 from pagedopt import _core, config, runtime
@@ -38,6 +38,7 @@ def absence() -> str | None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here, why = Path(__file__).resolve().parent, absence()
+    fixed = None if why is not None else immobility((emulated_gpu() if IS_EMULATED else _core.Gpu(0)).info)
     for item in items:
         if here not in Path(item.path).parents:
             continue
@@ -45,10 +46,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason=why))
         elif IS_EMULATED and item.get_closest_marker("cuda") is not None:
             item.add_marker(pytest.mark.skip(reason="needs torch's CUDA"))
+        elif fixed is not None and item.get_closest_marker("moves") is not None:
+            item.add_marker(pytest.mark.skip(reason=fixed))
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "cuda: wants torch's CUDA, not only the kernels")
+    config.addinivalue_line("markers", "moves: wants a GPU whose pages move")
 
 
 @pytest.fixture(scope="session")
@@ -60,7 +64,7 @@ def _card(monkeypatch: pytest.MonkeyPatch, index: int) -> Card:
     if not IS_EMULATED:
         device = torch.device("cuda", index)
         return Card(device, devices.gpu_of(device))
-    gpu = _core.EmulatedGpu(total_bytes=4 << 30, seed=index, eager=True)
+    gpu = emulated_gpu(index)
     monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
     return Card(torch.device("cpu"), gpu)
 

@@ -36,6 +36,7 @@ def test_a_hundred_optimizers_leave_nothing(start: Callable[..., Card]) -> None:
     assert seen[0] - seen[-1] <= 8 * MIB, "the card has less free after a hundred optimizers"
 
 
+@pytest.mark.moves
 def test_arena_gives_its_memory_back(start: Callable[..., Card]) -> None:
     card = start(managed_bytes=512 * MIB, pager=False)
     before = card.free_bytes
@@ -138,6 +139,7 @@ def wait_until(holds: Callable[[], bool], optimizer: object, seconds: float = 10
     return False
 
 
+@pytest.mark.moves
 @pytest.mark.cuda
 def test_budget_follows_what_torch_takes_and_gives_back(start: Callable[..., Card]) -> None:
     numel, limit_bytes = 16 * MIB, 768 * MIB

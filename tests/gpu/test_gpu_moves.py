@@ -35,6 +35,7 @@ def state_copies(optimizer: Any) -> list[torch.Tensor]:
     return [entry[name].detach().cpu() for entry in optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
 
 
+@pytest.mark.moves
 @pytest.mark.parametrize("page", ["2MiB", "256KiB"])
 def test_evict_and_prefetch_move_the_cards_memory(page: str, start: Callable[..., Card]) -> None:
     """What the driver calls free falls when pages first come. It tells nothing later: their memory stays with them."""
@@ -77,6 +78,7 @@ def read_seconds(optimizer: Any) -> float:
     return best
 
 
+@pytest.mark.moves
 @pytest.mark.cuda
 @pytest.mark.parametrize("page", ["2MiB", "256KiB"])
 def test_the_card_reads_evicted_pages_over_the_link(page: str, start: Callable[..., Card]) -> None:
@@ -96,6 +98,7 @@ def test_the_card_reads_evicted_pages_over_the_link(page: str, start: Callable[.
     assert evicted_s > 3 * max(resident_s, again_s), text
 
 
+@pytest.mark.moves
 def test_state_that_takes_the_place_of_freed_state_is_on_the_card(start: Callable[..., Card]) -> None:
     card = start(page_bytes="2MiB", pager=False, managed_bytes=MOVED_BYTES + 64 * MIB)
     optimizer, params = big_optimizer(card, MOVED_BYTES)
@@ -114,6 +117,7 @@ def test_state_that_takes_the_place_of_freed_state_is_on_the_card(start: Callabl
         assert read_seconds(again) > 3 * here_s, "pages that were used before stayed on the host"
 
 
+@pytest.mark.moves
 def test_an_evicted_state_is_used_where_it_is(start: Callable[..., Card]) -> None:
     initial = values(BIG_SIZES)
     on_host = parameters(initial)
@@ -136,6 +140,7 @@ def test_an_evicted_state_is_used_where_it_is(start: Callable[..., Card]) -> Non
     assert_same(on_host, on_gpu)
 
 
+@pytest.mark.moves
 @pytest.mark.parametrize("name", ["PagedAdamW", "PagedAdamW8bit"])
 def test_staged_state_stays_on_the_host(name: str, start: Callable[..., Card]) -> None:
     budget_bytes = {"PagedAdamW": 8 * MIB, "PagedAdamW8bit": 2 * MIB}[name]
@@ -225,6 +230,7 @@ def train_on(optimizer: Any, first: int, last: int) -> None:
             optimizer.step()
 
 
+@pytest.mark.moves
 @pytest.mark.parametrize("name", ["PagedAdamW", "PagedAdamW8bit"])
 def test_the_budget_holds_and_pages_stream(name: str, start: Callable[..., Card]) -> None:
     budget_bytes = (16 if name == "PagedAdamW" else 5) * MIB

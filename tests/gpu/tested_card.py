@@ -15,6 +15,27 @@ from pagedopt import _core, runtime
 
 CEILING_BYTES = 2 << 30
 IS_EMULATED = os.environ.get("EMULATE_GPU") == "1"
+EMULATED_KIND = os.environ.get("EMULATED_KIND", "")
+"""`locked`: the emulated GPU cannot migrate memory; `integrated`: it has one memory with the host."""
+
+
+def emulated_gpu(index: int = 0) -> _core.EmulatedGpu:
+    return _core.EmulatedGpu(
+        total_bytes=4 << 30,
+        seed=index,
+        eager=True,
+        can_migrate=EMULATED_KIND != "locked",
+        is_integrated=EMULATED_KIND == "integrated",
+    )
+
+
+def immobility(info: dict[str, Any]) -> str | None:
+    """Why no page moves on a GPU; None where pages do."""
+    if info["is_integrated"]:
+        return f"{info['name']} has one memory with the host: no page moves"
+    if not info["can_migrate"]:
+        return f"{info['name']} cannot migrate memory (concurrentManagedAccess is 0): no page moves"
+    return None
 
 
 class Allowance:

@@ -1,6 +1,8 @@
 // A GPU on the simulated CUDA runtime, everything that it does as a table, and what has to hold after each.
 #pragma once
 
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
@@ -50,10 +52,12 @@ struct World {
   std::vector<EventHandle> events;
   StreamHandle stream = nullptr;
   EventHandle event = nullptr;
+  bool is_taken = true;  // the last hint
 };
 
-// Everything a Gpu does, the call of the runtime it rests on, and the size that call's error names.
-enum class On { error_throws, error_is_swallowed, error_throws_thread_stays };
+// Everything a Gpu does, the call of the runtime it rests on, and the size that call's error names. A hint that there
+// is no memory for is not taken; any other error of it throws.
+enum class On { error_throws, error_is_swallowed, error_throws_thread_stays, shortage_refuses };
 struct Action {
   const char* name;
   const char* call;
@@ -63,7 +67,7 @@ struct Action {
 };
 
 inline constexpr auto kThrows = On::error_throws, kSwallows = On::error_is_swallowed,
-                      kStays = On::error_throws_thread_stays;
+                      kStays = On::error_throws_thread_stays, kHints = On::shortage_refuses;
 inline const Action kActions[] = {
     {"make", "cudaGetDeviceProperties", 0, kThrows, [](World& w) { make_cuda_gpu(w.gpu->info().device); }},
     {"make", "cudaDeviceGetAttribute", 0, kThrows, [](World& w) { make_cuda_gpu(w.gpu->info().device); }},
@@ -111,22 +115,34 @@ inline const Action kActions[] = {
      }},
 #endif
     {"clear", "cudaMemsetAsync", kBytes, kThrows, [](World& w) { w.gpu->clear(w.device(), kBytes, nullptr); }},
-    {"prefetch", "cudaMemPrefetchAsync", kBytes, kThrows,
-     [](World& w) { w.gpu->prefetch({{w.managed(), kBytes}}, Place::device, w.stream); }},
-    {"evict", "cudaMemPrefetchAsync", kBytes, kThrows,
-     [](World& w) { w.gpu->prefetch({{w.managed(), kBytes}}, Place::host, w.stream); }},
-    {"prefetch, default stream", "cudaMemPrefetchAsync", kBytes, kThrows,
-     [](World& w) { w.gpu->prefetch(w.runs(), Place::device, nullptr); }},
-    {"discard, default stream", "cudaMemPrefetchAsync", kBytes, kThrows,
-     [](World& w) { w.gpu->discard(w.runs(), nullptr); }},
-    {"map_for_device", "cudaMemAdvise", kBytes, kThrows, [](World& w) { w.gpu->map_for_device(w.managed(), kBytes); }},
-    {"prefer_device", "cudaMemAdvise", kBytes, kThrows, [](World& w) { w.gpu->prefer_device(w.managed(), kBytes); }},
+    {"prefetch", "cudaMemPrefetchAsync", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->prefetch({{w.managed(), kBytes}}, Place::device, w.stream); }},
+    {"evict", "cudaMemPrefetchAsync", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->prefetch({{w.managed(), kBytes}}, Place::host, w.stream); }},
+    {"prefetch, default stream", "cudaMemPrefetchAsync", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->prefetch(w.runs(), Place::device, nullptr); }},
+    {"discard, default stream", "cudaMemPrefetchAsync", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->discard(w.runs(), nullptr); }},
+    {"map_for_device", "cudaMemAdvise", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->map_for_device(w.managed(), kBytes); }},
+    {"prefer the device", "cudaMemAdvise", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->prefer(w.managed(), kBytes, Place::device); }},
+    {"prefer the host", "cudaMemAdvise", kBytes, kHints,
+     [](World& w) { w.is_taken = w.gpu->prefer(w.managed(), kBytes, Place::host); }},
     {"begin_rows", "begin_rows", 0, kThrows, [](World& w) { w.gpu->begin_rows({}, 0, 0, w.stream); }},
     {"finish_measure", "finish_measure", 0, kThrows, [](World& w) { w.gpu->finish_measure({}, 0, 0, w.stream); }},
     {"run", "run", 0, kThrows, [](World& w) { w.gpu->run({}, Pass::update, 0, 0, nullptr); }},
 };
-// What comes before them: telling and setting the thread's device.
-inline const char* const kGuards[] = {"cuCtxGetCurrent", "cudaGetDevice", "cudaSetDevice"};
+// What comes before them: telling and setting the thread's device and its mode towards captures.
+inline const char* const kGuards[] = {"cuCtxGetCurrent", "cudaGetDevice", "cudaSetDevice",
+                                      "cudaThreadExchangeStreamCaptureMode"};
+
+// What the driver may answer to a hint that it has no memory for.
+inline constexpr cudaError_t kShortages[] = {cudaErrorMemoryAllocation, cudaErrorOperatingSystem, cudaErrorUnknown};
+
+inline bool means_no_memory(cudaError_t code) {
+  return std::find(std::begin(kShortages), std::end(kShortages), code) != std::end(kShortages);
+}
 
 // Leaves the thread on a device, or as one that never used CUDA.
 inline void start_on(int device) {

@@ -1,6 +1,7 @@
 // What the core does on a simulated CUDA runtime where something is not to be had: batches, discarding, migration,
 // memory, a device; and its fences where a call fails. Prints the first thing that is wrong and exits with 1.
 //   cuda_platforms_test [name of one group]
+#include <algorithm>
 #include <cstring>
 
 #include "cuda_actions.h"
@@ -53,6 +54,55 @@ void test_batches() {
     require(moves_of(simulated_cuda::take_calls()) == row.discarded, std::string("discard, ") + row.name);
     require_clean(kNone, row.name);
   }
+}
+
+// A card that torch has filled: pages stay on the host and begin there, and each refusal is counted.
+void test_full_card() {
+  constexpr std::size_t kTotal = 64 * kBytes;
+  simulated_cuda::install({{}, {true, true, kTotal}});
+  {
+    const auto gpu = make_cuda_gpu(1);
+    const auto vm = make_device_vm(gpu, kBytes, 8 * kBytes, true);
+    std::byte* full = gpu->allocate(Memory::device, kTotal);
+    vm->commit(0, 8);
+    for (const PageIndex page : {0, 1, 2}) {
+      require(!vm->populate(page), "a page that there is no memory for counts as there");
+      const auto* const begin = vm->base() + page * kBytes;
+      require(std::all_of(begin, begin + kBytes, [](std::byte b) { return b == std::byte{0}; }), "it is not zeroed");
+    }
+    require(!vm->enter(3, nullptr) && vm->enter(3, nullptr), "a page begins on the host once");
+    const std::byte one{1};
+    require(!vm->write(4, vm->base() + 4 * kBytes, &one, 1) && vm->base()[4 * kBytes] == one, "a write to a new page");
+    require(vm->visits().visited_pages == 0 && vm->refused_hints() == 5, "what is counted of a full card");
+    std::size_t done = 9;
+    vm->prefetch({0, 1, 2}, done);
+    require(done == 0, "pages came to a full card");
+    gpu->free(Memory::device, full);
+    full = gpu->allocate(Memory::device, kTotal - kBytes);
+    vm->prefetch({0}, done = 0);
+    require(done == 1, "a page does not come where there is memory");
+    // Asked for together, and then one by one: the second has no memory, either time.
+    simulated_cuda::fail("cudaMemPrefetchAsync", cudaErrorMemoryAllocation, 1, 1);
+    simulated_cuda::fail("cudaMemPrefetchAsync", cudaErrorMemoryAllocation, 1, 2);
+    vm->prefetch({0, 2}, done = 0);
+    require(done == 1, "of two pages one has room, and " + std::to_string(done) + " came");
+    simulated_cuda::fail("cudaMemPrefetchAsync", cudaErrorMemoryAllocation, 1000);
+    simulated_cuda::fail("cudaMemPrefetchBatchAsync", cudaErrorMemoryAllocation, 1000);
+    simulated_cuda::fail("cudaMemDiscardBatchAsync", cudaErrorMemoryAllocation, 1000);
+    simulated_cuda::fail("cudaMemAdvise", cudaErrorMemoryAllocation, 1000);
+    vm->demote({0, 2}, done = 0);
+    require(done == 0, "pages went to a host that is full");
+    require(!vm->place_lower(5), "a page begins on a host that is full");
+    const std::uint64_t before = vm->refused_hints();
+    vm->settle(6), vm->discard({0, 1, 2});
+    require(vm->refused_hints() == before + 2, "what is refused of settling and discarding is not counted");
+    (void)make_device_vm(gpu, kBytes, kBytes, true);
+    simulated_cuda::forgive();
+    gpu->free(Memory::device, full);
+    require(vm->populate(0) && vm->base()[0] == std::byte{0}, "a page that could not be discarded is not zeroed");
+  }
+  require_clean(kNone, "a full card");
+  require_nothing_held("a full card");
 }
 
 // Of copies that belong together: the calls for each hint, each way, and what arrives. CUDA 12 has no batches.
@@ -153,6 +203,60 @@ void test_platforms() {
           "a device that can do neither is no error");
 }
 
+std::vector<std::string> advices() {
+  std::vector<std::string> found;
+  for (const Call& call : simulated_cuda::take_calls())
+    if (call.name == "cudaMemAdvise") found.push_back(call.detail + " " + std::to_string(call.bytes));
+  return found;
+}
+
+// One memory for host and device: nothing moves. Memory that the driver moves by itself: what is evicted is to stay.
+void test_shared_memory() {
+  const struct {
+    const char* name;
+    bool is_integrated, is_coherent;
+    std::vector<std::string> advices;
+  } rows[] = {
+      {"a card of its own", false, false, {"accessed by to device 1"}},
+      {"integrated", true, false, {"accessed by to device 1"}},
+      {"coherent", false, true, {"accessed by to device 1", "preferred location to host"}},
+  };
+  for (const auto& row : rows) {
+    simulated_cuda::install({{}, {true, true, 1 << 30, row.is_integrated, row.is_coherent}});
+    const auto gpu = make_cuda_gpu(1);
+    require(gpu->info().is_integrated == row.is_integrated && gpu->info().is_coherent == row.is_coherent, row.name);
+    const auto vm = make_device_vm(gpu, kBytes, 8 * kBytes, true);
+    std::vector<std::string> want;
+    for (const std::string& advice : row.advices)
+      want.push_back(advice + " " + std::to_string(vm->page_count() * kBytes));
+    require(advices() == want, std::string(row.name) + ": advice for the range");
+    require(vm->can_move() == !row.is_integrated, std::string(row.name) + ": whether pages move");
+    const std::byte one{1};
+    require(vm->write(0, vm->base(), &one, 1) && vm->base()[0] == one && vm->base()[1] == std::byte{0},
+            std::string(row.name) + ": a page that is written to");
+    bool any = false;
+    for (const Call& call : simulated_cuda::take_calls()) any |= contains(call.name, "Prefetch");
+    require(any == !row.is_integrated, std::string(row.name) + ": a page is moved, or is not");
+  }
+}
+
+void test_old_cards() {
+  const struct {
+    int major, minor;
+    bool is_refused;
+  } rows[] = {{7, 5, true}, {7, 0, true}, {6, 1, true}, {8, 0, false}, {8, 9, false}, {9, 0, false}, {12, 0, false}};
+  for (const auto& row : rows) {
+    simulated_cuda::install({{true, true, 1 << 20, false, false, row.major, row.minor}});
+    const auto error = error_of([] { make_cuda_gpu(0); });
+    const std::string name = std::to_string(row.major) + "." + std::to_string(row.minor);
+    require(error.has_value() == row.is_refused, "a card of compute capability " + name);
+    if (error)
+      require(contains(error->what(), "simulated 0 has compute capability " + name) && contains(error->what(), "8.0") &&
+                  error->code() == cudaErrorNoKernelImageForDevice,
+              std::string("it says ") + error->what());
+  }
+}
+
 void test_absence() {
   const struct {
     std::size_t devices;
@@ -234,10 +338,13 @@ void test_fence_on_a_stream_that_is_gone() {
 int main(int argc, char** argv) {
   return run_groups(argc, argv,
                     {{"batches", test_batches},
+                     {"full_card", test_full_card},
                      {"copies_of_state", test_copies_of_state},
                      {"events_that_are_not_done", test_events_that_are_not_done},
                      {"reserving", test_reserving},
                      {"platforms", test_platforms},
+                     {"shared_memory", test_shared_memory},
+                     {"old_cards", test_old_cards},
                      {"absence", test_absence},
                      {"fence_that_fails", test_fence_that_fails},
                      {"fence_on_a_stream_that_is_gone", test_fence_on_a_stream_that_is_gone}});

@@ -48,18 +48,24 @@ bool check_failure(const Action& action, const char* call, cudaError_t code, int
   const std::vector<Call> calls = simulated_cuda::take_calls();
   if (std::none_of(calls.begin(), calls.end(), [&](const Call& made) { return made.name == call; })) return false;
   require_clean(action.on == kStays ? 1 : start, what);
-  check_error(error, action, call, code, what);
+  const bool is_refused = action.on == kHints && std::strcmp(call, action.call) == 0 && means_no_memory(code);
+  require(world.is_taken != is_refused, what + (is_refused ? " counts as taken" : " counts as refused"));
+  if (is_refused)
+    require(!error, what + " throws " + (error ? error->what() : ""));
+  else
+    check_error(error, action, call, code, what);
   return true;
 }
 
 void test_failures() {
   for (const Action& action : kActions)
     for (const int start : {kNone, 0, 1})
-      for (const cudaError_t code : {cudaErrorMemoryAllocation, cudaErrorLaunchFailure}) {
+      for (const cudaError_t code :
+           {cudaErrorMemoryAllocation, cudaErrorOperatingSystem, cudaErrorUnknown, cudaErrorLaunchFailure}) {
         require(check_failure(action, action.call, code, start),
                 action.name + std::string(" never calls ") + action.call);
         for (const char* guard : kGuards)
-          if (action.on != kStays && std::strcmp(action.call, guard) != 0) check_failure(action, guard, code, start);
+          if (!contains(action.name, "begin_thread")) check_failure(action, guard, code, start);
         require_nothing_held(action.name);
       }
 }
@@ -178,9 +184,11 @@ void test_capture() {
   const auto refused = error_of([&] { step.run({row}, {Hyper{}}, {}, nullptr, {}, world.stream); });
   require(refused && refused->code() == cudaErrorStreamCaptureUnsupported, "a step is captured");
   std::thread([&] {
-    const auto disturbing = error_of([&] { world.gpu->synchronize(world.event); });
-    require(disturbing && disturbing->code() == cudaErrorStreamCaptureUnsupported, "a capture that anyone may disturb");
-    require_clean(kNone, "a thread that would disturb a capture");
+    require(cudaEventQuery(static_cast<cudaEvent_t>(world.event)) == cudaErrorStreamCaptureUnsupported,
+            "a capture that anyone may disturb");
+    (void)cudaGetLastError();
+    require(!error_of([&] { world.gpu->synchronize(world.event); }), "a thread minds a capture");
+    require_clean(0, "a thread that another's capture concerns");
     world.gpu->begin_thread();
     require(!error_of([&] { world.gpu->synchronize(world.event); }), "a thread of the GPU's own minds a capture");
   }).join();
@@ -191,6 +199,29 @@ void test_capture() {
   require(implicit && implicit->code() == cudaErrorStreamCaptureImplicit, "the default stream joins a capture");
   (void)cudaStreamEndCapture(blocking, &graph);
   require_clean(1, "a capture");
+}
+
+// What is done beside it does not end a capture: all but waiting for the whole device, which is not allowed meanwhile.
+void test_beside_a_capture() {
+  for (const Action& action : kActions) {
+    install();
+    start_on(1);
+    World world(1);
+    world.streams.push_back(world.gpu->make_stream());
+    const auto captured = static_cast<cudaStream_t>(world.streams.back());
+    (void)cudaStreamBeginCapture(captured, cudaStreamCaptureModeGlobal);
+    std::thread([&] {
+      (void)error_of([&] { action.act(world); });
+      const bool is_own_thread = contains(action.name, "begin_thread");
+      require(is_own_thread || simulated_cuda::thread_capture_mode() == cudaStreamCaptureModeGlobal,
+              action.name + std::string(" changes the thread's mode"));
+    }).join();
+    cudaGraph_t graph = nullptr;
+    const bool is_over = cudaStreamEndCapture(captured, &graph) != cudaSuccess;
+    require(is_over == (std::strcmp(action.name, "synchronize") == 0),
+            action.name + std::string(is_over ? " ends" : " does not end") + " a capture");
+    (void)cudaGetLastError();
+  }
 }
 
 // ---- a forked child
@@ -246,6 +277,7 @@ int main(int argc, char** argv) {
                      {"begin_thread", test_begin_thread},
                      {"streams_of_another_device", test_streams_of_another_device},
                      {"capture", test_capture},
+                     {"beside_a_capture", test_beside_a_capture},
                      {"fork", test_fork},
                      {"every_call_has_a_row", test_every_call_has_a_row}});
 }

@@ -49,7 +49,7 @@ class HeldVm final : public Vm {
   std::size_t page_bytes() const noexcept override { return kPageBytes; }
   std::size_t page_count() const noexcept override { return kPages; }
   void commit(PageIndex, PageIndex) override {}
-  void populate(PageIndex) override {}
+  bool populate(PageIndex) override { return true; }
   void prefetch(PageIndex) override {}
   std::size_t write_back(PageIndex) override {
     std::unique_lock lock(mutex_);

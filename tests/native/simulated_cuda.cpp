@@ -104,11 +104,14 @@ constexpr Word kWords[] = {
     WORD(cudaErrorInvalidResourceHandle, "invalid resource handle"),
     WORD(cudaErrorNotReady, "device not ready"),
     WORD(cudaErrorIllegalAddress, "an illegal memory access was encountered"),
+    WORD(cudaErrorOperatingSystem, "OS call failed or operation not supported on this OS"),
+    WORD(cudaErrorUnknown, "unknown error"),
     WORD(cudaErrorHostMemoryAlreadyRegistered, "part or all of the requested memory range is already mapped"),
     WORD(cudaErrorHostMemoryNotRegistered, "pointer does not correspond to a registered memory region"),
     WORD(cudaErrorLaunchFailure, "unspecified launch failure"),
     WORD(cudaErrorNotSupported, "operation not supported"),
     WORD(cudaErrorStreamCaptureUnsupported, "operation not permitted when stream is capturing"),
+    WORD(cudaErrorStreamCaptureInvalidated, "operation failed due to a previous error during capture"),
     WORD(cudaErrorStreamCaptureImplicit,
          "operation would make the legacy stream depend on a capturing blocking stream"),
 };
@@ -161,7 +164,8 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
     *properties = {};
     std::strcpy(properties->name, ("simulated " + std::to_string(device)).c_str());
     properties->totalGlobalMem = machine.devices[device].total_bytes;
-    properties->major = 9;
+    properties->major = machine.devices[device].major;
+    properties->minor = machine.devices[device].minor;
     return cudaSuccess;
   });
 }
@@ -169,16 +173,23 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr name, int device) {
   return perform("cudaDeviceGetAttribute", Wants::nothing, [&](Call&) {
     if (!is_device(device)) return cudaErrorInvalidDevice;
-    if (name != cudaDevAttrConcurrentManagedAccess && name != cudaDevAttrCanUseHostPointerForRegisteredMem)
-      return cudaErrorInvalidValue;
     const Device& of = machine.devices[device];
-    *value = name == cudaDevAttrConcurrentManagedAccess ? of.migrates : of.shares_host_address;
-    return cudaSuccess;
+    switch (name) {
+      case cudaDevAttrConcurrentManagedAccess: *value = of.migrates; return cudaSuccess;
+      case cudaDevAttrCanUseHostPointerForRegisteredMem: *value = of.shares_host_address; return cudaSuccess;
+      case cudaDevAttrIntegrated: *value = of.is_integrated; return cudaSuccess;
+      case cudaDevAttrPageableMemoryAccessUsesHostPageTables: *value = of.uses_host_page_tables; return cudaSuccess;
+      default: return cudaErrorInvalidValue;
+    }
   });
 }
 
 cudaError_t cudaDeviceSynchronize() {
-  return perform("cudaDeviceSynchronize", Wants::no_capture, [](Call&) { return cudaSuccess; });
+  return perform("cudaDeviceSynchronize", Wants::no_capture, [](Call&) {
+    // Whatever the mode [CUDA C++ Programming Guide, "Prohibited and Unhandled Operations"].
+    const bool any = breaks_capture([](const Stream& stream) { return stream.device == current_device(); });
+    return any ? cudaErrorStreamCaptureUnsupported : cudaSuccess;
+  });
 }
 
 cudaError_t cudaThreadExchangeStreamCaptureMode(cudaStreamCaptureMode* mode) {
@@ -267,7 +278,8 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mo
     if (is_legacy(stream)) return cudaErrorStreamCaptureUnsupported;
     if (const cudaError_t error = find(stream, call, device)) return error;
     Stream& found = machine.streams[number(stream)];
-    found.is_capturing = true, found.mode = mode, found.captured_by = std::this_thread::get_id();
+    found.is_capturing = true, found.is_broken = false;
+    found.mode = mode, found.captured_by = std::this_thread::get_id();
     return cudaSuccess;
   });
 }
@@ -277,16 +289,23 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
     int device = 0;
     if (is_legacy(stream)) return cudaErrorInvalidValue;
     if (const cudaError_t error = find(stream, call, device)) return error;
-    machine.streams[number(stream)].is_capturing = false;
+    Stream& found = machine.streams[number(stream)];
+    found.is_capturing = false;
     *graph = nullptr;
-    return cudaSuccess;
+    return found.is_broken ? cudaErrorStreamCaptureInvalidated : cudaSuccess;
   });
 }
 
 cudaError_t cudaStreamIsCapturing(cudaStream_t stream, cudaStreamCaptureStatus* status) {
   return perform("cudaStreamIsCapturing", Wants::device, [&](Call& call) {
     int device = 0;
-    if (const cudaError_t error = find(stream, call, device)) return error;
+    // This one asks, and ends nothing.
+    std::vector<bool> before;
+    for (const auto& entry : machine.streams) before.push_back(entry.second.is_broken);
+    const cudaError_t error = find(stream, call, device);
+    std::size_t i = 0;
+    for (auto& entry : machine.streams) entry.second.is_broken = before[i++];
+    if (error != cudaSuccess) return error;
     *status = !is_legacy(stream) && machine.streams[number(stream)].is_capturing ? cudaStreamCaptureStatusActive
                                                                                  : cudaStreamCaptureStatusNone;
     return cudaSuccess;

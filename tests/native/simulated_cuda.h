@@ -15,6 +15,9 @@ struct Device {
   bool migrates = true;             // concurrentManagedAccess
   bool shares_host_address = true;  // canUseHostPointerForRegisteredMem
   std::size_t total_bytes = std::size_t{1} << 30;
+  bool is_integrated = false;
+  bool uses_host_page_tables = false;  // pageableMemoryAccessUsesHostPageTables
+  int major = 9, minor = 0;            // compute capability
 };
 
 // The machine from now on, with nothing in it, and the calling thread as one that never used CUDA. With an `absence`,

@@ -32,7 +32,7 @@ struct Memory {
 struct Stream {
   int device;
   bool is_blocking;
-  bool is_capturing = false;
+  bool is_capturing = false, is_broken = false;  // broken: something that is not allowed came between
   cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
   std::thread::id captured_by = {};
 };
@@ -86,10 +86,18 @@ inline bool all_migrate() {
 // where the thread's mode forbids to interfere.
 enum class Wants { nothing, device, no_capture };
 
+// Ends the captures of the streams that `minds` says; whether there are any.
+template <class Minds>
+inline bool breaks_capture(Minds&& minds) {
+  bool any = false;
+  for (auto& [handle, stream] : machine.streams)
+    if (stream.is_capturing && minds(stream)) any = stream.is_broken = true;
+  return any;
+}
+
 inline bool is_prohibited() {
-  return std::any_of(machine.streams.begin(), machine.streams.end(), [](const auto& entry) {
-    const Stream& stream = entry.second;
-    if (!stream.is_capturing || capture_mode == cudaStreamCaptureModeRelaxed) return false;
+  return breaks_capture([](const Stream& stream) {
+    if (capture_mode == cudaStreamCaptureModeRelaxed) return false;
     if (stream.captured_by == std::this_thread::get_id()) return stream.mode != cudaStreamCaptureModeRelaxed;
     return capture_mode == cudaStreamCaptureModeGlobal && stream.mode == cudaStreamCaptureModeGlobal;
   });
@@ -125,12 +133,12 @@ inline cudaError_t perform(const char* name, Wants wants, Body&& body) {
 }
 
 // The device of a stream in `device`. Null is the current device's legacy stream, which no call may use while a
-// blocking stream of that device captures.
+// blocking stream of that device captures: that ends the capture.
 inline cudaError_t find(cudaStream_t stream, Call& call, int& device) {
   device = current_device();
   if (stream == nullptr || stream == cudaStreamLegacy) {
-    for (const auto& [handle, other] : machine.streams)
-      if (other.is_capturing && other.is_blocking && other.device == device) return cudaErrorStreamCaptureImplicit;
+    if (breaks_capture([&](const Stream& other) { return other.is_blocking && other.device == device; }))
+      return cudaErrorStreamCaptureImplicit;
   } else {
     const auto found = machine.streams.find(number(stream));
     if (found == machine.streams.end()) return cudaErrorInvalidResourceHandle;
@@ -222,12 +230,18 @@ inline cudaError_t find_place(int device, Call& call) {
   return is_device(device) && machine.devices[device].migrates ? cudaSuccess : cudaErrorInvalidDevice;
 }
 
+// Managed memory takes the place of other managed memory, and of none that was allocated.
+inline bool is_full(int device, std::size_t bytes) {
+  return is_device(device) && used_bytes(device) + bytes > machine.devices[device].total_bytes;
+}
+
 inline cudaError_t prefetch(const void* begin, std::size_t bytes, int device, cudaStream_t stream, Call& call) {
   int of_stream = 0;
   if (const cudaError_t error = find(stream, call, of_stream)) return error;
   if (const cudaError_t error = find_managed(begin, bytes, call)) return error;
   if (!machine.devices[of_stream].migrates) return cudaErrorInvalidDevice;
-  return find_place(device, call);
+  if (const cudaError_t error = find_place(device, call)) return error;
+  return is_full(device, bytes) ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 
 inline cudaError_t advise(const void* begin, std::size_t bytes, cudaMemoryAdvise advice, int device, Call& call) {

@@ -111,6 +111,7 @@ cudaError_t cudaMemPrefetchBatchAsync(void** begins, std::size_t* bytes, std::si
       const std::optional<int> device = number_of(places[i]);
       if (!device || firsts[i] >= count || (i > 0 && firsts[i] <= firsts[i - 1])) return cudaErrorInvalidValue;
       if (const cudaError_t error = find_place(*device, call)) return error;
+      if (is_full(*device, call.bytes)) return cudaErrorMemoryAllocation;
     }
     return cudaSuccess;
   });

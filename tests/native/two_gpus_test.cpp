@@ -44,6 +44,7 @@ class Replica {
     if (!plan.default_stream) stream_ = gpu_->make_stream();
     arena_->attach();
     if (arena_->vm().can_move()) arena_->set_budget_pages(20);
+    arena_->set_evict_way({2, plan.staged ? 1U : 2U});
   }
   ~Replica() {
     sweep_.reset();
@@ -93,6 +94,14 @@ class Replica {
   }
 
   void detach() { arena_->detach(); }
+
+  // What a user does who drops an optimizer, and then all that is left of paging.
+  void drop() {
+    sweep_.reset();
+    for (std::size_t i = 0; i < extents_.size(); i += 2) extents_[i].reset();
+    extents_.clear();
+    arena_.reset();
+  }
 
  private:
   static constexpr std::int64_t kSizes[] = {20003, 300, 9000, 2048, 30007};
@@ -250,11 +259,44 @@ void test_second_alone() {
   }
 }
 
+// An optimizer is dropped, by whatever thread, while a stream captures a graph: the capture goes on to its end. A
+// blocking stream's capture forbids work on the default stream, so that its pages are discarded later.
+void test_dropped_beside_a_capture() {
+  for (const Plan& plan : kPlans)
+    for (const unsigned flags : {cudaStreamNonBlocking, cudaStreamDefault})
+      for (const bool by_another : {true, false}) {
+        install(plan);
+        {
+          Replica replica(plan, 1);
+          for (unsigned t = 1; t <= kSteps; ++t) replica.step(t);
+          replica.detach();
+          replica.check(plan.name);
+          require(cudaSetDevice(1) == cudaSuccess, "cudaSetDevice");
+          cudaStream_t stream = nullptr;
+          cudaGraph_t graph = nullptr;
+          require(cudaStreamCreateWithFlags(&stream, flags) == cudaSuccess, "cudaStreamCreateWithFlags");
+          require(cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal) == cudaSuccess, "cudaStreamBeginCapture");
+          if (by_another)
+            std::thread([&] { replica.drop(); }).join();
+          else
+            replica.drop();
+          require(cudaStreamEndCapture(stream, &graph) == cudaSuccess, std::string(plan.name) + ": a capture ended");
+          (void)cudaStreamDestroy(stream);
+        }
+        require(cudaPeekAtLastError() == cudaSuccess, std::string(plan.name) + ": an error is left behind");
+        const simulated_cuda::Held held = simulated_cuda::held();
+        require(held.memory + held.streams + held.events + held.registrations == 0,
+                std::string(plan.name) + ": something is not given back");
+      }
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
-  return run_groups(
-      argc, argv,
-      {{"one_thread", test_one_thread}, {"a_thread_each", test_a_thread_each}, {"second_alone", test_second_alone}},
-      best_isa);
+  return run_groups(argc, argv,
+                    {{"one_thread", test_one_thread},
+                     {"a_thread_each", test_a_thread_each},
+                     {"second_alone", test_second_alone},
+                     {"dropped_beside_a_capture", test_dropped_beside_a_capture}},
+                    best_isa);
 }
