@@ -126,8 +126,8 @@ struct BlockAt {
 
   // Of numbers of `size` bytes, where a lane's first run is.
   template <int size, int run>
-  PAGEDOPT_HD std::uint32_t lane_bytes(int lane) const {
-    return static_cast<std::uint32_t>(first + lane * run) * size;
+  PAGEDOPT_HD int lane_bytes(int lane) const {
+    return (first + lane * run) * size;
   }
 };
 
