@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -64,7 +65,7 @@ class Code:
     def _connect(self, blocks: dict[int, Block]) -> None:
         """A BSYNC goes to where the BSSY before it on the way says."""
         order = sorted(blocks)
-        after = dict(zip(order, order[1:], strict=False))
+        after = dict(itertools.pairwise(order))
         ways: list[tuple[int, dict[str, int]]] = [(order[0], {})]
         seen = set()
         while ways:
