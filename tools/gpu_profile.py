@@ -84,9 +84,8 @@ def ncu_verdict(text: str, status: int) -> tuple[str, str]:
         return "failed", f"status {status}"
     if "update_kernel" not in text:
         return "failed", "no update_kernel was profiled"
-    rows = re.findall(r"^ *([A-Z][\w /()-]*?) {2,}(\S+) +([\d.,]+) *$", text, re.MULTILINE)
-    found = {name: f"{value} {unit}" for name, unit, value in rows}
-    return "ran", ", ".join(f"{name} {found[name]}" for name in SUMMARY if name in found)
+    found = {name: re.search(rf"^ *{name} +(\S+) +([\d.,]+) *$", text, re.MULTILINE) for name in SUMMARY}
+    return "ran", ", ".join(f"{name} {row[2]} {row[1]}" for name, row in found.items() if row)
 
 
 def sanitizer_verdict(text: str, status: int) -> tuple[str, str]:
