@@ -35,7 +35,7 @@ inline constexpr double kLevel = 0x1p-133;
 // How far levels may be off, in units of 2^-16, is less than this. Worst is the last edge: a quarter of the line's 2.7
 // (1.7 for y and the slope, which are off by 3 parts in 2^24; two roundings of half a unit), 1.8 for the rise, four
 // roundings, and 0.1 for the map's own. Signed levels are half as large, and so are those parts of them. Elsewhere the
-// line's 2.7 and 0.3 for the map. tests/native/lane_test.cpp finds 1.
+// line's 2.7 and 0.3 for the map. tests/native/lane_test.cpp finds 1 (signed) and 2.
 template <bool is_signed>
 inline constexpr std::uint32_t kLevelDoubt = is_signed ? 4 : 5;
 inline constexpr double kLevelUnits = 65536.0;
@@ -57,7 +57,8 @@ constexpr Bend in_levels(double slope, double offset, double middle, double next
 }
 
 constexpr Bend make_bend(bool is_signed, int row) {
-  // The unsigned level is what is doubtful too high, so that all that is in doubt is just above an edge.
+  // Unsigned levels are higher by their doubt, so that what is in doubt is just above an edge. Signed ones become so
+  // with their sign.
   const double less = is_signed ? 0.5 : 1.0 - kLevelDoubt<false> / kLevelUnits;
   if (row < kFirstBend && !is_signed) return in_levels(0.0, 2.5 - less, kNowhere, kNowhere);
   if (row < kFirstBend) return in_levels(1.0 / kFirstValue, 0.0, kNowhere, kNowhere);
@@ -155,6 +156,7 @@ PAGEDOPT_HD std::uint32_t level_of(const BendTable& bends, std::uint32_t place, 
     const float rank = float_of(level | (bits_of(x) & 0x80000000u));
     return bits_of(fused(top, kTopRise, zero) + rank);
   }
+  // The first is just below code 1 for zero, just above it, and so in doubt, for the very least numbers.
   return least_with_sum(bits_of(x), 0xffffu, bits_of(fused(top, kTopRise, float_of(level))));
 }
 
@@ -167,7 +169,7 @@ PAGEDOPT_HD float chosen(const float (&x)[kLaneElements], int i) {
   return i & 4 ? high : low;
 }
 
-// Settles the codes in doubt: about one block in ten has one. `above`: how far levels are above an edge.
+// Settles the codes in doubt: one block in fifteen has one. `above`: how far levels are above an edge.
 template <bool is_signed>
 PAGEDOPT_HD void settle_lane(const CodeMap& map, float absmax, const float (&x)[kLaneElements], const Stored<2>& above,
                              Stored<1>& codes) {
