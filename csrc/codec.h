@@ -33,7 +33,13 @@ PAGEDOPT_HD float float_of(std::uint32_t bits) {
   return x;
 }
 
-PAGEDOPT_HD float magnitude(float x) { return float_of(bits_of(x) & 0x7fffffffu); }
+PAGEDOPT_HD float magnitude(float x) {
+#if defined(__CUDA_ARCH__)
+  return fabsf(x);  // part of the instruction that uses it
+#else
+  return float_of(bits_of(x) & 0x7fffffffu);
+#endif
+}
 
 // ---- the map ----
 

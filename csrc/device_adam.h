@@ -18,15 +18,14 @@ struct Registers {
 };
 
 PAGEDOPT_HD void raise(std::uint32_t& most, std::uint32_t x) { most = x > most ? x : most; }
-PAGEDOPT_HD void lower(std::uint32_t& least, std::uint32_t x) { least = x < least ? x : least; }
 
 // New parameter and moments. 8-bit state: an element whose v' is not finite keeps its parameter and its moments become
 // zero (a non-finite gradient makes v' so).
 template <class K>
 PAGEDOPT_HD void adam_lane(const AdamScalars& s, bool skip_zeros, Registers& r) {
-  const bool decay = s.coupled_decay != 0.0f;
+  const bool decay = !K::plain && s.coupled_decay != 0.0f;
   for (int i = 0; i < kLaneElements; ++i) {
-    if (skip_zeros && r.g[i] == 0.0f) continue;
+    if (!K::plain && skip_zeros && r.g[i] == 0.0f) continue;
     AdamElement e{r.p[i], r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
     adam<K::amsgrad>(s, decay, r.g[i], e);
     if (K::is_8bit && !(e.v <= FLT_MAX)) e = {r.p[i], 0.0f, 0.0f, 0.0f};
@@ -60,7 +59,8 @@ PAGEDOPT_HD void params_lane(const AdamScalars& s, Registers& r) {
 }
 
 // The move as it is approximated below and adam_move are apart by less than this part of either: in units of 2^-24, 3.5
-// and 1 for the roots, 2 for adding eps, 3 for the reciprocal, 1 for its product, 1 for the division.
+// and 1 for the roots, 2 for adding eps, 3 for the reciprocal, 1 for its product, 1 for that of the rate, 1 for the
+// division, 1 for the rate with this doubt.
 inline constexpr float kMoveDoubt = 0x1p-20f;
 
 // Where that holds. A larger eps than the least also makes up for the root of a subnormal number being lost. Within
@@ -68,33 +68,43 @@ inline constexpr float kMoveDoubt = 0x1p-20f;
 inline constexpr float kLeastEps = 0x1p-38f, kMostEps = 0x1p20f, kMostV = 0x1p40f;
 inline constexpr float kLeastRate = 0x1p-40f, kMostRate = 0x1p40f, kLeastM = 0x1p-60f, kMostM = 0x1p40f;
 
-// Without branches, whether all numbers are within those bounds; sets r.most.
-PAGEDOPT_HD bool is_moderate(const AdamScalars& s, Registers& r) {
+// What is the same for all lanes: less the rate, at either end of the doubt, and whether the doubt holds.
+struct QuickScalars {
+  float least, most;
+  bool is_quick;
+};
+
+PAGEDOPT_HD QuickScalars quick_scalars(const AdamScalars& s) {
+  const float rate = magnitude(s.rate);
+  return {s.rate * (-1.0f + kMoveDoubt), s.rate * (-1.0f - kMoveDoubt),
+          rate >= kLeastRate && rate <= kMostRate && s.eps >= kLeastEps && s.eps <= kMostEps};
+}
+
+// Without branches, whether all moments are within those bounds; sets r.most.
+PAGEDOPT_HD bool is_moderate(Registers& r) {
   std::uint32_t most = 0, least = ~0u;  // of magnitudes of m, as bits: twice, and less one, so that zero is the largest
   r.most[1] = 0;
-  for (int i = 0; i < kLaneElements; ++i) {
-    const std::uint32_t twice = bits_of(r.m[i]) << 1;
-    raise(most, twice);
-    least = least_with_sum(twice, ~0u, least);
-    raise(r.most[1], bits_of(r.v[i]));
+  for (int i = 0; i < kLaneElements; i += 2) {
+    const std::uint32_t twice[2] = {bits_of(r.m[i]) * 2u, bits_of(r.m[i + 1]) * 2u};
+    most = most_of(most, twice[0], twice[1]);
+    least = least_with_sum(twice[1], ~0u, least_with_sum(twice[0], ~0u, least));
+    r.most[1] = most_of(r.most[1], bits_of(r.v[i]), bits_of(r.v[i + 1]));
   }
   r.most[0] = most >> 1;
-  const float rate = magnitude(s.rate);
-  return rate >= kLeastRate && rate <= kMostRate && s.eps >= kLeastEps && s.eps <= kMostEps &&
-         r.most[0] <= bits_of(kMostM) && r.most[1] <= bits_of(kMostV) && least >= 2u * bits_of(kLeastM) - 1u;
+  return r.most[0] <= bits_of(kMostM) && r.most[1] <= bits_of(kMostV) && least >= 2u * bits_of(kLeastM) - 1u;
 }
 
 // New parameters, if they are the same whatever the move is within its doubt: rounding is monotonic.
 template <Dtype dtype>
-PAGEDOPT_HD bool quick_params(const AdamScalars& s, const Registers& r, Stored<2>& to) {
+PAGEDOPT_HD bool quick_params(const AdamScalars& s, const QuickScalars& quick, const Registers& r, Stored<2>& to) {
   std::uint32_t doubt = 0;
   for (int i = 0; i < kLaneElements; i += 2) {
     float least[2], most[2];
     for (int j = 0; j < 2; ++j) {
-      const float root = rough_root(r.v[i + j]);
-      const float move = s.rate * r.m[i + j] * rough_reciprocal(root + s.eps), kept = r.p[i + j] * s.decoupled_keep;
-      least[j] = fused(move, -1.0f + kMoveDoubt, kept);
-      most[j] = fused(move, -1.0f - kMoveDoubt, kept);
+      const float root = rough_root(r.v[i + j]), kept = r.p[i + j] * s.decoupled_keep;
+      const float direction = r.m[i + j] * rough_reciprocal(root + s.eps);
+      least[j] = fused(direction, quick.least, kept);
+      most[j] = fused(direction, quick.most, kept);
     }
     to.word[i / 2] = narrowed_pair<dtype>(least[0], least[1]);
     doubt |= to.word[i / 2] ^ narrowed_pair<dtype>(most[0], most[1]);
@@ -107,17 +117,18 @@ PAGEDOPT_HD bool quick_params(const AdamScalars& s, const Registers& r, Stored<2
 // New moments, and the new parameters. Few lanes need correctly rounded roots and quotients: the bits that these decide
 // are hardly ever among the 16 of a parameter.
 template <class K>
-PAGEDOPT_HD Stored<kDtypeBytes<K::dtype>> update_lane(const AdamScalars& s, bool skip_zeros, Registers& r) {
+PAGEDOPT_HD Stored<kDtypeBytes<K::dtype>> update_lane(const AdamScalars& s, const QuickScalars& quick, bool skip_zeros,
+                                                      Registers& r) {
   if constexpr (in_parts<K>) {
-    if (!skip_zeros) {
-      s.coupled_decay != 0.0f ? moments_lane<true>(s, r) : moments_lane<false>(s, r);
+    if (K::plain || !skip_zeros) {
+      !K::plain&& s.coupled_decay != 0.0f ? moments_lane<true>(s, r) : moments_lane<false>(s, r);
       Stored<2> params;
-      const bool is_right = quick_params<K::dtype>(s, r, params);
-      if (is_moderate(s, r) && is_right) return params;
+      const bool is_right = quick_params<K::dtype>(s, quick, r, params), is_within = is_moderate(r);
+      if (!seldom(!(is_within && is_right && quick.is_quick))) return params;
       params_lane(s, r);
     }
   }
-  if (!in_parts<K> || skip_zeros) adam_lane<K>(s, skip_zeros, r);
+  if (!in_parts<K> || (!K::plain && skip_zeros)) adam_lane<K>(s, skip_zeros, r);
   if constexpr (in_parts<K>) r.most[0] = largest_bits(r.m), r.most[1] = largest_bits(r.v);
   return narrow<K::dtype>(r.p);
 }

@@ -23,18 +23,25 @@ namespace pagedopt {
 // fill a multiprocessor.
 inline constexpr int kWarps = 8;
 
-// ---- kinds of rows: what is compiled apart. Coupled decay and skip_zeros cost a compare, so they are not. ----
+// ---- kinds of rows: what is compiled apart. skip_zeros costs a compare, so it is not. ----
 
 // How the slots are stored; `run` as in element_of.
 template <bool is_8bit_, bool amsgrad_, int run_>
 struct State {
-  static constexpr bool is_8bit = is_8bit_, amsgrad = amsgrad_;
+  static constexpr bool is_8bit = is_8bit_, amsgrad = amsgrad_, plain = false;
   static constexpr int run = run_, bytes = is_8bit ? 1 : 4;
 };
 
 template <Dtype dtype_, bool is_8bit, bool amsgrad>
 struct Kind : State<is_8bit, amsgrad, dtype_ == Dtype::f32 || !is_8bit ? 4 : 8> {
   static constexpr Dtype dtype = dtype_;
+};
+
+// Whole and aligned blocks with an absmax each, no coupled decay and nothing skipped: nearly all there are. So a block
+// asks for none of that again.
+template <class K>
+struct Plain : K {
+  static constexpr bool plain = true;
 };
 
 // Calls visit(Dtype as a type).
@@ -50,28 +57,27 @@ PAGEDOPT_HD void with_dtype(Dtype dtype, Visit visit) {
 
 // ---- one block ----
 
-// The block from element `first` of a piece, which is of one part: 32 bits do.
-struct BlockAt {
-  int first, n;
-  bool whole;  // all accesses may be of whole runs; slots are always aligned for it
+template <class K>
+PAGEDOPT_HD bool is_blockwise(const Piece& piece) {
+  return K::plain || piece.codec == Codec::blockwise8;
+}
 
-  // Of an array of the piece with `bytes` an element.
-  PAGEDOPT_HD const std::byte* in(const void* base, int bytes) const {
-    return static_cast<const std::byte*>(base) + first * bytes;
-  }
-  PAGEDOPT_HD std::byte* in(void* base, int bytes) const { return static_cast<std::byte*>(base) + first * bytes; }
-  PAGEDOPT_HD int absmax_index(const Piece& piece) const {
-    return piece.codec == Codec::blockwise8 ? first / kBlockElements : 0;
-  }
-};
+template <class K>
+PAGEDOPT_HD int absmax_index(const Piece& piece, const BlockAt& block) {
+  return is_blockwise<K>(piece) ? block.first / kBlockElements : 0;
+}
+
+template <class K>
+PAGEDOPT_HD bool params_aligned(const Piece& piece) {
+  return piece.dtype == Dtype::f32 ? aligned<4, K::run>(piece.param) && aligned<4, K::run>(piece.grad)
+                                   : aligned<2, K::run>(piece.param) && aligned<2, K::run>(piece.grad);
+}
 
 template <class K>
 PAGEDOPT_HD BlockAt block_at(const Piece& piece, int first) {
+  if (K::plain) return {first, kBlockElements, true};
   const int left = static_cast<int>(piece.numel) - first, n = left < kBlockElements ? left : kBlockElements;
-  const bool param_aligned = piece.dtype == Dtype::f32
-                                 ? aligned<4, K::run>(piece.param) && aligned<4, K::run>(piece.grad)
-                                 : aligned<2, K::run>(piece.param) && aligned<2, K::run>(piece.grad);
-  return {first, n, n == kBlockElements && param_aligned};
+  return {first, n, n == kBlockElements && params_aligned<K>(piece)};
 }
 
 // The slots as they are stored.
@@ -84,8 +90,8 @@ struct StoredSlots {
 template <class K, bool whole, int slot>
 PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, int lane, StoredSlots<K>& to) {
   constexpr std::uint32_t fill = K::is_8bit ? kZeroCode < slot == 0 > : 0;
-  to.slot[slot] = load_lane<K::bytes, K::run, whole>(block.in(piece.slot[slot], K::bytes), lane, block.n, fill);
-  if (K::is_8bit) to.absmax[slot] = in_global(piece.absmax[slot])[block.absmax_index(piece)];
+  to.slot[slot] = load_lane<K::bytes, K::run, whole>(piece.slot[slot], block, lane, fill);
+  if (K::is_8bit) to.absmax[slot] = in_global(piece.absmax[slot])[absmax_index<K>(piece, block)];
 }
 
 template <class K, bool whole>
@@ -113,14 +119,15 @@ PAGEDOPT_HD void decode_slots(const StoredSlots<K>& from, const CodeMaps& maps, 
 // From an array of the parameter's type.
 template <Dtype dtype, int run, bool whole>
 PAGEDOPT_HD Stored<kDtypeBytes<dtype>> load_params(const void* base, const BlockAt& block, int lane) {
-  constexpr int bytes = kDtypeBytes<dtype>;
-  return load_lane<bytes, run, whole>(block.in(base, bytes), lane, block.n, 0u);
+  return load_lane<kDtypeBytes<dtype>, run, whole>(base, block, lane, 0u);
 }
 
 // Calls visit(whether the block is whole, as a type).
-template <class Visit>
+template <class K, class Visit>
 PAGEDOPT_HD void with_whole(const BlockAt& block, Visit visit) {
-  if (block.whole)
+  if constexpr (K::plain)
+    visit(std::true_type{});
+  else if (block.whole)
     visit(std::true_type{});
   else
     visit(std::false_type{});
@@ -131,7 +138,7 @@ template <class K>
 PAGEDOPT_HD void load_all(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane, Registers& r) {
   Stored<kDtypeBytes<K::dtype>> p, g;
   StoredSlots<K> slots;
-  with_whole(block, [&](auto whole) {
+  with_whole<K>(block, [&](auto whole) {
     g = load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane);
     p = load_params<K::dtype, K::run, decltype(whole)::value>(piece.param, block, lane);
     load_slots<K, decltype(whole)::value>(piece, block, lane, slots);
@@ -145,8 +152,8 @@ PAGEDOPT_HD void load_all(const Piece& piece, const BlockAt& block, const CodeMa
 
 template <class K, int slot>
 PAGEDOPT_HD void store_slot(const Stored<K::bytes>& stored, const Piece& piece, const BlockAt& block, int lane) {
-  with_whole(block, [&](auto whole) {
-    store_lane<K::bytes, K::run, decltype(whole)::value>(stored, block.in(piece.slot[slot], K::bytes), lane, block.n);
+  with_whole<K>(block, [&](auto whole) {
+    store_lane<K::bytes, K::run, decltype(whole)::value>(stored, piece.slot[slot], block, lane);
   });
 }
 
@@ -156,12 +163,12 @@ PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt
                              float (Registers::*x)[kLaneElements], Lanes& lanes) {
   constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
   float absmax = piece.new_absmax[slot];
-  if (K::is_8bit && piece.codec == Codec::blockwise8) {
+  if (K::is_8bit && is_blockwise<K>(piece)) {
     absmax = float_of(warp.max(lanes, [&](Registers& r) {
       if constexpr (in_parts<K>) return r.most[slot];
       return largest_bits(r.*x);
     }));
-    warp.first([&] { in_global(piece.absmax[slot])[block.absmax_index(piece)] = absmax; });
+    warp.first([&] { in_global(piece.absmax[slot])[absmax_index<K>(piece, block)] = absmax; });
   }
   warp.each(lanes, [&](int lane, Registers& r) {
     if constexpr (K::is_8bit)
@@ -175,17 +182,16 @@ template <class K>
 PAGEDOPT_HD void store_params(const Stored<kDtypeBytes<K::dtype>>& params, const Piece& piece, const BlockAt& block,
                               int lane) {
   constexpr int bytes = kDtypeBytes<K::dtype>;
-  with_whole(block, [&](auto whole) {
-    store_lane<bytes, K::run, decltype(whole)::value>(params, block.in(piece.param, bytes), lane, block.n);
-  });
+  with_whole<K>(
+      block, [&](auto whole) { store_lane<bytes, K::run, decltype(whole)::value>(params, piece.param, block, lane); });
 }
 
 // Encoding anew could change the codes of a block whose gradients are all zero.
 template <class K, class Warp, class Lanes>
 PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const BlockAt& block, Lanes& lanes) {
-  if (!piece.skip_zeros || piece.codec == Codec::tensorwise8) return false;
+  if (K::plain || !piece.skip_zeros || piece.codec == Codec::tensorwise8) return false;
   warp.each(lanes, [&](int lane, Registers& r) {
-    with_whole(block, [&](auto whole) {
+    with_whole<K>(block, [&](auto whole) {
       widen<K::dtype>(load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane), r.g);
     });
   });
@@ -193,13 +199,14 @@ PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const Block
 }
 
 template <class K, class Warp>
-PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const DeviceTables& tables, int first) {
+PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const QuickScalars& quick,
+                              const DeviceTables& tables, int first) {
   typename Warp::template Lanes<Registers> lanes;
   const BlockAt block = block_at<K>(piece, first);
   if (is_left_alone<K>(warp, piece, block, lanes)) return;
   warp.each(lanes, [&](int lane, Registers& r) {
     load_all<K>(piece, block, tables.maps, lane, r);
-    store_params<K>(update_lane<K>(piece.scalars, piece.skip_zeros, r), piece, block, lane);
+    store_params<K>(update_lane<K>(piece.scalars, quick, piece.skip_zeros, r), piece, block, lane);
   });
   encode_slot<K, 0>(warp, piece, block, tables, &Registers::m, lanes);
   encode_slot<K, 1>(warp, piece, block, tables, &Registers::v, lanes);
@@ -230,7 +237,7 @@ PAGEDOPT_HD Partial sum_lanes(const Warp& warp, Lanes& lanes) {
 template <class K>
 PAGEDOPT_HD void norm_lane(const Piece& piece, const BlockAt& block, int lane, LaneSums& sums) {
   float g[kLaneElements];
-  with_whole(block, [&](auto whole) {
+  with_whole<K>(block, [&](auto whole) {
     widen<K::dtype>(load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane), g);
   });
   for (int i = 0; i < kLaneElements; ++i) sums.grad_square += square(g[i]);
@@ -241,7 +248,7 @@ PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const Co
                               LaneSums& sums) {
   Registers r;
   StoredSlots<K> slots;
-  with_whole(block, [&](auto whole) {
+  with_whole<K>(block, [&](auto whole) {
     load_slots<K, decltype(whole)::value>(piece, block, lane, slots);
     with_dtype(piece.dtype, [&](auto dtype) {  // not part of K: this pass need not be as quick as it is to compile
       constexpr Dtype d = decltype(dtype)::value;
@@ -264,23 +271,39 @@ PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const Co
 
 // ---- the blocks of a part that warp `index` of its CTA has ----
 
+// From element `from`, where a block begins.
 template <class Visit>
-PAGEDOPT_HD void for_blocks_of(int index, const Piece& piece, Visit visit) {
-  const int numel = static_cast<int>(piece.numel);
+PAGEDOPT_HD void for_blocks_of(int index, int from, int numel, Visit visit) {
 #if defined(__CUDA_ARCH__)
 #pragma unroll 1
 #endif
-  for (int first = index * kBlockElements; first < numel; first += kWarps * kBlockElements) visit(first);
+  for (int first = from + index * kBlockElements; first < numel; first += kWarps * kBlockElements) visit(first);
+}
+
+template <class K>
+PAGEDOPT_HD bool is_plain(const Piece& piece) {
+  return K::is_8bit && !K::amsgrad && piece.codec == Codec::blockwise8 && !piece.skip_zeros &&
+         piece.scalars.coupled_decay == 0.0f && params_aligned<K>(piece);
+}
+
+template <class K, class Warp>
+PAGEDOPT_HD void update_blocks(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
+  const QuickScalars quick = quick_scalars(piece.scalars);
+  const int numel = static_cast<int>(piece.numel);
+  int plain = 0;
+  if constexpr (K::is_8bit && !K::amsgrad) {
+    if (is_plain<K>(piece)) plain = numel / kBlockElements * kBlockElements;
+    for_blocks_of(index, 0, plain, [&](int first) { update_block<Plain<K>>(warp, piece, quick, tables, first); });
+  }
+  for_blocks_of(index, plain, numel, [&](int first) { update_block<K>(warp, piece, quick, tables, first); });
 }
 
 template <bool is_8bit, class Warp>
 PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
-  const auto all = [&](auto kind) {
-    for_blocks_of(index, piece, [&](int first) { update_block<decltype(kind)>(warp, piece, tables, first); });
-  };
   with_dtype(piece.dtype, [&](auto dtype) {
-    piece.amsgrad ? all(Kind<decltype(dtype)::value, is_8bit, true>{})
-                  : all(Kind<decltype(dtype)::value, is_8bit, false>{});
+    constexpr Dtype d = decltype(dtype)::value;
+    piece.amsgrad ? update_blocks<Kind<d, is_8bit, true>>(warp, index, piece, tables)
+                  : update_blocks<Kind<d, is_8bit, false>>(warp, index, piece, tables);
   });
 }
 
@@ -288,7 +311,7 @@ template <class Warp>
 PAGEDOPT_HD Partial norm_part(const Warp& warp, int index, const Piece& piece) {
   typename Warp::template Lanes<LaneSums> sums = {};
   with_dtype(piece.dtype, [&](auto dtype) {
-    for_blocks_of(index, piece, [&](int first) {
+    for_blocks_of(index, 0, static_cast<int>(piece.numel), [&](int first) {
       using K = Kind<decltype(dtype)::value, true, false>;
       const BlockAt block = block_at<K>(piece, first);
       warp.each(sums, [&](int lane, LaneSums& s) { norm_lane<K>(piece, block, lane, s); });
@@ -301,7 +324,7 @@ template <bool is_8bit, class Warp>
 PAGEDOPT_HD Partial measure_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
   typename Warp::template Lanes<LaneSums> sums = {};
   const auto all = [&](auto state) {
-    for_blocks_of(index, piece, [&](int first) {
+    for_blocks_of(index, 0, static_cast<int>(piece.numel), [&](int first) {
       const BlockAt block = block_at<decltype(state)>(piece, first);
       warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<decltype(state)>(piece, block, maps, lane, s); });
     });

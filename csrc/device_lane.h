@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "codec.h"
+#include "device_math.h"
 #include "step.h"
 
 namespace pagedopt {
@@ -118,30 +119,38 @@ PAGEDOPT_HD bool aligned(const void* base) {
   return reinterpret_cast<std::uintptr_t>(base) % (size * run) == 0;
 }
 
-// A lane's numbers of a block of n, `base` being the block's first. `whole`: the block is whole and its memory aligned
-// for whole runs; else numbers go one by one, and those past n are `fill`.
+// A block of an array: elements [first, first + n). `first` is of a part, so that 32 bits do for all offsets.
+struct BlockAt {
+  int first, n;
+  bool whole;  // all accesses may be of whole runs; slots are always aligned for it
+
+  // Of numbers of `size` bytes, where a lane's first run is.
+  template <int size, int run>
+  PAGEDOPT_HD int lane_bytes(int lane) const {
+    return (first + lane * run) * size;
+  }
+};
+
+// A lane's numbers of a block of an array. `whole`: the block is whole and its memory aligned for whole runs; else
+// numbers go one by one, and those past its end are `fill`.
 template <int size, int run, bool whole>
-PAGEDOPT_HD Stored<size> load_lane(const void* base, int lane, int n, std::uint32_t fill) {
-  const auto* const bytes = static_cast<const std::byte*>(base);
+PAGEDOPT_HD Stored<size> load_lane(const void* base, const BlockAt& block, int lane, std::uint32_t fill) {
+  const auto* const own = static_cast<const std::byte*>(base) + block.lane_bytes<size, run>(lane);
   Stored<size> stored = {};
   for (int i = 0; whole && i < kLaneElements; i += run)
-    load_words<run * size / 4>(bytes + element_of<run>(lane, i) * size, stored.word + i * size / 4);
-  for (int i = 0; !whole && i < kLaneElements; ++i) {
-    const int element = element_of<run>(lane, i);
-    stored.put(i, element < n ? load_one<size>(bytes + element * size) : fill);
-  }
+    load_words<run * size / 4>(own + element_of<run>(0, i) * size, stored.word + i * size / 4);
+  for (int i = 0; !whole && i < kLaneElements; ++i)
+    stored.put(i, element_of<run>(lane, i) < block.n ? load_one<size>(own + element_of<run>(0, i) * size) : fill);
   return stored;
 }
 
 template <int size, int run, bool whole>
-PAGEDOPT_HD void store_lane(const Stored<size>& stored, void* base, int lane, int n) {
-  auto* const bytes = static_cast<std::byte*>(base);
+PAGEDOPT_HD void store_lane(const Stored<size>& stored, void* base, const BlockAt& block, int lane) {
+  auto* const own = static_cast<std::byte*>(base) + block.lane_bytes<size, run>(lane);
   for (int i = 0; whole && i < kLaneElements; i += run)
-    store_words<run * size / 4>(stored.word + i * size / 4, bytes + element_of<run>(lane, i) * size);
-  for (int i = 0; !whole && i < kLaneElements; ++i) {
-    const int element = element_of<run>(lane, i);
-    if (element < n) store_one<size>(stored.get(i), bytes + element * size);
-  }
+    store_words<run * size / 4>(stored.word + i * size / 4, own + element_of<run>(0, i) * size);
+  for (int i = 0; !whole && i < kLaneElements; ++i)
+    if (element_of<run>(lane, i) < block.n) store_one<size>(stored.get(i), own + element_of<run>(0, i) * size);
 }
 
 // ---- numbers of a parameter, a gradient or a float32 slot ----
@@ -178,17 +187,15 @@ PAGEDOPT_HD Stored<kDtypeBytes<dtype>> narrow(const float (&from)[kLaneElements]
 // Largest magnitude of finite numbers, as bits, which compare like integers.
 PAGEDOPT_HD std::uint32_t largest_bits(const float (&x)[kLaneElements]) {
   std::uint32_t most = 0;
-  for (int i = 0; i < kLaneElements; ++i) {
-    const std::uint32_t size = bits_of(x[i]) & 0x7fffffffu;
-    most = size > most ? size : most;
-  }
+  for (int i = 0; i < kLaneElements; i += 2)
+    most = most_of(most, bits_of(x[i]) & 0x7fffffffu, bits_of(x[i + 1]) & 0x7fffffffu);
   return most;
 }
 
 // ---- 8-bit slots ----
 
 PAGEDOPT_HD void decode_lane(const Stored<1>& codes, const CodeMap& map, float absmax, float (&to)[kLaneElements]) {
-  for (int i = 0; i < kLaneElements; ++i) to[i] = map.value[codes.get(i)] * absmax;
+  for (int i = 0; i < kLaneElements; ++i) to[i] = map.value[byte_of(codes.word[i / 4], i % 4)] * absmax;
 }
 
 }  // namespace pagedopt

@@ -22,15 +22,6 @@ PAGEDOPT_HD float saturated(float a, float b, float c) {
 #endif
 }
 
-// Of numbers: which one a NaN gives is not said.
-PAGEDOPT_HD float lesser(float a, float b) {
-#if defined(__CUDA_ARCH__)
-  return fminf(a, b);
-#else
-  return smaller(a, b);
-#endif
-}
-
 // Both are off by 1.5 units in the last place at most (a GPU's by one), so by 3 * 2^-24 of the result; on the CPU that
 // is made use of, so that tests see it. The root of a subnormal number may be zero; the reciprocal of a number out of
 // [2^-125, 2^125] is anything.
@@ -80,14 +71,76 @@ PAGEDOPT_HD std::uint32_t narrowed_pair(float first, float second) {
 #endif
 }
 
-// The lowest bytes of four words, as one.
-PAGEDOPT_HD std::uint32_t low_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+// Of three 32-bit numbers.
+PAGEDOPT_HD std::uint32_t least_of(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
 #if defined(__CUDA_ARCH__)
-  return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);
+  return __vimin3_u32(a, b, c);
 #else
-  return (a & 255u) | (b & 255u) << 8 | (c & 255u) << 16 | d << 24;
+  const std::uint32_t least = b < a ? b : a;
+  return c < least ? c : least;
 #endif
 }
+
+PAGEDOPT_HD std::uint32_t most_of(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if defined(__CUDA_ARCH__)
+  return __vimax3_u32(a, b, c);
+#else
+  const std::uint32_t most = b > a ? b : a;
+  return c > most ? c : most;
+#endif
+}
+
+// Of three words, half by half.
+PAGEDOPT_HD std::uint32_t least_halves(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+#if defined(__CUDA_ARCH__)
+  return __vimin3_u16x2(a, b, c);
+#else
+  return least_of(a & 0xffffu, b & 0xffffu, c & 0xffffu) | least_of(a >> 16, b >> 16, c >> 16) << 16;
+#endif
+}
+
+PAGEDOPT_HD std::uint32_t least_half(std::uint32_t a) {
+  const std::uint32_t low = a & 0xffffu, high = a >> 16;
+  return low < high ? low : high;
+}
+
+PAGEDOPT_HD std::uint32_t low_halves(std::uint32_t a, std::uint32_t b) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(a, b, 0x5410);
+#else
+  return (a & 0xffffu) | b << 16;
+#endif
+}
+
+// Bytes 2 of four words, as one.
+PAGEDOPT_HD std::uint32_t third_bytes(std::uint32_t a, std::uint32_t b, std::uint32_t c, std::uint32_t d) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(__byte_perm(a, b, 0x0062), __byte_perm(c, d, 0x0062), 0x5410);
+#else
+  return (a >> 16 & 255u) | (b >> 16 & 255u) << 8 | (c >> 16 & 255u) << 16 | d >> 16 << 24;
+#endif
+}
+
+// Byte i of a word. pre: i is known to the compiler
+PAGEDOPT_HD std::uint32_t byte_of(std::uint32_t word, int i) {
+#if defined(__CUDA_ARCH__)
+  return __byte_perm(word, 0, 0x4440 + static_cast<unsigned>(i));
+#else
+  return word >> (8 * i) & 255u;
+#endif
+}
+
+// pre: bits is not zero
+PAGEDOPT_HD int lowest_bit(std::uint32_t bits) {
+#if defined(__CUDA_ARCH__)
+  return __ffs(static_cast<int>(bits)) - 1;
+#else
+  return __builtin_ctz(bits);
+#endif
+}
+
+// A condition, for compilers: what follows from it may stand out of the way.
+PAGEDOPT_HD bool seldom(bool holds) { return __builtin_expect(holds, 0) != 0; }
 
 // 256 * (high >> 24) + low. pre: low < 256
 PAGEDOPT_HD std::uint32_t high_above_low(std::uint32_t high, std::uint32_t low) {

@@ -81,9 +81,8 @@ __device__ void copy_maps(CodeMaps& to) {
 }
 
 __device__ void copy_tables(DeviceTables& to) {
-  static_assert(BendTable::kEntries == 2 * kThreads, "a thread fills two entries");
-  to.bends.fill(threadIdx.x, kDeviceBends);
-  to.bends.fill(threadIdx.x + kThreads, kDeviceBends);
+  static_assert(BendTable::kEntries <= kThreads, "a thread fills an entry");
+  if (threadIdx.x < BendTable::kEntries) to.bends.fill(threadIdx.x, kDeviceBends);
   copy_maps(to.maps);
 }
 

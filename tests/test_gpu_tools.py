@@ -128,6 +128,15 @@ def test_only_tests_that_ran_and_passed_are_a_success(tmp_path: Path, text: str,
     assert run_suite(tmp_path, text)[0] == status
 
 
+def test_no_plugin_of_others_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    foreign = tmp_path / "site" / "foreign-1.0.dist-info"
+    foreign.mkdir(parents=True)
+    (foreign / "METADATA").write_text("Metadata-Version: 2.1\nName: foreign\nVersion: 1.0\n")
+    (foreign / "entry_points.txt").write_text("[pytest11]\nforeign = nothing_of_this_name\n")
+    monkeypatch.setenv("PYTHONPATH", str(foreign.parent))
+    assert run_suite(tmp_path, "def test_it(): pass")[0] == 0
+
+
 def test_a_journal_that_was_cut_off_is_read(tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     journal.write_text('{"test": "a", "outcome": "begun"}\n{"test": "b", "outc')
@@ -212,6 +221,24 @@ def test_the_command_says_what_failed_and_names_a_rehearsal(tmp_path: Path, body
     assert {path.name for path in (tmp_path / "out").iterdir()} == names
     assert "commit: abc" in done.stdout
     assert ("FAILED" in done.stdout) is (status == 1)
+
+
+def test_every_process_may_take_a_fifth_of_the_card(tmp_path: Path) -> None:
+    body = "import os\ndef test_it(): assert os.environ['PAGEDOPT_MAX_MANAGED_FRACTION'] == '0.2'"
+    (tmp_path / "test_one.py").write_text(body)
+    done = command(tmp_path, EMULATE_GPU="1", PARTS="tests", TESTS=str(tmp_path / "test_one.py"))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_facts_of_the_machine_come_first(tmp_path: Path) -> None:
+    (tmp_path / "test_one.py").write_text("def test_one(): pass")
+    done = command(tmp_path, EMULATE_GPU="1", PARTS="tests", TESTS=str(tmp_path / "test_one.py"))
+    lines = (tmp_path / "out" / "emulated-gpu-machine.txt").read_text().splitlines()
+    names = [line.split(":")[0] for line in lines]
+    assert names[:4] == ["date", "commit", "driver", "MemTotal"]
+    assert "attributes" in names[4] or "CUDA of the driver" in names[4]
+    assert "holder" in names, "whether the card is held is told"
+    assert lines[3] in done.stdout
 
 
 def test_a_build_that_fails_is_4_and_nothing_follows(tmp_path: Path) -> None:

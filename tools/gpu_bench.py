@@ -33,32 +33,31 @@ from gpu_bench_link import link
 from gpu_card import Card, EmulatedCard, Managed, managed_allowance
 from gpu_run import Run
 
-SCHEMA = 1
+SCHEMA = 2
 BROKEN_STATUS = 3
 Section = Callable[[Run], dict[str, Any]]
 
 SECTIONS: dict[str, Section] = {
     "link": link,
-    "resident_one_tensor": gpu_bench_resident.one_tensor,
-    "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,
-    "resident_llama": gpu_bench_resident.llama,
-    "resident_small": gpu_bench_resident.small_tensors,
-    "residency": gpu_bench_paged.residency,
-    "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
-    "managed_link": gpu_bench_paged.managed_link,
     "moves": gpu_bench_paged.moves,
+    "managed_link": gpu_bench_paged.managed_link,
+    "resident_one_tensor": gpu_bench_resident.one_tensor,
+    "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
     "paged_staged": partial(gpu_bench_paged.placed, placement="staged", bits=32),
     "paged_direct": partial(gpu_bench_paged.placed, placement="direct", bits=32),
     "paged_stream_8bit": partial(gpu_bench_paged.placed, placement="stream", bits=8),
     "paged_staged_8bit": partial(gpu_bench_paged.placed, placement="staged", bits=8),
+    "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,
     "placement_auto": gpu_bench_paged.auto,
+    "residency": gpu_bench_paged.residency,
     "training": gpu_bench_training.training,
+    "resident_llama": gpu_bench_resident.llama,
+    "resident_small": gpu_bench_resident.small_tensors,
     "paged_none": gpu_bench_paged.none,
     "bitsandbytes_paged": gpu_bench_resident.bitsandbytes_paged,
     "torchao": gpu_bench_resident.torchao,
 }
-"""In order of importance: what the time does not suffice for is at the end. What needs no managed memory comes first:
-a driver that fails at that may fail at everything after it."""
+"""What decides most comes first: what the time does not suffice for is at the end."""
 
 NEEDED_S = {"training": 30.0, "paged_none": 20.0, "torchao": 60.0}
 """Seconds that have to be left for a section to begin."""
@@ -125,24 +124,31 @@ def number(value: float | None) -> str:
     return "n/a" if value is None else f"{value:.3f}"
 
 
+def span(bounds: list[float] | None) -> str:
+    if not bounds:
+        return ""
+    return f"{bounds[0]:.2f}" if bounds[0] == bounds[1] else f"{bounds[0]:.2f}-{bounds[1]:.2f}"
+
+
 def cells(row: dict[str, Any]) -> list[str]:
     at_least, at_most = row.get("at_least"), row.get("at_most")
     goal = f">= {at_least:.2f}" if at_least is not None else f"<= {at_most:.2f}" if at_most is not None else ""
     met = {True: "met", False: "SHORT", None: ""}[row.get("met")]
-    return [row["section"], row["name"], goal, number(row.get("reached")), met or row.get("reason") or ""]
+    figures = [span(row.get("predicted")), number(row.get("reached")), goal]
+    return [row["section"], row["name"], *figures, met or row.get("reason") or ""]
 
 
 def table(results: dict[str, Any]) -> str:
-    """Goal against reached, then what was measured, in markdown."""
+    """What was predicted, measured and wanted; then the times, in markdown."""
     gpu, commit = results["gpu"]["name"], (results["commit"]["id"] or "unknown")[:12]
     lines = [f"# {gpu}, {results['date'][:10]}, commit {commit}", ""]
     if not results["is_whole"]:
         lines += ["A trial: not all sections were asked for.", ""]
     if results["emulated"]:
         lines += ["Emulated: only that the script works; no figure means anything.", ""]
-    lines += ["| section | what | goal | reached | |", "|---|---|---|---|---|"]
+    lines += ["| section | what | predicted | measured | goal | |", "|---|---|---|---|---|---|"]
     lines += ["| " + " | ".join(cell.replace("|", "/") for cell in cells(row)) + " |" for row in goal_rows(results)]
-    lines += ["", "| section | measured | ms a step | GB/s |", "|---|---|---|---|"]
+    lines += ["", "| section | timed | ms a step | GB/s |", "|---|---|---|---|"]
     for name, section in results["sections"].items():
         for key, series in section.get("contenders", {}).items():
             ms = "n/a" if series["median_s"] is None else f"{series['median_s'] * 1e3:.2f}"

@@ -14,6 +14,8 @@ from bench_samples import MissingError, Series
 from gpu_bench_link import warm
 from gpu_bench_resident import optimizer, params_of
 from gpu_card import managed_allowance
+from gpu_predicted import OF_LINK as OF_LINK_PREDICTED
+from gpu_predicted import OF_MOVES
 from gpu_run import Run, Timed, goal, side_by_side
 
 from pagedopt import _core, runtime
@@ -165,11 +167,13 @@ def over_budgets(run: Run, bits: int, percents: tuple[int, ...], **settings: Any
     return cells
 
 
-def goals_of(cells: dict[str, dict[str, Any]], *, moves: bool) -> list[dict[str, Any]]:
-    goals = []
+def goals_of(cells: dict[str, dict[str, Any]], placement: str | None) -> list[dict[str, Any]]:
+    """`placement`: None where pages come by faults alone. Only where something moves them there are goals of moves."""
+    goals, moves = [], placement in ("stream", "staged")
     if "100_out" in cells:
-        reached = cells["100_out"].get("of_link")
-        goals.append(goal("all state out, of the link both ways", reached, at_least=OF_LINK if moves else None))
+        reached, predicted = cells["100_out"].get("of_link"), OF_LINK_PREDICTED.get(placement or "")
+        at_least = OF_LINK if moves else None
+        goals.append(goal("all state out, of the link both ways", reached, at_least=at_least, predicted=predicted))
     for name, cell in cells.items() if moves else ():
         if cell["percent_out"] in (25, 50, 75, 100):
             what = f"{name.replace('_', ' % ')}: bytes moved over 2(S-B)"
@@ -184,7 +188,7 @@ def goals_of(cells: dict[str, dict[str, Any]], *, moves: bool) -> list[dict[str,
 def placed(run: Run, placement: str, bits: int) -> dict[str, Any]:
     """Steps over budgets with what does not fit placed so. `direct` moves nothing: it has no goals of moves."""
     cells = over_budgets(run, bits, PERCENTS_OUT if bits == 32 else (100, 50, 0), placement=placement)
-    return {"contenders": cells, "goals": goals_of(cells, moves=placement != "direct")}
+    return {"contenders": cells, "goals": goals_of(cells, placement)}
 
 
 def by_engines(run: Run, hint: str, pairs: list[tuple[torch.Tensor, torch.Tensor, bool]]) -> Callable[[], None]:
@@ -270,7 +274,8 @@ def moves(run: Run) -> dict[str, Any]:
     for way in ("to_device", "to_host", "both_ways"):
         locked, rate = run.rate(way), found[way]["gb_per_s"]
         ratio = rate * 1e9 / locked if rate and locked else None
-        goals.append(goal(f"{way.replace('_', ' ')}: moves over copies of locked memory, bytes a second", ratio))
+        what = f"{way.replace('_', ' ')}: moves over copies of locked memory, bytes a second"
+        goals.append(goal(what, ratio, predicted=OF_MOVES.get(way)))
     for way in ("to_device", "to_host"):
         share = found[f"{way}_calls"]["median_s"] / found[way]["median_s"]
         goals.append(goal(f"{way.replace('_', ' ')}: part of the time in which the calls block", share))
@@ -291,7 +296,7 @@ def none(run: Run) -> dict[str, Any]:
             continue
         samples, counters = sample(paged, lambda percent=percent: paged.put_out(percent))
         cells[f"{percent}_out"] = row(paged, percent, samples, counters, paged.state_bytes)
-    return {"contenders": cells, "goals": goals_of(cells, moves=False)}
+    return {"contenders": cells, "goals": goals_of(cells, None)}
 
 
 def residency(run: Run) -> dict[str, Any]:

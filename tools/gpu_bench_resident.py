@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from bench_samples import MissingError
 from gpu_card import STATE_SHARE, managed_allowance
+from gpu_predicted import of_copy
 from gpu_run import Run, Timed, goal, ratio, share, side_by_side
 from torch import Tensor
 
@@ -114,12 +115,15 @@ def numel_for(run: Run, full: int, bytes_each: float) -> int:
     return min(run.card.scaled(full, 300_000), most) // 256 * 256
 
 
-def goals_of(run: Run, contenders: dict[str, Any], *, is_fused_alike: bool) -> list[dict[str, Any]]:
+def goals_of(run: Run, contenders: dict[str, Any], dtype: str) -> list[dict[str, Any]]:
     """torch's fused step moves as many bytes only where the parameters are float32; there it is a goal."""
     ours, ours_8bit, copy = "pagedopt_adamw", "pagedopt_adamw8bit", run.rate("copy")
+    is_fused_alike = dtype == "float32"
+    predicted = {bits: of_copy(run.card.name, dtype, bits) for bits in (32, 8)}
+    shares = {32: share(contenders, ours, copy), 8: share(contenders, ours_8bit, copy)}
     return [
-        goal("32-bit, of copy bandwidth", share(contenders, ours, copy), at_least=OF_COPY_32),
-        goal("8-bit, of copy bandwidth", share(contenders, ours_8bit, copy), at_least=OF_COPY_8),
+        goal("32-bit, of copy bandwidth", shares[32], at_least=OF_COPY_32, predicted=predicted[32]),
+        goal("8-bit, of copy bandwidth", shares[8], at_least=OF_COPY_8, predicted=predicted[8]),
         goal(
             "32-bit, speed in that of torch fused" + ("" if is_fused_alike else " (14 bytes an element, ours 22)"),
             ratio(contenders, ours, "torch_fused"),
@@ -136,12 +140,13 @@ def goals_of(run: Run, contenders: dict[str, Any], *, is_fused_alike: bool) -> l
 def measure(run: Run, shapes: list[tuple[int, ...]], dtype: torch.dtype, seconds: float) -> dict[str, Any]:
     params = params_of(run, shapes, dtype)
     contenders = side_by_side(run, peers(params), 20, seconds)
+    name = str(dtype).removeprefix("torch.")
     return {
         "numel": sum(param.numel() for param in params),
         "tensors": len(params),
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": name,
         "contenders": contenders,
-        "goals": goals_of(run, contenders, is_fused_alike=dtype == torch.float32),
+        "goals": goals_of(run, contenders, name),
     }
 
 

@@ -113,8 +113,12 @@ class Card:
             "driver": driver and driver.splitlines()[0],
         }
 
+    @property
+    def name(self) -> str:
+        return str(self.gpu.info["name"])
+
     def slug(self) -> str:
-        return str(self.gpu.info["name"]).lower().replace(" ", "-")
+        return self.name.lower().replace(" ", "-")
 
 
 class EmulatedCard(Card):

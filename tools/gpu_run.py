@@ -61,8 +61,15 @@ class Timed:
 
 
 def goal(
-    name: str, reached: float | None, *, at_least: float | None = None, at_most: float | None = None, reason: str = ""
+    name: str,
+    reached: float | None,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    predicted: tuple[float, float] | None = None,
+    reason: str = "",
 ) -> dict[str, Any]:
+    """A figure, what it should be and what it was predicted to be, from and to."""
     met = None
     if reached is not None and at_least is not None:
         met = reached >= at_least
@@ -70,7 +77,8 @@ def goal(
         met = reached <= at_most
     if reached is None and not reason:
         reason = "not measured"
-    return {"name": name, "at_least": at_least, "at_most": at_most, "reached": reached, "met": met, "reason": reason}
+    bounds = {"at_least": at_least, "at_most": at_most, "predicted": predicted and list(predicted)}
+    return {"name": name, **bounds, "reached": reached, "met": met, "reason": reason}
 
 
 def _prepare(run: Run, contenders: list[Timed], series: dict[str, Series]) -> dict[str, Callable[[], object]]:

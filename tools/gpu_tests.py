@@ -22,9 +22,10 @@ ORDER = ("kernels", "moves", "streams", "life", "resume")
 FILE_S = 100.0
 """Seconds a file may take, so that one does not take the time of all others."""
 
-# None of pyproject.toml's settings, which name plugins that may be missing.
+# No settings of pyproject.toml, which name plugins that may be missing; no plugins of others, which may be there.
 PYTEST = (sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", f"--confcutdir={ROOT / 'tests'}")
-PYTEST += ("-p", "no:cacheprovider", "-p", "gpu_journal", "-v", "--no-header", "--no-summary")
+PYTEST += ("-p", "no:cacheprovider", "-v", "--no-header", "--no-summary")
+ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 
 
 def by_value(files: list[Path]) -> list[Path]:
@@ -71,14 +72,19 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     journal = options.journal.resolve()
     journal.unlink(missing_ok=True)
-    os.environ["GPU_JOURNAL"] = str(journal)
+    os.environ.update(ENVIRONMENT, GPU_JOURNAL=str(journal))
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])])
     files = [file.resolve() for file in options.files] or by_value(list((ROOT / "tests" / "gpu").glob("test_*.py")))
     deadline, cut_off = time.monotonic() + options.seconds, []
     for file in files:
         end = min(deadline, time.monotonic() + options.file_seconds)
         # Not where the sources are: they hold no core, and would hide the package that was installed.
-        if not again([*PYTEST, str(file)], end, lambda: journal.exists() and journal.stat().st_size, journal.parent):
+        if not again(
+            [*PYTEST, "-p", "gpu_journal", str(file)],
+            end,
+            lambda: journal.exists() and journal.stat().st_size,
+            journal.parent,
+        ):
             cut_off.append(file.name)
     return tell(verdicts(journal), cut_off)
 

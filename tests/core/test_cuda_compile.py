@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from machine_code import Code
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "csrc").glob("*.cu"))
@@ -18,6 +19,22 @@ GPUS = ("sm_80", "sm_90", "sm_100")
 HOT = ("update_kernel", "measure_kernel", "norm_kernel")
 # Kernels that store, and what their loads and stores may be at the widest: 16 bytes.
 WIDE = {"update_kernel": ("LDG", "STG"), "measure_kernel": ("LDG",), "norm_kernel": ("LDG",)}
+
+# What a warp does for a block of 256 elements with 8-bit state: 16 levels are looked up; parameter, gradient and two
+# slots are loaded, all but the gradient stored, with an absmax for each slot.
+BLOCKS = {
+    "bf16": {"F2FP.BF16": 8, "LDS.128": 16, "LDG.E": 6, "LDG.E.128": 2, "LDG.E.64": 2, "STG.E": 5, "STG.E.128": 1},
+    "f32": {"MUFU": 18, "LDS.128": 16, "LDG.E": 10, "LDG.E.128": 4, "STG.E": 8, "STG.E.128": 2},
+}
+# Most instructions of a block, and of those that have half the rate. An H200 has 624 issue slots, and 312 for those at
+# half the rate, in the time in which its memory moves a block of bf16, and 1.6 times as many for one of f32; below
+# that, the less the better. Half the instructions is what 16 elements a lane and slot need anyway.
+MOST = {
+    "sm_80": {"bf16": (580, 225), "f32": (725, 270)},
+    "sm_90": {"bf16": (530, 185), "f32": (690, 240)},
+    "sm_100": {"bf16": (545, 190), "f32": (660, 215)},
+}
+LEAST_OF_MOST = 0.7
 
 NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc")
 pytestmark = [
@@ -125,3 +142,14 @@ def test_every_kind_of_row_is_updated_by_wide_accesses(machine_code: dict[tuple[
     for gpu in gpus():
         stores = len(re.findall(r"\bSTG\.E[.A-Z]*\.128\b", machine_code["update_kernel", gpu]))
         assert stores >= 14 + 2 * 10 + 4 + 2 * 2, f"update_kernel for {gpu}: {stores} stores of 16 bytes"
+
+
+@pytest.mark.parametrize("dtype", BLOCKS)
+def test_a_block_of_8_bit_state_takes_few_instructions(machine_code: dict[tuple[str, str], str], dtype: str) -> None:
+    for gpu in gpus():
+        block = Code(machine_code["update_kernel", gpu]).round(BLOCKS[dtype])
+        all_of_them, half_rate = len(block), sum(one.is_half_rate for one in block)
+        print(f"{gpu}, {dtype}: {all_of_them} instructions for 256 elements, {half_rate} at half the rate")
+        most, most_half_rate = MOST[gpu][dtype]
+        assert LEAST_OF_MOST * most < all_of_them <= most, f"{gpu}: {all_of_them} instructions"
+        assert half_rate <= most_half_rate, f"{gpu}: {half_rate} instructions at half the rate"

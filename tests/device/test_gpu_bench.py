@@ -36,7 +36,7 @@ def run(out: Path, *arguments: str) -> dict[str, Any]:
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "| section | what | goal | reached | |" in done.stdout
+    assert "| section | what | predicted | measured | goal | |" in done.stdout
     (json_file,) = out.glob("*-emulated-gpu.json")
     assert json_file.with_suffix(".md").read_text() in done.stdout
     return dict(json.loads(json_file.read_text()))

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pagedopt import _core, runtime
+from pagedopt.pager.holds import Holds
 
 CEILING_BYTES = 2 << 30
 IS_EMULATED = os.environ.get("EMULATE_GPU") == "1"
@@ -55,13 +56,14 @@ class Allowance:
             pytest.fail(f"{nbytes} bytes of managed memory are more than the {left_bytes} that may be asked for")
         return nbytes / free_bytes
 
-    def close(self, homes: dict[str, Any]) -> None:
-        """Let go of arenas; one that is still used counts as held for good."""
+    def close(self, process: Any) -> None:
+        """Let go of a runtime's arenas; one that is still used counts as held for good."""
         gc.collect()
-        for home in homes.values():
+        for home in process.homes.values():
             if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.order().pages):
                 self.held_bytes += home.arena.reserved_bytes
-        homes.clear()
+        process.homes.clear()
+        process.holds = Holds()  # whoever undoes patches of `runtime._process` keeps the old one
         gc.collect()
 
 
