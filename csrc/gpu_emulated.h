@@ -18,7 +18,8 @@ namespace pagedopt {
 class EmulatedGpu final : public Gpu {
  public:
   // eager: work is done as soon as it may be, so that other code need not synchronise before it reads results.
-  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate);
+  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate,
+              const DeviceKernels& kernels = emulated_kernels);
   ~EmulatedGpu() override;
 
   // The call after so many that put work on a stream fails, once, and what it would have put there is not.
@@ -108,6 +109,7 @@ class EmulatedGpu final : public Gpu {
   Range* range_of(const std::byte* memory);
   std::size_t far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part);
 
+  const DeviceKernels& kernels_;
   GpuInfo info_;
   bool eager_;
   std::mutex mutex_;

@@ -30,7 +30,9 @@ class Gpu:
 
 @final
 class EmulatedGpu(Gpu):
-    def __init__(self, *, total_bytes: int, seed: int, eager: bool, can_migrate: bool = True) -> None: ...
+    def __init__(
+        self, *, total_bytes: int, seed: int, eager: bool, can_migrate: bool = True, kernels: int = 0
+    ) -> None: ...
     @property
     def device_bytes(self) -> int: ...
     @property

@@ -9,34 +9,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from native_builds import CSRC, build, configure
 
 from pagedopt.pager.pressure import spill_directory
 
-ROOT = Path(__file__).parents[2]
 # On a simulated CUDA runtime; for these the headers of a real one are needed.
 SIMULATED_CUDA = ("cuda_platforms_test", "gpu_cuda_test", "two_gpus_test")
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "csrc").is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake"
-)
-
-
-def must_run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-
-
-def configure(directory: Path, sanitize: str, *more: str) -> None:
-    must_run(
-        "cmake", "-S", str(ROOT / "csrc"), "-B", str(directory), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
-        "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON", "-DPAGEDOPT_CUDA=OFF", f"-DPAGEDOPT_SANITIZE={sanitize}",
-        *more,
-    )  # fmt: skip
-
-
-def build(directory: Path, *programs: str) -> list[Path]:
-    must_run("cmake", "--build", str(directory), "--target", *programs)
-    return [directory / program for program in programs]
+pytestmark = pytest.mark.skipif(not CSRC.is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake")
 
 
 def finds_cuda_headers(directory: Path) -> bool:
@@ -80,13 +60,6 @@ def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, .
     run(stress, str(spill_directory(None).path), "4")
     for program in others:
         run(program)
-
-
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("native") / "build"
-    configure(directory, "")
-    return directory
 
 
 @pytest.mark.timeout(600)
