@@ -63,5 +63,4 @@ def cuda_code(tmp_path_factory: pytest.TempPathFactory) -> CudaCode:
 def interpreter(plain: Path, cuda_code: CudaCode) -> Path:
     """A folder with the programs that interpret nvcc's PTX: `ptx_step_test`, `ptx_counts` and `libptx_kernels.so`."""
     configure(plain, "", f"-DPAGEDOPT_PTX_OBJECT={cuda_code.target}")
-    build(plain, "ptx_step_test", "ptx_counts", "ptx_kernels")
-    return plain
+    return build(plain, "ptx_step_test", "ptx_counts", "ptx_kernels")[0].parent

@@ -1,11 +1,13 @@
 // What the warps of a step do for a block of 256 elements, by kinds of rows, as JSON on standard output: instructions
 // of nvcc's PTX, sectors of global memory, wavefronts of shared memory.
 //   PTX_FILE=path ptx_counts
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <functional>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "device_tensors.h"
 #include "ptx_runtime.h"
@@ -49,24 +51,25 @@ ptx::Counts count(Case c, int blocks) {
 }
 
 double per_block(std::uint64_t of_all, std::uint64_t of_fewer) {
-  return static_cast<double>(static_cast<std::int64_t>(of_all - of_fewer)) / (kBlocks - kFewerBlocks);
+  const double exact = static_cast<double>(static_cast<std::int64_t>(of_all - of_fewer)) / (kBlocks - kFewerBlocks);
+  return std::round(exact * 1000) / 1000;
 }
 
 void print(const Case& c, bool first) {
   const ptx::Counts all = count(c, kBlocks);
   ptx::Counts fewer = count(c, kFewerBlocks);
   const auto figure = [&](std::uint64_t ptx::Counts::* of) { return per_block(all.*of, fewer.*of); };
-  double instructions = 0.0;
+  std::uint64_t executed_by_all = 0, executed_by_fewer = 0;
   std::string by_name;
   for (const auto& [name, executed] : all.instructions) {
+    executed_by_all += executed, executed_by_fewer += fewer.instructions[name];
     const double some = per_block(executed, fewer.instructions[name]);
     if (some == 0.0) continue;
-    instructions += some;
     by_name += (by_name.empty() ? "\"" : ", \"") + name + "\": " + show(some);
   }
   std::printf("%s\n \"%s\": {\"instructions\": %s, \"load_sectors\": %s, \"store_sectors\": %s, ", first ? "{" : ",",
-              c.name.c_str(), show(instructions).c_str(), show(figure(&ptx::Counts::load_sectors)).c_str(),
-              show(figure(&ptx::Counts::store_sectors)).c_str());
+              c.name.c_str(), show(per_block(executed_by_all, executed_by_fewer)).c_str(),
+              show(figure(&ptx::Counts::load_sectors)).c_str(), show(figure(&ptx::Counts::store_sectors)).c_str());
   std::printf("\"load_wavefronts\": %s, \"store_wavefronts\": %s,\n  \"by_name\": {%s}}",
               show(figure(&ptx::Counts::load_wavefronts)).c_str(), show(figure(&ptx::Counts::store_wavefronts)).c_str(),
               by_name.c_str());
@@ -75,20 +78,31 @@ void print(const Case& c, bool first) {
 struct Option {
   const char* name;
   std::function<void(Hyper&)> set;
+  std::vector<Codec> codecs;
+  std::vector<Dtype> dtypes;
 };
+
+template <class T>
+bool is_among(const std::vector<T>& all, T one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
+}
 
 }  // namespace
 
 int main() {
+  const std::vector<Dtype> every = {Dtype::f32, Dtype::bf16, Dtype::f16}, bf16 = {Dtype::bf16};
+  const std::vector<Codec> state = {Codec::f32, Codec::blockwise8};
   const Option options[] = {
-      {"adamw", [](Hyper&) {}},
-      {"amsgrad", [](Hyper& h) { h.amsgrad = true; }},
-      {"clipping", [](Hyper& h) { h.percentile_clipping = 50; }},
-      {"max_unorm", [](Hyper& h) { h.max_unorm = 0.1; }},
+      {"adamw", [](Hyper&) {}, {Codec::f32, Codec::blockwise8, Codec::tensorwise8}, every},
+      {"amsgrad", [](Hyper& h) { h.amsgrad = true; }, state, bf16},
+      {"skip_zeros", [](Hyper& h) { h.skip_zeros = true; }, state, bf16},
+      {"max_unorm", [](Hyper& h) { h.max_unorm = 0.1; }, state, bf16},
+      {"clipping", [](Hyper& h) { h.percentile_clipping = 50; }, {Codec::f32}, every},
   };
   bool first = true;
   for (const Option& option : options)
     for (Case c : kinds(option.name, [](Case&) {})) {
+      if (!is_among(option.codecs, c.codec) || !is_among(option.dtypes, c.dtype)) continue;
       c.hyper.decoupled = true;
       option.set(c.hyper);
       print(c, first);

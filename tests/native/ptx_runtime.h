@@ -2,7 +2,7 @@
 // runtime. What it runs, the environment says:
 //   PTX_FILE=path                                      the PTX of the same source
 //   PTX_APPROXIMATE=exactly|below|above|drawn       where approximate instructions are, of the unit they may be off
-//   PTX_ORDER=seed                                  draws who goes first, of warps and of lanes that parted
+//   PTX_ORDER=seed                                  draws which warps and lanes go first, and when lanes part
 #pragma once
 
 #include "ptx_counts.h"

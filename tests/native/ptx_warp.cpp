@@ -7,12 +7,29 @@
 namespace ptx {
 namespace {
 
-constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 28;  // from barrier to barrier: a loop that does not end
-constexpr std::uint64_t kNull = 4096;                         // no memory is below
+constexpr std::uint64_t kMostSteps = std::uint64_t{1} << 22;  // from barrier to barrier: a loop that does not end
+// In an order that is drawn, on average:
+constexpr unsigned kRun = 64;            // instructions until others may go first
+constexpr unsigned kChoicesToPart = 16;  // choices of who goes first until lanes part
+constexpr std::uint64_t kNull = 4096;    // no memory is below
 
 template <class F>
 void for_lanes(std::uint32_t lanes, F f) {
   for (; lanes != 0; lanes &= lanes - 1) f(__builtin_ctz(lanes));
+}
+
+// Copies of a number of 1, 2, 4 or 8 bytes; in registers it comes first.
+template <class T>
+void copy_as(const void* from, void* to) {
+  std::memcpy(to, from, sizeof(T));
+}
+void copy_number(const void* from, void* to, int bytes) {
+  switch (bytes) {
+    case 1: return copy_as<std::uint8_t>(from, to);
+    case 2: return copy_as<std::uint16_t>(from, to);
+    case 4: return copy_as<std::uint32_t>(from, to);
+    default: return copy_as<std::uint64_t>(from, to);
+  }
 }
 
 std::uint64_t sign_extended(std::uint64_t value, int bytes) {
@@ -56,7 +73,9 @@ bool Warp::choose(Cta& cta, Group& chosen) {
     const std::size_t at = (first + i) % count;
     if (!is_ready(groups_[at])) continue;
     chosen = groups_[at];
-    groups_.erase(groups_.begin() + static_cast<std::ptrdiff_t>(at));
+    if (cta.order) part(chosen, *cta.order);
+    groups_[at].lanes &= ~chosen.lanes;
+    if (groups_[at].lanes == 0) groups_.erase(groups_.begin() + static_cast<std::ptrdiff_t>(at));
     return true;
   }
   if (count == 0) return false;
@@ -64,6 +83,13 @@ bool Warp::choose(Cta& cta, Group& chosen) {
   if (count > 1) fail(x, groups_[0].lanes, "lanes wait for each other in different places");
   if (live_ != kAllLanes) fail(x, live_, "a barrier that other lanes have ended without");
   return false;
+}
+
+// Now and then some lanes go ahead of the others: a GPU may part them anywhere but where they do something together.
+void Warp::part(Group& group, std::mt19937& order) const {
+  if (kernel_.code[group.at].does >= Does::call || order() % kChoicesToPart != 0) return;
+  const std::uint32_t ahead = group.lanes & static_cast<std::uint32_t>(order());
+  if (ahead != 0) group.lanes = ahead;
 }
 
 bool Warp::is_ready(const Group& group) const {
@@ -113,8 +139,9 @@ void Warp::step(Group group, Cta& cta) {
     }
     perform(x, active, cta);
     ++group.at;
-    const bool is_plain = kernel_.code[group.at].does < Does::branch;
-    if (!is_plain || cta.order || (!groups_.empty() && groups_.front().at <= group.at)) return put(group);
+    const bool others_first =
+        cta.order ? (*cta.order)() % kRun == 0 : !groups_.empty() && groups_.front().at <= group.at;
+    if (kernel_.code[group.at].does >= Does::branch || others_first) return put(group);
   }
 }
 
@@ -165,10 +192,10 @@ void Warp::access(const Instruction& x, std::uint32_t active, Cta& cta) {
     for (std::size_t i = 0; i < width; ++i, memory += x.bytes) {
       if (loads) {
         std::uint64_t value = 0;
-        std::memcpy(&value, memory, x.bytes);
+        copy_number(memory, &value, x.bytes);
         registers_[x.to[i]][lane] = x.is_signed ? sign_extended(value, x.bytes) : value;
       } else {
-        std::memcpy(memory, &registers_[x.from[i + 1]][lane], x.bytes);
+        copy_number(&registers_[x.from[i + 1]][lane], memory, x.bytes);
       }
     }
   });
@@ -194,7 +221,7 @@ std::byte* Warp::memory_at(const Instruction& x, std::uint64_t at, std::size_t b
 void Warp::load_parameter(const Instruction& x, std::uint32_t active, const Cta& cta) {
   for (std::size_t i = 0; i < x.to.size(); ++i) {
     std::uint64_t value = 0;
-    std::memcpy(&value, cta.parameters.data() + x.offset + i * x.bytes, x.bytes);
+    copy_number(cta.parameters.data() + x.offset + i * x.bytes, &value, x.bytes);
     if (x.is_signed) value = sign_extended(value, x.bytes);
     for_lanes(active, [&](int lane) { registers_[x.to[i]][lane] = value; });
   }

@@ -24,7 +24,7 @@ struct Cta {
   SharedMemory shared;
   std::vector<std::uint64_t> executed;  // how often, of each instruction
   Counts* counts = nullptr;             // of accesses; null: they are not counted
-  std::optional<std::mt19937> order;    // draws who goes first of warps, and of lanes that parted
+  std::optional<std::mt19937> order;    // draws who goes first, and when lanes part
 };
 
 class Warp {
@@ -45,6 +45,7 @@ class Warp {
   };
 
   bool choose(Cta& cta, Group& chosen);
+  void part(Group& group, std::mt19937& order) const;
   bool is_ready(const Group& group) const;
   void put(const Group& group);
   void step(Group group, Cta& cta);
