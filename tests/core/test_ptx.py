@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import pytest
 from native_builds import GPUS, ROOT, CudaCode
+from ptx_runs import count, ptx_of, rises, run
 
 ALL = os.environ.get("PTX") == "all"
 STEP_TEST = ROOT / "tests/native/step_device_test.cpp"
@@ -44,22 +45,10 @@ def groups() -> list[str]:
     return [group for group in found if group != "tasks"]
 
 
-def ptx_of(cuda_code: CudaCode, gpu: str) -> Path:
-    if gpu not in cuda_code.ptx:
-        pytest.skip(f"this nvcc does not compile for {gpu}")
-    return cuda_code.ptx[gpu]
-
-
-def interpret(interpreter: Path, ptx: Path, group: str, variant: Variant) -> str:
+def step_test(interpreter: Path, ptx: Path, group: str, variant: Variant) -> str:
     """What a group that fails says; empty: it passes."""
-    environment = {
-        **os.environ,
-        "PTX_FILE": str(ptx),
-        "PTX_APPROXIMATE": variant.approximate,
-        "PTX_ORDER": variant.order,
-    }
-    command = [str(interpreter / "ptx_step_test"), group]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    program = interpreter / "ptx_step_test"
+    done = run(program, ptx, group, approximate=variant.approximate, order=variant.order)
     assert done.returncode in (0, 1), done.stderr[-2000:]
     assert done.returncode == 1 or f"{group} passed" in done.stdout
     return done.stderr
@@ -69,7 +58,7 @@ def interpret(interpreter: Path, ptx: Path, group: str, variant: Variant) -> str
 def test_nvccs_code_gives_the_hosts_bits(variant: Variant, interpreter: Path, cuda_code: CudaCode) -> None:
     ptx = ptx_of(cuda_code, variant.gpu)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        said = list(pool.map(lambda group: interpret(interpreter, ptx, group, variant), groups()))
+        said = list(pool.map(lambda group: step_test(interpreter, ptx, group, variant), groups()))
     assert not any(said), "".join(said)
 
 
@@ -170,5 +159,48 @@ def test_a_break_is_seen(name: str, gpu: str, interpreter: Path, cuda_code: Cuda
     assert count > 0
     ptx = tmp_path / "broken.ptx"
     ptx.write_text(broken)
-    said = interpret(interpreter, ptx, one.group, Variant(gpu, one.approximate, one.order))
+    said = step_test(interpreter, ptx, one.group, Variant(gpu, one.approximate, one.order))
     assert re.search(one.error, said), said
+
+
+def shifted(access: re.Match[str]) -> str:
+    """By one of its numbers."""
+    return f"{access[1]}+{int(access[3] or 0) + int(access[2]) // 8}]"
+
+
+EACH: dict[str, tuple[str, str | Callable[[re.Match[str]], str]]] = {
+    "selector": (r"(prmt\.b32\s[^;]*, )[^,;]+;", r"\g<1>0;"),
+    "mask": (r"((?:redux|shfl|bar\.warp)\.?sync[^;]*\s)[^;,\s]+;", r"\g<1>0x7fffffff;"),
+    "access": (r"((?:ld|st)\.(?:global|shared)(?:\.nc)?\.v\d\.\w(\d+)\s[^;]*?\[[^\]+]+)(?:\+(\d+))?\]", shifted),
+}
+
+
+@pytest.mark.skipif(not ALL, reason="takes an hour: PTX=all runs it")
+@pytest.mark.parametrize("gpu", GPUS)
+@pytest.mark.parametrize("name", EACH)
+def test_each_break_is_seen(name: str, gpu: str, interpreter: Path, cuda_code: CudaCode, tmp_path: Path) -> None:
+    what, by = EACH[name]
+    text = ptx_of(cuda_code, gpu).read_text()
+    in_order = sorted(groups(), key=lambda group: group not in ("rule", "ranges"))
+    costs = count(interpreter, ptx_of(cuda_code, gpu), every_kind=True)
+
+    def is_seen(site: re.Match[str]) -> bool:
+        ptx = tmp_path / f"{site.start()}.ptx"
+        ptx.write_text(text[: site.start()] + re.sub(what, by, site[0]) + text[site.end() :])
+        # A wrong guess at what is doubtful is settled: the same bits, at a higher cost.
+        seen = any(step_test(interpreter, ptx, group, Variant(gpu)) for group in in_order) or bool(
+            rises(costs, count(interpreter, ptx, every_kind=True))
+        )
+        ptx.unlink()
+        return seen
+
+    sites = [*re.finditer(what, text)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        seen = list(pool.map(is_seen, sites))
+    unseen = [
+        f"line {text.count(chr(10), 0, site.start()) + 1}: {site[0]}"
+        for site, is_it in zip(sites, seen, strict=True)
+        if not is_it
+    ]
+    assert sites
+    assert not unseen, f"{len(unseen)} of {len(sites)}\n" + "\n".join(unseen)

@@ -9,19 +9,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from native_builds import NVCC, ROOT, CudaCode, must_run
+from ptx_runs import Counts, count, rises
 
 RECORD = os.environ.get("PTX") == "record"
 RECORDED = ROOT / "tests/native/ptx_counts.json"
-FIGURES = ("instructions", "load_sectors", "store_sectors", "load_wavefronts", "store_wavefronts")
-
-Counts = dict[str, dict[str, Any]]
-"""By kind of row: FIGURES, and `by_name` the instructions of each name."""
 
 
 def nvcc_release() -> str:
@@ -29,30 +25,6 @@ def nvcc_release() -> str:
     found = re.search(r"release (\d+\.\d+)", must_run(str(NVCC), "--version"))
     assert found
     return found[1]
-
-
-def count(interpreter: Path, ptx: Path) -> Counts:
-    environment = {**os.environ, "PTX_FILE": str(ptx), "PTX_APPROXIMATE": "exactly", "PTX_ORDER": ""}
-    done = subprocess.run(
-        [str(interpreter / "ptx_counts")], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return dict(json.loads(done.stdout))
-
-
-def rises(before: Counts, now: Counts) -> list[str]:
-    """What is more than before, in words."""
-    said = []
-    for kind, figures in now.items():
-        if kind not in before:
-            said.append(f"{kind}: not recorded")
-            continue
-        risen = [name for name in FIGURES if figures[name] > before[kind][name]]
-        said += [f"{kind}: {name} {figures[name]}, before {before[kind][name]}" for name in risen]
-        if "instructions" in risen:
-            more = {name: x - before[kind]["by_name"].get(name, 0) for name, x in figures["by_name"].items()}
-            said += [f"  {name} {x:+g}" for name, x in sorted(more.items(), key=lambda item: -item[1]) if x > 0]
-    return said
 
 
 @pytest.fixture(scope="module")

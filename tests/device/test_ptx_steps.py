@@ -16,6 +16,7 @@ import pytest
 import torch
 from native_builds import GPUS, CudaCode
 
+import pagedopt
 from pagedopt import optim
 
 ALL = os.environ.get("PTX") == "all"
@@ -90,7 +91,9 @@ def compare(twins: Twins, emulate: Any, kernels: int, state: str, dtype: str, op
     gpu = emulate(budget=budget, kernels=kernels)
     device = getattr(optim, name)(on_gpu, lr=1e-2, **OPTIONS[options])
     train(device, 3)
-    assert {"evict", "prefetch", "run"} <= {done[0] for done in gpu.take_log()}
+    assert "run" in {done[0] for done in gpu.take_log()}
+    (arena,) = pagedopt.stats().arenas
+    assert arena.allocated_bytes > arena.budget_bytes > 0
     assert_same_bits(host, device)
 
 
