@@ -91,14 +91,8 @@ void bind_gpu(py::module_& m) {
           "to"_a, "source"_a, "nbytes"_a, py::kw_only(), "to_device"_a, "stream"_a,
           "Puts a copy of state on a stream, as a staged step makes it.", unlocked());
   py::class_<EmulatedGpu, Gpu, std::shared_ptr<EmulatedGpu>>(m, "EmulatedGpu")
-      .def(py::init(
-               [](std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate, std::uintptr_t kernels) {
-                 return std::make_shared<EmulatedGpu>(
-                     total_bytes, seed, eager, can_migrate,
-                     kernels == 0 ? emulated_kernels : *reinterpret_cast<const DeviceKernels*>(kernels));
-               }),
-           py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a, "can_migrate"_a = true, "kernels"_a = std::uintptr_t{0},
-           "kernels: the address of other DeviceKernels (step_device.h) than those emulated on the CPU.")
+      .def(py::init<std::size_t, std::uint64_t, bool, bool>(), py::kw_only(), "total_bytes"_a, "seed"_a, "eager"_a,
+           "can_migrate"_a = true)
       .def_property_readonly("device_bytes", &EmulatedGpu::device_bytes)
       .def_property_readonly("kept_bytes", &EmulatedGpu::kept_bytes)
       .def_property_readonly("peak_device_bytes", &EmulatedGpu::peak_device_bytes)
@@ -113,6 +107,10 @@ void bind_gpu(py::module_& m) {
           "memory"_a, "nbytes"_a, "Puts the clearing of memory on the default stream.")
       .def("take", &EmulatedGpu::take, "nbytes"_a, "Others allocate so much of its memory.")
       .def("give", &EmulatedGpu::give, "nbytes"_a, "And free it.")
+      .def(
+          "use_kernels",
+          [](EmulatedGpu& gpu, std::uintptr_t kernels) { gpu.use(*reinterpret_cast<const DeviceKernels*>(kernels)); },
+          "address"_a, "The address of the DeviceKernels (step_device.h) that its steps run from now on.")
       .def(
           "take_log",
           [](EmulatedGpu& gpu) {

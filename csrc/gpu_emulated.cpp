@@ -26,9 +26,8 @@ std::uint64_t number(const void* address) { return reinterpret_cast<std::uintptr
 
 }  // namespace
 
-EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate,
-                         const DeviceKernels& kernels)
-    : kernels_(kernels), eager_(eager), draw_(seed) {
+EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate)
+    : eager_(eager), draw_(seed) {
   info_.name = "emulated";
   info_.total_bytes = total_bytes;
   info_.can_migrate = can_migrate;
@@ -113,6 +112,11 @@ void EmulatedGpu::take(std::size_t bytes) {
 void EmulatedGpu::give(std::size_t bytes) {
   std::lock_guard lock(mutex_);
   taken_bytes_ -= bytes;
+}
+
+void EmulatedGpu::use(const DeviceKernels& kernels) {
+  std::lock_guard lock(mutex_);
+  kernels_ = &kernels;
 }
 
 std::byte* EmulatedGpu::allocate(Memory kind, std::size_t bytes) {
@@ -398,13 +402,13 @@ std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first
 void EmulatedGpu::begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                              StreamHandle stream) {
   std::lock_guard lock(mutex_);
-  submit(stream, {[=] { (void)kernels_.begin_rows(tables, first_row, last_row, stream); }});
+  submit(stream, {[=] { (void)kernels_->begin_rows(tables, first_row, last_row, stream); }});
 }
 
 void EmulatedGpu::finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                                  StreamHandle stream) {
   std::lock_guard lock(mutex_);
-  submit(stream, {[=] { (void)kernels_.finish_measure(tables, first_row, last_row, stream); }});
+  submit(stream, {[=] { (void)kernels_->finish_measure(tables, first_row, last_row, stream); }});
 }
 
 void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
@@ -412,7 +416,7 @@ void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_p
   std::lock_guard lock(mutex_);
   submit(stream, {[=] {
            const std::size_t far = pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_part, last_part);
-           (void)kernels_.run(tables, pass, first_part, last_part, stream);
+           (void)kernels_->run(tables, pass, first_part, last_part, stream);
            log_.push_back({"run", number(stream), first_part, last_part - first_part, far});
          }});
 }

@@ -18,8 +18,7 @@ namespace pagedopt {
 class EmulatedGpu final : public Gpu {
  public:
   // eager: work is done as soon as it may be, so that other code need not synchronise before it reads results.
-  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate,
-              const DeviceKernels& kernels = emulated_kernels);
+  EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate);
   ~EmulatedGpu() override;
 
   // The call after so many that put work on a stream fails, once, and what it would have put there is not.
@@ -42,6 +41,9 @@ class EmulatedGpu final : public Gpu {
   // Memory that others allocate and free: torch, other processes.
   void take(std::size_t bytes);
   void give(std::size_t bytes);
+
+  // Kernels in place of those emulated on the CPU, from the next step on.
+  void use(const DeviceKernels& kernels);
 
   const GpuInfo& info() const noexcept override { return info_; }
   std::size_t free_bytes() override;
@@ -109,8 +111,8 @@ class EmulatedGpu final : public Gpu {
   Range* range_of(const std::byte* memory);
   std::size_t far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part);
 
-  const DeviceKernels& kernels_;
   GpuInfo info_;
+  const DeviceKernels* kernels_ = &emulated_kernels;
   bool eager_;
   std::mutex mutex_;
   std::mt19937_64 draw_;

@@ -37,17 +37,9 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         return rings[0][:nbytes]
 
     def start(
-        *,
-        total_bytes: int = 1 << 30,
-        seed: int = 0,
-        eager: bool = True,
-        can_migrate: bool = True,
-        kernels: int = 0,
-        **settings: Any,
+        *, total_bytes: int = 1 << 30, seed: int = 0, eager: bool = True, can_migrate: bool = True, **settings: Any
     ) -> _core.EmulatedGpu:
-        gpu = _core.EmulatedGpu(
-            total_bytes=total_bytes, seed=seed, eager=eager, can_migrate=can_migrate, kernels=kernels
-        )
+        gpu = _core.EmulatedGpu(total_bytes=total_bytes, seed=seed, eager=eager, can_migrate=can_migrate)
         made.append(gpu)
         monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
         monkeypatch.setattr(sweep, "gpu_of", lambda device: gpu)

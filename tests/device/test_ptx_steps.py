@@ -88,7 +88,8 @@ def compare(twins: Twins, emulate: Any, kernels: int, state: str, dtype: str, op
     on_host, on_gpu = twins(SIZES, DTYPES[dtype])
     host = getattr(optim, name)(on_host, lr=1e-2, **OPTIONS[options])
     train(host, 3)
-    gpu = emulate(budget=budget, kernels=kernels)
+    gpu = emulate(budget=budget)
+    gpu.use_kernels(kernels)
     device = getattr(optim, name)(on_gpu, lr=1e-2, **OPTIONS[options])
     train(device, 3)
     assert "run" in {done[0] for done in gpu.take_log()}
@@ -123,7 +124,8 @@ def test_streams_that_lag_give_the_same_bits(twins: Twins, emulate: Any, interpr
     for seed in range(8 if ALL else 2):
         on_host, on_gpu = twins(SIZES, torch.bfloat16)
         host = optim.PagedAdamW8bit(on_host, weight_decay=0.1)
-        gpu = emulate(seed=seed, eager=False, budget="64KiB", kernels=interpret("sm_90"))
+        gpu = emulate(seed=seed, eager=False, budget="64KiB")
+        gpu.use_kernels(interpret("sm_90"))
         device = optim.PagedAdamW8bit(on_gpu, weight_decay=0.1)
         for _ in range(3):
             host.step()
