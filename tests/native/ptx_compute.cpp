@@ -180,6 +180,13 @@ u32 permuted(u32 a, u32 b, u32 selector) {
   return to;
 }
 
+// f of the halves, each with its own.
+template <class F>
+u32 of_halves(u32 a, u32 b, F f) {
+  const auto high = static_cast<u16>(f(static_cast<u16>(a >> 16), static_cast<u16>(b >> 16)));
+  return u32{high} << 16 | static_cast<u16>(f(static_cast<u16>(a), static_cast<u16>(b)));
+}
+
 // `count` bits of x from `first` on.
 u32 bits_within(u32 x, u32 first, u32 count) {
   first &= 255, count &= 255;
@@ -306,6 +313,8 @@ Computes make_computes(Approximate approximate) {
   add_number_conversions(to);
   add_approximations(to, approximate);
   to["prmt.b32"] = each([](u32 a, u32 b, u32 selector) { return permuted(a, b, selector); });
+  to["min.u16x2"] = each([](u32 a, u32 b) { return of_halves(a, b, [](u16 x, u16 y) { return x < y ? x : y; }); });
+  to["max.u16x2"] = each([](u32 a, u32 b) { return of_halves(a, b, [](u16 x, u16 y) { return x > y ? x : y; }); });
   to["bfe.u32"] = each([](u32 x, u32 first, u32 count) { return bits_within(x, first, count); });
   to["cvta.to.global.u64"] = to["cvta.global.u64"] = kCopy;
   return to;
