@@ -131,6 +131,10 @@ void bind_gpu(py::module_& m) {
       .def("take", &EmulatedGpu::take, "nbytes"_a, "Others allocate so much of its memory.")
       .def("give", &EmulatedGpu::give, "nbytes"_a, "And free it.")
       .def(
+          "use_kernels",
+          [](EmulatedGpu& gpu, std::uintptr_t kernels) { gpu.use(*reinterpret_cast<const DeviceKernels*>(kernels)); },
+          "address"_a, "The address of the DeviceKernels (step_device.h) that its steps run from now on.")
+      .def(
           "take_log",
           [](EmulatedGpu& gpu) {
             py::list log;

@@ -139,6 +139,11 @@ void EmulatedGpu::give(std::size_t bytes) {
   taken_bytes_ -= bytes;
 }
 
+void EmulatedGpu::use(const DeviceKernels& kernels) {
+  std::lock_guard lock(mutex_);
+  kernels_ = &kernels;
+}
+
 std::byte* EmulatedGpu::allocate(Memory kind, std::size_t bytes) {
   std::lock_guard lock(mutex_);
   if (kind != Memory::managed) {
@@ -445,13 +450,13 @@ std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first
 void EmulatedGpu::begin_rows(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                              StreamHandle stream) {
   std::lock_guard lock(mutex_);
-  submit(stream, {[=] { (void)emulated_kernels.begin_rows(tables, first_row, last_row, stream); }});
+  submit(stream, {[=] { (void)kernels_->begin_rows(tables, first_row, last_row, stream); }});
 }
 
 void EmulatedGpu::finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                                  StreamHandle stream) {
   std::lock_guard lock(mutex_);
-  submit(stream, {[=] { (void)emulated_kernels.finish_measure(tables, first_row, last_row, stream); }});
+  submit(stream, {[=] { (void)kernels_->finish_measure(tables, first_row, last_row, stream); }});
 }
 
 void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
@@ -459,7 +464,7 @@ void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_p
   std::lock_guard lock(mutex_);
   submit(stream, {[=] {
            const std::size_t far = pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_part, last_part);
-           (void)emulated_kernels.run(tables, pass, first_part, last_part, stream);
+           (void)kernels_->run(tables, pass, first_part, last_part, stream);
            log_.push_back({"run", number(stream), first_part, last_part - first_part, far});
          }});
 }

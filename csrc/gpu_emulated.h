@@ -49,6 +49,9 @@ class EmulatedGpu final : public Gpu {
   void take(std::size_t bytes);
   void give(std::size_t bytes);
 
+  // Kernels in place of those emulated on the CPU, from the next step on.
+  void use(const DeviceKernels& kernels);
+
   const GpuInfo& info() const noexcept override { return info_; }
   std::size_t free_bytes() override;
   std::byte* allocate(Memory kind, std::size_t bytes) override;
@@ -118,6 +121,7 @@ class EmulatedGpu final : public Gpu {
   std::size_t far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part);
 
   GpuInfo info_;
+  const DeviceKernels* kernels_ = &emulated_kernels;
   bool eager_;
   std::mutex mutex_;
   std::mt19937_64 draw_;

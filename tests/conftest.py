@@ -6,9 +6,11 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from native_builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
 
 SLOW: Final = {
     "core": "compilers, sanitizers, machine code",
@@ -65,3 +67,26 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, **kwargs)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def plain() -> Path:
+    """A folder to build native programs in, without sanitizers."""
+    return configure("plain")
+
+
+@pytest.fixture(scope="session")
+def cuda_code() -> CudaCode:
+    """The CUDA source, compiled by nvcc."""
+    if NVCC is None or not CUDA_SOURCES:
+        pytest.skip(NO_NVCC)
+    if not known_gpus():
+        pytest.skip(f"{NVCC} compiles for none of {', '.join(GPUS)}")
+    return compile_cuda()
+
+
+@pytest.fixture(scope="session")
+def interpreter(cuda_code: CudaCode) -> Path:
+    """A folder with the programs that interpret nvcc's PTX: `ptx_step_test`, `ptx_counts` and `libptx_kernels.so`."""
+    plain = configure("plain", "", f"-DPAGEDOPT_PTX_OBJECT={cuda_code.target}")
+    return build(plain, "ptx_step_test", "ptx_counts", "ptx_kernels")[0].parent

@@ -11,10 +11,8 @@ from pathlib import Path
 
 import pytest
 from machine_code import Code
+from native_builds import CUDA_SOURCES, NO_NVCC, NVCC, CudaCode, known_gpus
 
-ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "csrc").glob("*.cu"))
-GPUS = ("sm_80", "sm_90", "sm_100")
 # What every element goes through.
 HOT = ("update_kernel", "measure_kernel", "norm_kernel")
 # Kernels that store, and what their loads and stores may be at the widest: 16 bytes.
@@ -36,43 +34,18 @@ MOST = {
 }
 LEAST_OF_MOST = 0.7
 
-NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc")
 pytestmark = [
-    pytest.mark.skipif(NVCC is None, reason="needs nvcc (CUDA toolkit 12.8 or newer)"),
-    pytest.mark.skipif(not SOURCES, reason="needs csrc"),
+    pytest.mark.skipif(NVCC is None, reason=NO_NVCC),
+    pytest.mark.skipif(not CUDA_SOURCES, reason="needs csrc"),
     pytest.mark.timeout(600),
 ]
-
-
-def gpus() -> tuple[str, ...]:
-    """Those of GPUS that this nvcc knows."""
-    listed = subprocess.run([str(NVCC), "--list-gpu-code"], capture_output=True, text=True, check=True).stdout.split()
-    return tuple(gpu for gpu in GPUS if gpu in listed)
+gpus = known_gpus
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, str]:
+def compiled(cuda_code: CudaCode) -> dict[Path, str]:
     """Objects, and what ptxas said of each."""
-    directory = tmp_path_factory.mktemp("cuda")
-    known = gpus()
-    if not known:
-        pytest.skip(f"{NVCC} compiles for none of {', '.join(GPUS)}")
-    newest = known[-1].replace("sm_", "compute_")
-    codes = [f"-gencode=arch={gpu.replace('sm_', 'compute_')},code={gpu}" for gpu in known]
-    said = {}
-    for source in SOURCES:
-        target = directory / f"{source.stem}.o"
-        done = subprocess.run(
-            [
-                str(NVCC), "-std=c++17", "-O3", "-fmad=false", "--threads=0", *codes,
-                f"-gencode=arch={newest},code={newest}", "--Werror=all-warnings", "-Xptxas=-v",
-                "-Xcompiler=-Wall,-Wextra,-Werror", "-DPAGEDOPT_CUDA", "-c", str(source), "-o", str(target),
-            ],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-        said[target] = done.stdout + done.stderr
-    return said
+    return {cuda_code.target: cuda_code.said}
 
 
 def resources(said: str) -> dict[tuple[str, str], str]:

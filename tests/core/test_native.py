@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from native_builds import CSRC, build, configure
 
 from pagedopt.pager.spill import spill_directory
 
-ROOT = Path(__file__).parents[2]
 # On a simulated CUDA runtime; for these the headers of a real one are needed.
 SIMULATED_CUDA = ("cuda_platforms_test", "gpu_cuda_test", "locked_vm_test", "two_gpus_test")
 
-pytestmark = pytest.mark.skipif(
-    not (ROOT / "csrc").is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake"
-)
-
-
-def must_run(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-
-
-@contextlib.contextmanager
-def configured(name: str, sanitize: str, *more: str) -> Iterator[Path]:
-    """A build folder by name, kept for the next run; no other run uses it meanwhile."""
-    directory = ROOT / "build" / f"native-{name}"
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        must_run(
-            "cmake", "--fresh", "-S", str(ROOT / "csrc"), "-B", str(directory), "-G", "Ninja",
-            "-DCMAKE_BUILD_TYPE=RelWithDebInfo", "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON",
-            "-DPAGEDOPT_CUDA=OFF", f"-DPAGEDOPT_SANITIZE={sanitize}", *more,
-        )  # fmt: skip
-        yield directory
-
-
-def build(directory: Path, *programs: str) -> list[Path]:
-    must_run("cmake", "--build", str(directory), "--target", *programs)
-    return [directory / program for program in programs]
+pytestmark = pytest.mark.skipif(not CSRC.is_dir() or shutil.which("cmake") is None, reason="needs csrc and cmake")
 
 
 def finds_cuda_headers(directory: Path) -> bool:
@@ -81,20 +51,14 @@ def run(program: Path, *args: str) -> None:
 def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, ...]) -> None:
     if not can_link(sanitize, tmp_path):
         pytest.skip(f"this compiler does not link -fsanitize={sanitize}")
-    with configured(sanitize.replace(",", "-"), sanitize) as directory:
-        if more and finds_cuda_headers(directory):
-            more += SIMULATED_CUDA
-        mover, stress, *others = build(directory, "mover_test", "paging_stress", *more)
+    directory = configure(sanitize.replace(",", "-"), sanitize)
+    if more and finds_cuda_headers(directory):
+        more += SIMULATED_CUDA
+    mover, stress, *others = build(directory, "mover_test", "paging_stress", *more)
     run(mover)
     run(stress, str(spill_directory(None).path), "4")
     for program in others:
         run(program)
-
-
-@pytest.fixture(scope="module")
-def plain() -> Iterator[Path]:
-    with configured("plain", "") as directory:
-        yield directory
 
 
 @pytest.mark.timeout(600)
@@ -119,6 +83,5 @@ def test_other_cuda_runtime_simulated() -> None:
         pytest.skip(
             "OTHER_CUDA_HEADERS names no folders with the headers of another CUDA, ;-separated (CONTRIBUTING.md)"
         )
-    with configured("other-cuda", "", f"-DPAGEDOPT_CUDA_HEADERS={folders}") as directory:
-        for program in build(directory, *SIMULATED_CUDA):
-            run(program)
+    for program in build(configure("other-cuda", "", f"-DPAGEDOPT_CUDA_HEADERS={folders}"), *SIMULATED_CUDA):
+        run(program)

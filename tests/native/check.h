@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <string>
 #include <utility>
 
@@ -30,8 +31,12 @@ int run_groups(
   for (const auto& [name, test] : groups) {
     if (argc > 1 && std::strcmp(argv[1], name) != 0) continue;
     ++found;
-    before();
-    test();
+    try {
+      before();
+      test();
+    } catch (const std::exception& error) {
+      fail(name + std::string(": ") + error.what());
+    }
     std::printf("%s passed\n", name);
     std::fflush(stdout);
   }
