@@ -77,7 +77,7 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
 
     def begin(*, managed_bytes: int = 192 << 20, index: int = 0, **settings: Any) -> Card:
         runtime.shutdown()
-        allowance.close(runtime._process.homes)
+        allowance.close(runtime._process)
         config.unconfigure()
         card = _card(monkeypatch, index)
         cards.append(card)
@@ -98,7 +98,7 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
     failed = [arena.device for arena in pagedopt.stats().arenas if arena.counters["failed_moves"]]
     invalid = [name for name, home in process.homes.items() if not home.arena.is_valid()]
     runtime.shutdown()
-    allowance.close(process.homes)
+    allowance.close(process)
     config.unconfigure()
     assert sum(reserved) <= (allowance.most_bytes or 0), "more managed memory was asked for than allowed"
     assert not failed, f"moves failed on {failed}"

@@ -55,9 +55,10 @@ class Allowance:
             pytest.fail(f"{nbytes} bytes of managed memory are more than the {left_bytes} that may be asked for")
         return nbytes / free_bytes
 
-    def close(self, homes: dict[str, Any]) -> None:
-        """Let go of arenas; one that is still used counts as held for good."""
+    def close(self, process: Any) -> None:
+        """Let go of a runtime's arenas; one that is still used counts as held for good."""
         gc.collect()
+        homes, process.holds = process.homes, type(process.holds)()  # which has the arenas too
         for home in homes.values():
             if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.order().pages):
                 self.held_bytes += home.arena.reserved_bytes
