@@ -130,15 +130,6 @@ PAGEDOPT_HD std::uint32_t byte_of(std::uint32_t word, int i) {
 #endif
 }
 
-// pre: bits is not zero
-PAGEDOPT_HD int lowest_bit(std::uint32_t bits) {
-#if defined(__CUDA_ARCH__)
-  return __ffs(static_cast<int>(bits)) - 1;
-#else
-  return __builtin_ctz(bits);
-#endif
-}
-
 // A condition, for compilers: what follows from it may stand out of the way.
 PAGEDOPT_HD bool seldom(bool holds) { return __builtin_expect(holds, 0) != 0; }
 
