@@ -175,7 +175,7 @@ EACH: dict[str, tuple[str, str | Callable[[re.Match[str]], str]]] = {
 }
 
 
-@pytest.mark.skipif(not ALL, reason="takes an hour: PTX=all runs it")
+@pytest.mark.skipif(not ALL, reason="takes long: PTX=all runs it")
 @pytest.mark.parametrize("gpu", GPUS)
 @pytest.mark.parametrize("name", EACH)
 def test_each_break_is_seen(name: str, gpu: str, interpreter: Path, cuda_code: CudaCode, tmp_path: Path) -> None:
