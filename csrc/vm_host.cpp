@@ -1,4 +1,4 @@
-// RAM over disk by remapping in place. See csrc/README.md, "2026-11-22: eviction maps the file over the page".
+// RAM over disk by remapping in place. See docs/decisions.md, "2026-11-22: eviction maps the file over the page".
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <sys/ioctl.h>
