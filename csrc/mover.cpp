@@ -38,7 +38,7 @@ Mover::~Mover() {
 void Mover::submit(std::uint64_t cycle, const std::vector<Move>& moves) {
   if (!failure_.empty()) return cancel();
   if (!moves.empty()) start_threads();  // first: a thread that does not start leaves the old plan as it is
-  // What both plans bring stays wanted throughout: compute that comes by meanwhile would use it where it is.
+  // Pages in both plans stay `wanted` during the swap: a worker that arrives now would else use them in the lower tier.
   std::unordered_set<PageIndex> coming;
   for (const Move& move : moves) {
     if (move.kind != MoveKind::prefetch) continue;

@@ -143,7 +143,7 @@ class ManagedVm final : public Vm {
     return 0;
   }
 
-  // The driver blocks in a move to the host [PLATFORM.md]: this is the writer thread's to wait for.
+  // The driver blocks the calling thread while it moves pages to the host, so the writer thread makes the call.
   std::size_t demote(PageIndex page) override {
     std::size_t done = 0;
     return demote(std::vector<PageIndex>{page}, done);

@@ -149,8 +149,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     device_limit: Annotated[
         Size,
         Meaning(
-            "on a GPU: the memory this process is to make do with, parameters and activations included, as if the card "
-            "had no more; `auto` is all of it",
+            "limit of GPU memory for this process, parameters and activations included; the pager works as if the card "
+            "were this large; `auto` is the whole card",
             SizeOf("the card"),
         ),
     ] = Size()

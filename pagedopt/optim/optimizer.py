@@ -334,7 +334,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         return self.param_groups[index], named(self.param_groups[index], number, index)
 
     def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: MutableMapping[Any, Entry]) -> Entry:
-        """The state to be of one parameter. Its state before makes room, unless somebody else holds it still."""
+        """The loaded state of one parameter. Its old state is freed first, unless something else still uses it."""
         layout = Layout.of(param, self._overrides.options_of(param, group), self.family.rule)
         own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
         if own is not None and saved.is_made_of(own) and self._store.holds(layout, own):

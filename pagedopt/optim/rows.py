@@ -21,7 +21,7 @@ from pagedopt.optim.state import Entry, Layout
 __all__ = ["DeviceRows", "Member"]
 
 STEPS_BETWEEN: Final = 32
-"""That do not ask for a ring again: torch empties its cache before it says no."""
+"""Steps to skip before asking torch for ring memory again: a failed request empties torch's cache, which is slow."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def device_memory(
         resident_bytes: pages on the device.
         held_bytes: what torch's allocator holds now.
         peak_bytes: the most it held lately.
-        limit_bytes: what this process is to make do with, as if the card had no more; None for all of it.
+        limit_bytes: limit of GPU memory for this process; None for the whole card.
     """
     needed_bytes = max(held_bytes, peak_bytes)
     free = free_bytes - (needed_bytes - held_bytes)

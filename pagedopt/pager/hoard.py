@@ -36,15 +36,15 @@ class Look:
 
 
 class Hoard:
-    """Follows what the driver keeps; nothing tells it. To be asked at every look, so that little changes in between.
+    """Estimates the memory that the driver still caches for evicted pages, which no API reports.
 
-    Every page that was ever on the device has memory there, but for what the driver took away again: `lost_bytes`,
-    the only unknown. The driver takes only when free memory has run out. So what torch and first visits took in excess
-    of what was free is lost, unless something came free meanwhile; and use of the card that rises for no other reason,
-    while pages arrive, is memory for pages that had lost it. Whatever else comes free, or goes, is somebody else's.
+    Ask it at every look at the card, so that little changes in between. The model: every page that was ever resident
+    owns device memory, except `lost_bytes` that the driver reclaimed, the only unknown. The driver reclaims only when
+    free memory has run out. So if torch and first visits took more than was free, the excess was reclaimed. If use of
+    the card rises for no other reason while pages arrive, reclaimed pages got memory again. Every other change of free
+    memory belongs to other processes.
 
-    What others take beyond all that is free cannot be told from what the driver keeps: by that excess too much is
-    counted on until they leave.
+    If other processes take more than all free memory, the estimate is too high by that excess until they leave.
 
     Attributes:
         lost_bytes: memory taken from pages that were on the device.

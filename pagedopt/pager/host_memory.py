@@ -149,7 +149,7 @@ def read_host_memory(root: str | os.PathLike[str] = "/") -> FreeMemory:
 
 
 def read_rise_bytes(root: str | os.PathLike[str] = "/") -> int:
-    """How much more memory this process once had than it has now; 0 where that is not told.
+    """Peak resident size minus current resident size (VmHWM - VmRSS), in bytes; 0 if /proc does not report them.
 
     Args:
         root: Where `proc` is looked up.
@@ -196,7 +196,7 @@ class HostUpper:
         return share_of_host()
 
     def read(self, ledger: Mapping[str, int]) -> FreeMemory:
-        """See `Upper`. Less than nothing is free where the pages would be in the way of the next peak."""
+        """See `Upper`. `free` may be negative: so many bytes of pages must leave before the iteration's next peak."""
         memory, iteration = read_host_memory(), ledger["cycles"]
         resident_bytes = ledger["upper_pages"] * ledger["page_bytes"]
         if self._rise_bytes is None:

@@ -217,8 +217,8 @@ def _plan(view: View, evict: Ints, evict_after: Ints, reason: Codes, fetch: Ints
 def _with_idle(view: View, plan: Callable[[View], Plan]) -> Plan:
     """A plan that also evicts as many idle pages as are in the way of the others.
 
-    The last ones first: whoever uses them again starts at the first. Behind what else leaves at once, which compute may
-    come to.
+    Idle pages leave from the end, because a sweep that returns starts at its first page. They leave after the plan's
+    other immediate evictions, whose room the step may need sooner.
     """
     count = min(view.idle.size, max(0, view.order.size + view.idle.size - view.room_pages))
     staying = view.idle.size - count

@@ -269,8 +269,8 @@ void test_skip_zeros() {
   require(before.param == tensor.param && tensor.step == 2.0F, "skip_zeros changed a parameter of zero gradients");
 }
 
-// FORMATS.md: gradient scales spread over three decades inside a block; the total update of 100 steps against float32
-// state.
+// docs/formats.md: gradient scales spread over three decades inside a block; the total update of 100 steps against
+// float32 state.
 void test_floor() {
   Case c;
   c.hyper.lr = 1e-3;

@@ -171,7 +171,7 @@ def test_gradients_that_are_not_finite(name: str) -> None:
 
 
 def test_small_second_moments_do_not_vanish() -> None:
-    """FORMATS.md: gradient scales spread over three decades inside a block; without a floor the error is 1.27."""
+    """docs/formats.md: gradient scales spread over three decades inside a block; without a floor the error is 1.27."""
     generator = torch.Generator().manual_seed(0)
     scales = 10 ** (-3 * torch.rand(1 << 14, generator=generator))
     params = [torch.nn.Parameter(torch.zeros(1 << 14)) for _ in range(2)]
