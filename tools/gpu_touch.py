@@ -14,7 +14,7 @@ import mmap
 import sys
 import time
 
-from pagedopt.pager.pressure import read_host_memory
+from pagedopt.pager.host_memory import read_host_memory
 
 PIECE_BYTES = 256 << 20
 

@@ -308,6 +308,15 @@ def test_the_codec_refuses_what_it_cannot_read() -> None:
 # ---- whole or not at all
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt; a job in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("name", ["AdamW", "PagedAdamW", "AdamW8bit"])
 def test_an_interrupt_behind_the_step_leaves_it_whole(paging: Callable[..., Any], name: str) -> None:
     """Of parameters with gaps too, whose new values are copied back behind the native step."""
