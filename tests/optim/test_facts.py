@@ -197,6 +197,12 @@ def other_shape(param: Parameter) -> None:
     param.grad = torch.full((2, 8), 0.5)
 
 
+def fewer_rows(param: Parameter) -> None:
+    """The same address, type and strides."""
+    param.data = param.data[:2]
+    param.grad = torch.full((2, 4), 0.5)
+
+
 def stale_gradient_type(param: Parameter) -> None:
     param.data = param.data.to(torch.bfloat16)
 
@@ -219,6 +225,7 @@ def sparse(param: Parameter) -> None:
     ("change", "message"),
     [
         (other_shape, "exp_avg has shape"),
+        (fewer_rows, "exp_avg has shape"),
         (stale_gradient_type, "its gradient is torch.float32"),
         (stale_gradient_shape, "exp_avg has shape|gradient is"),
         (freed, "memory"),
@@ -247,6 +254,16 @@ def test_what_does_not_fit_is_refused_by_name_before_anything_changes(
     assert name in str(caught.value)
     assert all(map(torch.equal, before, params)), "another parameter was stepped"
     assert all(float(optimizer.state[param]["step"]) == 2 for param in params)
+
+
+@pytest.mark.parametrize("slot", ["exp_avg", "exp_avg_sq"])
+def test_state_with_fewer_rows_is_refused(slot: str) -> None:
+    optimizer, params = trained(2)
+    entry = optimizer.state[params[1]]
+    entry[slot].data = entry[slot].data[:2]
+    with pytest.raises(CheckpointError, match=f"parameter 1 of group 0: {slot} has shape"):
+        optimizer.step()
+    assert all(torch.equal(param.detach(), torch.ones(4, 4)) for param in params)
 
 
 def test_a_gradient_of_another_type_is_refused() -> None:
