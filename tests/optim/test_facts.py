@@ -266,6 +266,15 @@ def test_state_with_fewer_rows_is_refused(slot: str) -> None:
     assert all(torch.equal(param.detach(), torch.ones(4, 4)) for param in params)
 
 
+@pytest.mark.parametrize("key", ["step", "exp_avg", "exp_avg_sq"])
+def test_state_that_was_taken_out_is_missed(key: str) -> None:
+    optimizer, params = trained(2)
+    del optimizer.state[params[1]][key]
+    with pytest.raises(CheckpointError, match=f"parameter 1 of group 0: {key} is"):
+        optimizer.step()
+    assert all(torch.equal(param.detach(), torch.ones(4, 4)) for param in params)
+
+
 def test_a_gradient_of_another_type_is_refused() -> None:
     param = Parameter(torch.ones(8, dtype=torch.bfloat16))
     if not hasattr(param, "grad_dtype"):
