@@ -112,7 +112,8 @@ class Terminal:
 
     def start(self, command: str, environ: dict[str, str], width: int, height: int) -> None:
         size = ["-x", str(width), "-y", str(height)]
-        self._run("new-session", "-d", *size, command, environ=environ)
+        plain = {name: value for name, value in environ.items() if name not in ("COLUMNS", "LINES")}  # pytest-xdist's
+        self._run("new-session", "-d", *size, command, environ=plain)
 
     def _run(self, *arguments: str, environ: dict[str, str] | None = None) -> str:
         done = subprocess.run([*self._tmux, *arguments], env=environ, capture_output=True, text=True, check=True)
