@@ -211,6 +211,11 @@ def stale_gradient_shape(param: Parameter) -> None:
     param.data = param.data.view(2, 8).clone()
 
 
+def short_gradient(param: Parameter) -> None:
+    assert param.grad is not None
+    param.grad.data = torch.full((2, 4), 0.5)
+
+
 def freed(param: Parameter) -> None:
     param.untyped_storage().resize_(0)
 
@@ -228,6 +233,7 @@ def sparse(param: Parameter) -> None:
         (fewer_rows, "exp_avg has shape"),
         (stale_gradient_type, "its gradient is torch.float32"),
         (stale_gradient_shape, "exp_avg has shape|gradient is"),
+        (short_gradient, r"its gradient is torch.float32 of shape \(2, 4\)"),
         (freed, "memory"),
         (sparse, "layout torch.sparse_coo"),
     ],
