@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from device_training import train
 from native_builds import GPUS, CudaCode
 
 import pagedopt
@@ -60,17 +61,6 @@ def interpret(interpreter: Path, cuda_code: CudaCode, monkeypatch: pytest.Monkey
         return kernels
 
     return choose
-
-
-def train(optimizer: Any, steps: int) -> None:
-    draw = torch.Generator().manual_seed(3)
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    for step in range(steps):
-        for number, param in enumerate(params):
-            param.grad = None if number == step else torch.randn(param.shape, generator=draw).to(param.dtype)
-            if param.grad is not None and param.numel() > 10:
-                param.grad[::3] = 0
-        optimizer.step()
 
 
 def assert_same_bits(one: Any, other: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from device_training import train
 
 import pagedopt
 from pagedopt import optim
@@ -39,17 +40,6 @@ SUMMED: dict[str, dict[str, Any]] = {
 
 def make(name: str, params: list[torch.Tensor], options: dict[str, Any]) -> Any:
     return getattr(optim, name)(params, lr=1e-2, **options)
-
-
-def train(optimizer: Any, steps: int, *, seed: int = 3) -> None:
-    draw = torch.Generator().manual_seed(seed)
-    params = [param for group in optimizer.param_groups for param in group["params"]]
-    for step in range(steps):
-        for number, param in enumerate(params):
-            param.grad = None if number == step else torch.randn(param.shape, generator=draw).to(param.dtype)
-            if param.grad is not None and param.numel() > 10:
-                param.grad[::3] = 0
-        optimizer.step()
 
 
 def assert_equal(left: list[torch.Tensor], right: list[torch.Tensor]) -> None:
