@@ -22,6 +22,8 @@ enum class Dtype : std::uint8_t { f32, bf16, f16, f64 };  // of a parameter and 
 // tensor. f64 goes with parameters of that type.
 enum class Codec : std::uint8_t { f32, blockwise8, tensorwise8, f64 };
 
+PAGEDOPT_HD bool is_8bit(Codec codec) { return codec == Codec::blockwise8 || codec == Codec::tensorwise8; }
+
 inline constexpr int kSlots = 3;  // exp_avg, exp_avg_sq, max_exp_avg_sq
 
 // One parameter of the step. The addresses are not owned.

@@ -25,14 +25,12 @@ struct Piece {
   AdamScalarsOf<double> scalars64;  // of float64 parameters
 };
 
-PAGEDOPT_HD bool is_8bit(Codec codec) { return codec == Codec::blockwise8 || codec == Codec::tensorwise8; }
 PAGEDOPT_HD bool is_8bit(const Row& row) { return is_8bit(row.codec); }
+// Of parameter and gradient; of a slot.
 PAGEDOPT_HD std::int64_t bytes_per_element(Dtype dtype) {
   return dtype == Dtype::f64 ? 8 : dtype == Dtype::f32 ? 4 : 2;
 }
-PAGEDOPT_HD std::int64_t bytes_per_element(Codec codec) {
-  return is_8bit(codec) ? 1 : codec == Codec::f64 ? 8 : 4;
-}  // of a slot
+PAGEDOPT_HD std::int64_t bytes_per_element(Codec codec) { return is_8bit(codec) ? 1 : codec == Codec::f64 ? 8 : 4; }
 PAGEDOPT_HD bool clips(const Hyper& hyper) { return hyper.percentile_clipping < 100; }
 PAGEDOPT_HD bool measures(const Row& row, const Hyper& hyper) {
   return hyper.max_unorm > 0.0 || row.codec == Codec::tensorwise8;

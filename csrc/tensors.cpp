@@ -317,17 +317,16 @@ void TensorRows::append(const py::object& param, const py::dict& entry, const La
   row.numel = numel;
   row.group = layout.group;
   row.dtype = dtype_of(facts.element);
-  row.codec = numel == 0 && layout.codec != Codec::f64
-                  ? Codec::f32
-                  : layout.codec;  // an empty row counts its steps, and that is all
+  // An empty row counts its steps, and that is all.
+  row.codec = numel == 0 && is_8bit(layout.codec) ? Codec::f32 : layout.codec;
   row.param = numel == 0 ? static_cast<void*>(row.step) : facts.data;
-  const bool is_8bit = layout.codec == Codec::blockwise8 || layout.codec == Codec::tensorwise8;
-  const ElementType stored = is_8bit ? kUint8 : layout.codec == Codec::f64 ? kFloat64 : kFloat32;
+  const bool has_codes = is_8bit(layout.codec);
+  const ElementType stored = has_codes ? kUint8 : layout.codec == Codec::f64 ? kFloat64 : kFloat32;
   const std::int64_t absmax = layout.codec == Codec::blockwise8 ? (numel + kBlockElements - 1) / kBlockElements
                                                                 : std::min<std::int64_t>(numel, 1);
   for (std::size_t i = 0; i < layout.slots.size(); ++i) {
     row.slot[i] = take(layout.slots[i], stored, numel, true);
-    if (is_8bit) row.absmax[i] = reinterpret_cast<float*>(take(layout.slots[i] + "_absmax", kFloat32, absmax, false));
+    if (has_codes) row.absmax[i] = reinterpret_cast<float*>(take(layout.slots[i] + "_absmax", kFloat32, absmax, false));
   }
   if (!layout.history.empty())
     row.gnorm_history = reinterpret_cast<float*>(take(layout.history, kFloat32, kGnormHistory, false));
