@@ -31,6 +31,14 @@ class Fences {
     return ++last_;  // not if that failed
   }
 
+  // Behind the tensor operations so far on the default stream: those put up no fences. While a blocking stream captures
+  // a graph nothing may be put on that stream. Asking whether it captures then throws; recording would end the capture.
+  std::uint64_t put_up_on_default_stream() {
+    constexpr StreamHandle kDefaultStream = nullptr;
+    (void)gpu_.is_capturing(kDefaultStream);
+    return put_up(kDefaultStream);
+  }
+
   // What comes on `stream` waits for the fence.
   void wait(std::uint64_t fence, StreamHandle stream) {
     if (fence <= passed_) return;

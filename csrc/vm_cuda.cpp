@@ -13,8 +13,6 @@
 namespace pagedopt {
 namespace {
 
-constexpr StreamHandle kDefaultStream = nullptr;
-
 std::byte* aligned(std::byte* address, std::size_t alignment) {
   const auto number = reinterpret_cast<std::uintptr_t>(address);
   return address + (round_up(number, alignment) - number);
@@ -184,7 +182,7 @@ class ManagedVm final : public Vm {
   void discard(const std::vector<PageIndex>& pages) override {
     std::vector<PageIndex> used;
     std::uint64_t arrival = 0, use = 0;
-    const std::uint64_t plain_use = plain_use_so_far();
+    const std::uint64_t plain_use = plain_uses_.put_up_on_default_stream();
     for (const PageIndex page : pages) {
       if (!has_content_[page].exchange(false)) continue;
       used.push_back(page);
@@ -202,12 +200,12 @@ class ManagedVm final : public Vm {
   }
 
   bool write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes) override {
-    plain_uses_.wait(plain_use_so_far(), side_);
+    plain_uses_.wait(plain_uses_.put_up_on_default_stream(), side_);
     return use_aside(page, [&] { gpu_->copy(to, from, bytes, side_); });
   }
 
   bool clear(PageIndex page, std::byte* from, std::size_t bytes) override {
-    plain_uses_.wait(plain_use_so_far(), side_);
+    plain_uses_.wait(plain_uses_.put_up_on_default_stream(), side_);
     return use_aside(page, [&] { gpu_->clear(from, bytes, side_); });
   }
 
@@ -241,13 +239,6 @@ class ManagedVm final : public Vm {
         runs.push_back(run(page));
     }
     return runs;
-  }
-
-  // Of tensor operations on the default stream, which put up no fence. While a blocking stream captures a graph nothing
-  // may be put there, and asking whether it captures throws, where recording would end the capture.
-  std::uint64_t plain_use_so_far() {
-    (void)gpu_->is_capturing(kDefaultStream);
-    return plain_uses_.put_up(kDefaultStream);
   }
 
   bool is_taken(bool hint) {

@@ -97,12 +97,7 @@ class LockedVm final : public Vm {
     void operator()(std::byte* range) const noexcept { ::munmap(range, bytes); }
   };
 
-  // Waits for tensor operations on the default stream, which put up no fence. While a blocking stream captures a graph
-  // nothing may be put there, and asking whether it captures throws, where recording would end the capture.
-  void finish_plain_uses() {
-    (void)gpu_->is_capturing(nullptr);
-    plain_uses_.synchronize(plain_uses_.put_up(nullptr));
-  }
+  void finish_plain_uses() { plain_uses_.synchronize(plain_uses_.put_up_on_default_stream()); }
 
   [[noreturn]] static void refuse() { throw std::logic_error("this GPU cannot migrate memory: pages do not move"); }
 
