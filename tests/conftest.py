@@ -24,6 +24,8 @@ SLOW: Final = {
     "monitor/test_training.py": "whole trainings that are watched",
     "monitor/test_watcher_limits.py": "time limits of connections",
     "device/test_gpu_bench.py": "every section of a benchmark",
+    "device/test_locked_memory.py": "pytest in pytest",
+    "device/test_ptx_steps.py": "nvcc, and its PTX interpreted",
     "optim/test_distributed.py": "two ranks",
     "top/test_top_live.py": "real terminals",
     "test_bench.py": "every section of a benchmark",

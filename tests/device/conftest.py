@@ -17,25 +17,30 @@ PAGE_BYTES = 64 << 10
 Emulate = Callable[..., _core.EmulatedGpu]
 
 
+class Allocator:
+    """Lends memory as a GPU's does: others use it before and after, behind what the stream had to do with it."""
+
+    def __init__(self, gpu: _core.EmulatedGpu, allocate: Callable[[torch.device, int], torch.Tensor | None]) -> None:
+        self._gpu, self._allocate = gpu, allocate
+        self._ring: torch.Tensor | None = None
+
+    def lend(self, device: torch.device, nbytes: int) -> torch.Tensor | None:
+        if self._ring is not None and self._ring.nbytes < nbytes:
+            self._gpu.synchronize()
+            self._ring = None
+        if self._ring is None:
+            self._ring = self._allocate(device, nbytes)
+        if self._ring is None:
+            return None
+        self._gpu.clear(self._ring.data_ptr(), self._ring.nbytes)
+        return self._ring[:nbytes]
+
+
 @pytest.fixture
 def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
     """Put CPU tensors on an emulated GPU: `emulate(seed=1, eager=False, budget="1MiB")`."""
     made: list[_core.EmulatedGpu] = []
-    rings: list[torch.Tensor] = []
     allocate = devices.aligned_memory
-
-    def lent(device: torch.device, nbytes: int) -> torch.Tensor | None:
-        """As a GPU's allocator lends it: others use it before and after, behind what the stream had to do with it."""
-        if rings and rings[0].nbytes < nbytes:
-            made[-1].synchronize()
-            rings.clear()
-        if not rings:
-            ring = allocate(device, nbytes)
-            if ring is None:
-                return None
-            rings.append(ring)
-        made[-1].clear(rings[0].data_ptr(), rings[0].nbytes)
-        return rings[0][:nbytes]
 
     def start(
         *,
@@ -57,7 +62,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         )
         made.append(gpu)
         monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
-        monkeypatch.setattr(devices, "aligned_memory", lent)
+        monkeypatch.setattr(devices, "aligned_memory", Allocator(gpu, allocate).lend)
         runtime.shutdown()
         config.unconfigure()
         monkeypatch.setattr(runtime, "_process", runtime._Process())
