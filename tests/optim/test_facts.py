@@ -318,6 +318,26 @@ def test_an_absmax_with_gaps(block_wise: bool) -> None:
 # ---- the same memory without a tensor of torch: addresses are checked where they are made
 
 
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(4, 4, dtype=torch.float16), "float32 is needed"),
+        (torch.zeros(2, 4), "16 elements are needed"),
+        (torch.zeros(4, 4).t(), "not in the order"),
+        (torch.zeros(17)[1:].view(4, 4), "aligned to 16 bytes"),
+        (torch.zeros(4, 4, device="meta"), "memory|no tensor|on the device"),
+        (None, "no tensor exp_avg"),
+    ],
+)
+def test_a_row_refuses_state_that_does_not_fit(value: torch.Tensor | None, message: str) -> None:
+    """The optimizer brings such state home before; the row looks all the same."""
+    entry: dict[str, Any] = {"step": torch.zeros(()), "exp_avg": torch.zeros(4, 4), "exp_avg_sq": torch.zeros(4, 4)}
+    layout: Any = {"slots": ["exp_avg", "exp_avg_sq"], "strides": (4, 1), "history": "", "group": 0, "codec": "f32"}
+    _core.Rows().append(Parameter(torch.ones(4, 4)), entry, **layout)
+    with pytest.raises(ValueError, match=message):
+        _core.Rows().append(Parameter(torch.ones(4, 4)), {**entry, "exp_avg": value}, **layout)
+
+
 def test_the_codec_refuses_what_it_cannot_read() -> None:
     values, codes, absmax = torch.zeros(300), torch.zeros(300, dtype=torch.uint8), torch.zeros(2)
     _core.encode(values, codes, absmax, True, 256)
