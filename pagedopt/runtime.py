@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pagedopt import _core, config
-from pagedopt.config.settings import entries
+from pagedopt.config.settings import Monitor, entries
 from pagedopt.device import HOST, Device
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
 from pagedopt.monitor.publisher.publisher import Publisher
@@ -35,7 +35,10 @@ __all__ = [
     "check",
     "configure",
     "hold",
+    "homes",
+    "publisher",
     "register",
+    "reset",
     "restart_pager",
     "shutdown",
     "stages",
@@ -126,11 +129,13 @@ def _settle(process: _Process) -> None:
     """Make what runs what should run. After an exception it is done again, from the start."""
     if process.homes and not process.is_read:
         _apply(process, process.keywords)
+    shown = None
     if process.homes or process.is_shown:
         settings, _ = _settings_and_origins(process)
         for home in process.homes.values():
             home.settle(settings, process.policy)
-        _publish(process, settings)
+        shown = settings.monitor if process.is_shown else None
+    _publish(process, shown)
     process.is_settled = True
 
 
@@ -151,12 +156,12 @@ def register(optimizer: Listed, paging: Mapping[str, Any] | None = None) -> None
         except ConfigError:
             return  # the first step raises it
         process.is_shown = True
-        _publish(process, loaded)
+        _publish(process, loaded.monitor)
 
 
-def _publish(process: _Process, loaded: config.Settings) -> None:
+def _publish(process: _Process, shown: Monitor | None) -> None:
     """Start, restart or stop the publisher. Training goes on without one if it cannot start."""
-    wanted = loaded.monitor if process.is_shown and loaded.monitor.enabled else None
+    wanted = shown if shown is not None and shown.enabled else None
     existing = process.publisher
     if existing is not None:
         if existing.settings == wanted:
@@ -298,6 +303,27 @@ def shutdown() -> None:
             home.is_on = False
             home.stop()
         _settle(process)
+
+
+def reset() -> None:
+    """Shut down and begin as a process that has paged nothing yet, `configure`'s settings forgotten.
+
+    For tests and benchmarks. Optimizers that exist keep their arenas, in which no page moves any more.
+    """
+    global _process
+    shutdown()
+    config.unconfigure()
+    _process = _Process()
+
+
+def homes() -> Mapping[str, Home]:
+    """The arenas of this process with their pagers, by the names of their devices."""
+    return dict(_process.homes)
+
+
+def publisher() -> Publisher | None:
+    """What lets others watch this process; None where nothing is paged or the settings turn it off."""
+    return _process.publisher
 
 
 def _end() -> None:

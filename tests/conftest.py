@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -43,21 +44,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("slow")
 
 
+@pytest.fixture(autouse=True)
+def reset() -> Iterator[None]:
+    """End what the test started in this process: pagers, threads that move pages, the publisher."""
+    yield
+    if (runtime := sys.modules.get("pagedopt.runtime")) is not None:
+        runtime.reset()
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("pagedopt-")]
+
+
 @pytest.fixture
-def paging(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+def paging() -> Callable[..., Any]:
     """Start a paging runtime of the test's own: `arena = paging(budget="1MiB", policy="lru")`."""
-    from pagedopt import config, runtime
+    from pagedopt import runtime
 
     def start(**settings: Any) -> Any:
-        runtime.shutdown()
-        config.unconfigure()
-        monkeypatch.setattr(runtime, "_process", runtime._Process())
+        runtime.reset()
         runtime.configure(**{"page_bytes": "64KiB", "min_paged_bytes": 0, **settings})
         return runtime.arena()
 
-    yield start
-    runtime.shutdown()
-    config.unconfigure()
+    return start
 
 
 @pytest.fixture

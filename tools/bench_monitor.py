@@ -73,7 +73,7 @@ class Readers:
 
 def thread_cpu_s() -> float:
     """Processor time of the publisher's thread."""
-    publisher = runtime._process.publisher
+    publisher = runtime.publisher()
     if publisher is None:
         return 0.0
     schedstat = Path(f"/proc/self/task/{publisher._thread.native_id}/schedstat").read_text()

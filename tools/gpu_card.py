@@ -14,7 +14,7 @@ import torch
 from bench_machine import first_line
 from bench_samples import MissingError
 
-from pagedopt import _core, config, runtime
+from pagedopt import _core, runtime
 from pagedopt.optim import devices
 
 MANAGED_CEILING_BYTES = 16 << 30
@@ -197,13 +197,13 @@ class Managed:
         """
         runtime.shutdown()
         gc.collect()
-        homes = runtime._process.homes
+        homes = runtime.homes()
         used = [name for name, home in homes.items() if home.arena.ledger()["extents"] or home.arena.order().pages]
         if used:
             raise RuntimeError(f"managed memory of {used} is still in use; no more is asked for")
-        homes.clear()
-        config.unconfigure()
-        runtime._process = runtime._Process()
+        del homes
+        runtime.reset()
+        gc.collect()
         self.card.tidy()
 
     def open(self, nbytes: int, **settings: Any) -> _core.Arena:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import pagedopt
-from pagedopt import _core, config, runtime
+from pagedopt import _core, runtime
 from pagedopt.optim import devices
 
 PAGE_BYTES = 64 << 10
@@ -63,9 +63,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         made.append(gpu)
         monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
         monkeypatch.setattr(devices, "aligned_memory", Allocator(gpu, allocate).lend)
-        runtime.shutdown()
-        config.unconfigure()
-        monkeypatch.setattr(runtime, "_process", runtime._Process())
+        runtime.reset()
         runtime.configure(
             **{
                 "placement": "stream",
@@ -82,9 +80,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         gpu.synchronize()
     assert all(gpu.starved_bytes == 0 for gpu in made), "a real card would have ended the context"
     assert all(arena.counters["failed_moves"] == 0 for arena in pagedopt.stats().arenas)
-    assert all(home.arena.is_valid() for home in runtime._process.homes.values())
-    runtime.shutdown()
-    config.unconfigure()
+    assert all(home.arena.is_valid() for home in runtime.homes().values())
 
 
 @pytest.fixture

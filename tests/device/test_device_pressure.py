@@ -97,7 +97,7 @@ def test_pages_leave_before_torch_needs_their_room(
 
 def budgets_of_looks(count: int) -> set[int | None]:
     """The budgets of so many looks at the memory, or a few less."""
-    (home,) = runtime._process.homes.values()
+    (home,) = runtime.homes().values()
     budgets = set()
     for _ in range(count):
         home.pager.tune(runtime.settings())  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ import torch
 from tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
 
 import pagedopt
-from pagedopt import _core, config, runtime
+from pagedopt import _core, runtime
 from pagedopt.optim import devices
 
 sys.path.append(str(Path(__file__).resolve().parent.parent / "optim"))
@@ -75,12 +75,9 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
     cards: list[Card] = []
 
     def begin(*, managed_bytes: int = 192 << 20, index: int = 0, **settings: Any) -> Card:
-        runtime.shutdown()
-        allowance.close(runtime._process)
-        config.unconfigure()
+        allowance.close()
         card = _card(monkeypatch, index)
         cards.append(card)
-        monkeypatch.setattr(runtime, "_process", runtime._Process())
         fraction = allowance.fraction(card.gpu, managed_bytes)
         monkeypatch.setenv("PAGEDOPT_MAX_MANAGED_FRACTION", repr(fraction))
         defaults = {"placement": "stream", "page_bytes": "256KiB", "min_paged_bytes": 0, "monitor": {"enabled": False}}
@@ -90,15 +87,14 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
         return card
 
     yield begin
-    process = runtime._process
+    homes = runtime.homes()
     for card in cards:
         card.synchronize()
-    reserved = [home.arena.reserved_bytes for home in process.homes.values() if home.device.gpu is not None]
+    reserved = [home.arena.reserved_bytes for home in homes.values() if home.device.gpu is not None]
     failed = [arena.device for arena in pagedopt.stats().arenas if arena.counters["failed_moves"]]
-    invalid = [name for name, home in process.homes.items() if not home.arena.is_valid()]
-    runtime.shutdown()
-    allowance.close(process)
-    config.unconfigure()
+    invalid = [name for name, home in homes.items() if not home.arena.is_valid()]
+    del homes
+    allowance.close()
     assert sum(reserved) <= (allowance.most_bytes or 0), "more managed memory was asked for than allowed"
     assert not failed, f"moves failed on {failed}"
     assert not invalid, f"page table invalid on {invalid}"

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from pagedopt import _core, runtime
-from pagedopt.pager.holds import Holds
 
 CEILING_BYTES = 2 << 30
 IS_EMULATED = os.environ.get("EMULATE_GPU") == "1"
@@ -56,14 +55,16 @@ class Allowance:
             pytest.fail(f"{nbytes} bytes of managed memory are more than the {left_bytes} that may be asked for")
         return nbytes / free_bytes
 
-    def close(self, process: Any) -> None:
-        """Let go of a runtime's arenas; one that is still used counts as held for good."""
+    def close(self) -> None:
+        """Let go of the runtime's arenas; one that is still used counts as held for good."""
+        runtime.shutdown()
         gc.collect()
-        for home in process.homes.values():
-            if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.order().pages):
-                self.held_bytes += home.arena.reserved_bytes
-        process.homes.clear()
-        process.holds = Holds()  # whoever undoes patches of `runtime._process` keeps the old one
+        self.held_bytes += sum(
+            home.arena.reserved_bytes
+            for home in runtime.homes().values()
+            if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.order().pages)
+        )
+        runtime.reset()
         gc.collect()
 
 
@@ -85,7 +86,7 @@ class Card:
 
     @property
     def arena(self) -> _core.Arena:
-        return runtime._process.homes[str(self.device)].arena
+        return runtime.homes()[str(self.device)].arena
 
     @property
     def counters(self) -> dict[str, int]:

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 import pagedopt
-from pagedopt import config, optim, runtime
+from pagedopt import optim, runtime
 
 THREADED = ("pagedopt/runtime.py", "pager/arenas.py", "pager/pager.py", "pagedopt/background.py")
 PACKAGE = str(Path(pagedopt.__file__).parent)
@@ -126,7 +126,7 @@ def settled(twins: Twins) -> None:
 def shown(twins: Twins) -> None:
     settled(twins)
     process = runtime._process  # for want of memory it may go on without, with a warning
-    assert process.publisher is not None or process.has_warned_of_publisher, "nobody can watch"
+    assert runtime.publisher() is not None or process.has_warned_of_publisher, "nobody can watch"
 
 
 def usable(twins: Twins) -> None:
@@ -160,9 +160,7 @@ OPERATIONS: dict[str, tuple[int, Callable[[Twins], object], Callable[[Twins], No
 
 def fresh() -> None:
     """A process that has made nothing yet."""
-    runtime.shutdown()
-    config.unconfigure()
-    runtime._process = runtime._Process()
+    runtime.reset()
     pagedopt.configure(page_bytes="64KiB", budget="256KiB", min_paged_bytes=0)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 import pagedopt
-from pagedopt import config, optim, runtime
+from pagedopt import optim, runtime
 
 SIZES = (20_000, 9_001, 4_100, 5)
 
@@ -105,9 +105,7 @@ class Clock:
 
 def fresh() -> None:
     """A process that has made nothing yet."""
-    runtime.shutdown()
-    config.unconfigure()
-    runtime._process = runtime._Process()
+    runtime.reset()
     pagedopt.configure(page_bytes="16KiB", budget="128KiB", min_paged_bytes=0)
 
 
@@ -199,10 +197,10 @@ def interrupt_construction(kind: str, clock: Clock, moments: int) -> int:
         made = clock.interrupt(lambda params=params: make(kind, params))
         del made
         gc.collect()
-        wrong += runtime._process.registry.optimizers() != ()
+        wrong += pagedopt.stats().optimizers != ()
         ours, twin = Training(kind, make), Training(kind, make_twin)
         ours.step(), twin.step()
-        wrong += not ours.equals(twin) or ("paged" in kind and runtime._process.publisher is None)
+        wrong += not ours.equals(twin) or ("paged" in kind and runtime.publisher() is None)
         del ours
     return wrong
 
@@ -224,7 +222,7 @@ def interrupt_changes(kind: str, clock: Clock, moments: int) -> int:
         ours.step(), twin.step()
         snapshot = pagedopt.stats()
         is_running = snapshot.pager is not None and snapshot.pager.is_alive
-        wrong += not ours.equals(twin) or not is_running or runtime._process.publisher is None
+        wrong += not ours.equals(twin) or not is_running or runtime.publisher() is None
     return wrong
 
 

@@ -18,9 +18,7 @@ from pagedopt import config, optim, runtime
 library, count = ctypes.CDLL(sys.argv[1]), int(sys.argv[2])
 told = refused = 0
 for skipped in range(6):
-    runtime.shutdown()
-    config.unconfigure()
-    runtime._process = runtime._Process()
+    runtime.reset()
     pagedopt.configure(page_bytes="16KiB", budget="1MiB", min_paged_bytes=0, monitor={"enabled": False})
     torch.set_num_threads(2 + skipped)  # so that each round wants a thread more for its steps
     generator = torch.Generator().manual_seed(1)

@@ -6,7 +6,7 @@ import tracemalloc
 
 import torch
 
-from pagedopt import optim
+from pagedopt import optim, runtime
 from pagedopt.monitor.publisher.registry import Registry
 
 
@@ -40,3 +40,12 @@ def test_optimizers_that_are_gone_leave_nothing_though_nobody_watches() -> None:
         assert tracemalloc.get_traced_memory()[0] - before < 50_000
     finally:
         tracemalloc.stop()
+
+
+def test_shutdown_ends_what_shows_an_optimizer_that_never_stepped() -> None:
+    optimizer = optim.PagedAdamW([torch.nn.Parameter(torch.ones(3))])
+    publisher = runtime.publisher()
+    assert publisher is not None and optimizer.param_groups
+    runtime.shutdown()
+    assert runtime.publisher() is None
+    assert not publisher._thread.is_alive()

@@ -126,8 +126,7 @@ def one_step(ours, paged, expected, unpaged, is_mended):
     return True
 
 def trial(nth, is_mended=True):
-    runtime.shutdown()
-    runtime._process = runtime._Process()
+    runtime.reset()
     pagedopt.configure(policy="static" if fault == "populate_eio" else ["next_use", "static", "lru"][nth % 3])
     library.fault_plan(FAULTS.index(fault), nth)
     for _ in range(2):  # the second ones have pages of the first ones

@@ -57,9 +57,7 @@ def test_pages_are_larger_where_there_would_be_too_many(paging: Any, monkeypatch
         paging(budget="1GiB", page_bytes="32MiB")
     with pytest.warns(RuntimeWarning, match=r"pages of 16MiB .* vm.max_map_count \(100\) .* page_bytes to 32MiB"):
         paging(budget="1GiB", page_bytes="16MiB")
-    runtime.shutdown()
-    monkeypatch.setattr(runtime, "_process", runtime._Process())
-    pagedopt.config.unconfigure()
+    runtime.reset()
     runtime.configure(budget="1GiB")
     assert runtime.arena().page_bytes == 32 << 20
 
@@ -191,7 +189,7 @@ def test_budget_outlives_a_look_that_fails(paging: Any, monkeypatch: pytest.Monk
 
 def test_pager_that_failed_is_no_matter_of_unpaged_optimizers(paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     paging(budget="1MiB")
-    (home,) = runtime._process.homes.values()
+    (home,) = runtime.homes().values()
     assert home.pager is not None
     home.pager.failure = ZeroDivisionError("the policy fell over")
     parameter = torch.nn.Parameter(torch.zeros(1000))

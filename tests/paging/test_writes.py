@@ -286,8 +286,7 @@ def test_steps_within_hold(paging: Any, watch_writes: str) -> None:
 
 
 def test_a_new_arena_is_held(paging: Any) -> None:
-    paging(budget="1MiB")
-    runtime._process.homes.clear()
+    runtime.configure(page_bytes="64KiB", budget="1MiB")
     with pagedopt.hold():
         arena = runtime.arena()
         extent = arena.allocate(MIB)
