@@ -17,7 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 CSRC = ROOT / "csrc"
-CUDA_SOURCES = sorted(CSRC.glob("*.cu"))
+CUDA_SOURCES = sorted(CSRC.rglob("*.cu"))
 GPUS = ("sm_80", "sm_90", "sm_100")
 """What the CUDA sources are meant for."""
 
@@ -87,13 +87,13 @@ def compile_cuda() -> CudaCode:
     codes = [f"-gencode=arch={gpu.replace('sm_', 'compute_')},code={gpu}" for gpu in gpus]
     target, stamp, log = directory / f"{source.stem}.o", directory / "stamp", directory / "log"
     command = [
-        str(NVCC), "-std=c++17", "-O3", "-fmad=false", "--threads=0", *codes,
+        str(NVCC), "-std=c++17", f"-I{CSRC}", "-O3", "-fmad=false", "--threads=0", *codes,
         f"-gencode=arch={newest},code={newest}", "--Werror=all-warnings", "-Xptxas=-v",
         "-Xcompiler=-Wall,-Wextra,-Werror", "-DPAGEDOPT_CUDA", "--keep", f"--keep-dir={directory}",
         "-c", str(source), "-o", str(target),
     ]  # fmt: skip
     made_of = hashlib.sha256("".join([*command, must_run(str(NVCC), "--version")]).encode())
-    for path in sorted([*CSRC.glob("*.h"), source]):
+    for path in sorted([*CSRC.rglob("*.h"), source]):
         made_of.update(path.read_bytes())
     with locked(directory):
         if not stamp.exists() or stamp.read_text() != made_of.hexdigest():

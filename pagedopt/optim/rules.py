@@ -25,7 +25,7 @@ class Slot:
 
 @dataclass(frozen=True)
 class Rule:
-    """An update formula, as csrc/rules.h has it.
+    """An update formula, as csrc/rules/rules.h has it.
 
     Attributes:
         name: its name in the core.

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "check.h"
-#include "gpu.h"
+#include "gpu/gpu.h"
 #include "simulated_cuda.h"
 
 namespace pagedopt {

@@ -5,8 +5,8 @@
 #include <cstring>
 
 #include "cuda_actions.h"
-#include "fences.h"
-#include "vm.h"
+#include "gpu/fences.h"
+#include "memory/vm.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;

@@ -11,7 +11,7 @@
 #include <vector>
 
 #include "check.h"
-#include "step_device.h"
+#include "gpu/kernels/tables.h"
 
 namespace pagedopt {
 

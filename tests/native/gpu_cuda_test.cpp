@@ -12,8 +12,8 @@
 #include <thread>
 
 #include "cuda_actions.h"
-#include "device_step.h"
-#include "vm.h"
+#include "gpu/launch/launcher.h"
+#include "memory/vm.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;

@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "base/workers.h"
 #include "check.h"
-#include "step.h"
-#include "workers.h"
+#include "step/step.h"
 
 namespace pagedopt {
 

@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "check.h"
-#include "device_adam.h"
-#include "device_encode.h"
+#include "gpu/kernels/adam.h"
+#include "gpu/kernels/encode.h"
 
 using namespace pagedopt;
 

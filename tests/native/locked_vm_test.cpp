@@ -10,7 +10,7 @@
 #include <stdexcept>
 
 #include "cuda_actions.h"
-#include "vm.h"
+#include "memory/vm.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;

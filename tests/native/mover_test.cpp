@@ -6,9 +6,9 @@
 #include <mutex>
 #include <thread>
 
-#include "arena.h"
-#include "sweep.h"
-#include "vm.h"
+#include "memory/arena.h"
+#include "memory/vm.h"
+#include "sweep/sweep.h"
 
 using namespace pagedopt;
 

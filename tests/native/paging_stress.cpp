@@ -13,9 +13,9 @@
 #include <thread>
 #include <vector>
 
-#include "arena.h"
-#include "step.h"
-#include "sweep.h"
+#include "memory/arena.h"
+#include "step/step.h"
+#include "sweep/sweep.h"
 
 using namespace pagedopt;
 

@@ -6,7 +6,7 @@
 #include <type_traits>
 #include <utility>
 
-#include "codec.h"
+#include "rules/codec.h"
 
 namespace ptx {
 namespace {

@@ -1,7 +1,7 @@
 // The kernels of the simulated runtime: those that are emulated on the CPU, once they were launched as a GPU's are and
 // what they use is the device's, managed, or locked memory of the host.
+#include "gpu/kernels/tables.h"
 #include "simulated_cuda.h"
-#include "step_device.h"
 
 namespace pagedopt {
 namespace {

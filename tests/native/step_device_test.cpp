@@ -2,8 +2,6 @@
 // exits 1.
 //   step_device_test [name of one group of rows]
 // Norms are summed in another order there, in double; rounded to float32 they are the same in all rows here.
-#include "step_device.h"
-
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -15,9 +13,10 @@
 #include <string>
 #include <vector>
 
+#include "base/workers.h"
 #include "check.h"
 #include "device_tensors.h"
-#include "workers.h"
+#include "gpu/kernels/tables.h"
 
 using namespace pagedopt;
 

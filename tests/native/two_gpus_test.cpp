@@ -6,11 +6,11 @@
 #include <thread>
 #include <vector>
 
-#include "arena.h"
-#include "device_step.h"
+#include "gpu/launch/launcher.h"
 #include "host_rows.h"
+#include "memory/arena.h"
 #include "simulated_cuda.h"
-#include "sweep.h"
+#include "sweep/sweep.h"
 
 using namespace pagedopt;
 

@@ -1,0 +1,336 @@
+// The kernels of a step on a GPU, for one warp: guard, load, the moments by name, move, store. `Warp` says how a warp
+// is there: its lanes are threads (gpu/kernels/kernels.cu) or a loop (emulated/kernels.cpp).
+//
+//   warp.each(lanes, f)     f(lane, registers of the lane), for every lane
+//   warp.max(lanes, f)      largest f(registers), an unsigned number
+//   warp.sum(lanes, f)      sum of f(registers), in double, in one order whatever the warp is
+//   warp.first(f)           f() once
+//   warp.sync()             what lanes wrote to memory before can be read after
+#pragma once
+
+#include <cfloat>
+#include <cstdint>
+#include <type_traits>
+
+#include "gpu/kernels/adam.h"
+#include "gpu/kernels/encode.h"
+#include "gpu/kernels/lane.h"
+#include "gpu/kernels/tables.h"
+
+namespace pagedopt {
+
+// Warps of a CTA. 256 threads: few enough that a part has several blocks for each warp, many enough that three CTAs
+// fill a multiprocessor.
+inline constexpr int kWarps = 8;
+
+// ---- kinds of rows: what is compiled apart. skip_zeros costs a compare, so it is not. ----
+
+// How the slots are stored; `run` as in element_of.
+template <bool is_8bit_, bool amsgrad_, int run_>
+struct State {
+  static constexpr bool is_8bit = is_8bit_, amsgrad = amsgrad_, plain = false;
+  static constexpr int run = run_, bytes = is_8bit ? 1 : 4;
+};
+
+template <Dtype dtype_, bool is_8bit, bool amsgrad>
+struct Kind : State<is_8bit, amsgrad, dtype_ == Dtype::f32 || !is_8bit ? 4 : 8> {
+  static constexpr Dtype dtype = dtype_;
+};
+
+// Whole and aligned blocks with an absmax each, no coupled decay and nothing skipped: nearly all there are. So a block
+// asks for none of that again.
+template <class K>
+struct Plain : K {
+  static constexpr bool plain = true;
+};
+
+// Calls visit(Dtype as a type).
+template <class Visit>
+PAGEDOPT_HD void with_dtype(Dtype dtype, Visit visit) {
+  if (dtype == Dtype::f32)
+    visit(std::integral_constant<Dtype, Dtype::f32>{});
+  else if (dtype == Dtype::bf16)
+    visit(std::integral_constant<Dtype, Dtype::bf16>{});
+  else
+    visit(std::integral_constant<Dtype, Dtype::f16>{});
+}
+
+// ---- one block ----
+
+template <class K>
+PAGEDOPT_HD bool is_blockwise(const Piece& piece) {
+  return K::plain || piece.codec == Codec::blockwise8;
+}
+
+template <class K>
+PAGEDOPT_HD int absmax_index(const Piece& piece, const BlockAt& block) {
+  return is_blockwise<K>(piece) ? block.first / kBlockElements : 0;
+}
+
+template <class K>
+PAGEDOPT_HD bool params_aligned(const Piece& piece) {
+  return piece.dtype == Dtype::f32 ? aligned<4, K::run>(piece.param) && aligned<4, K::run>(piece.grad)
+                                   : aligned<2, K::run>(piece.param) && aligned<2, K::run>(piece.grad);
+}
+
+template <class K>
+PAGEDOPT_HD BlockAt block_at(const Piece& piece, int first) {
+  if (K::plain) return {first, kBlockElements, true};
+  const int left = static_cast<int>(piece.numel) - first, n = left < kBlockElements ? left : kBlockElements;
+  return {first, n, n == kBlockElements && params_aligned<K>(piece)};
+}
+
+// The slots as they are stored.
+template <class K>
+struct StoredSlots {
+  Stored<K::bytes> slot[kSlots];
+  float absmax[kSlots];
+};
+
+template <class K, bool whole, int slot>
+PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, int lane, StoredSlots<K>& to) {
+  constexpr std::uint32_t fill = K::is_8bit ? kZeroCode < slot == 0 > : 0;
+  to.slot[slot] = load_lane<K::bytes, K::run, whole>(piece.slot[slot], block, lane, fill);
+  if (K::is_8bit) to.absmax[slot] = in_global(piece.absmax[slot])[absmax_index<K>(piece, block)];
+}
+
+template <class K, bool whole>
+PAGEDOPT_HD void load_slots(const Piece& piece, const BlockAt& block, int lane, StoredSlots<K>& to) {
+  load_slot<K, whole, 0>(piece, block, lane, to);
+  load_slot<K, whole, 1>(piece, block, lane, to);
+  if constexpr (K::amsgrad) load_slot<K, whole, 2>(piece, block, lane, to);
+}
+
+template <class K, int slot>
+PAGEDOPT_HD void decode_slot(const StoredSlots<K>& from, const CodeMaps& maps, float (&to)[kLaneElements]) {
+  if constexpr (K::is_8bit)
+    decode_lane(from.slot[slot], maps.of<slot == 0>(), from.absmax[slot], to);
+  else
+    widen<Dtype::f32>(from.slot[slot], to);
+}
+
+template <class K>
+PAGEDOPT_HD void decode_slots(const StoredSlots<K>& from, const CodeMaps& maps, Registers& r) {
+  decode_slot<K, 0>(from, maps, r.m);
+  decode_slot<K, 1>(from, maps, r.v);
+  if constexpr (K::amsgrad) decode_slot<K, 2>(from, maps, r.vmax);
+}
+
+// From an array of the parameter's type.
+template <Dtype dtype, int run, bool whole>
+PAGEDOPT_HD Stored<kDtypeBytes<dtype>> load_params(const void* base, const BlockAt& block, int lane) {
+  return load_lane<kDtypeBytes<dtype>, run, whole>(base, block, lane, 0u);
+}
+
+// Calls visit(whether the block is whole, as a type).
+template <class K, class Visit>
+PAGEDOPT_HD void with_whole(const BlockAt& block, Visit visit) {
+  if constexpr (K::plain)
+    visit(std::true_type{});
+  else if (block.whole)
+    visit(std::true_type{});
+  else
+    visit(std::false_type{});
+}
+
+// Everything is under way before anything is waited for: the bytes in flight are what the bandwidth hangs on.
+template <class K>
+PAGEDOPT_HD void load_all(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane, Registers& r) {
+  Stored<kDtypeBytes<K::dtype>> p, g;
+  StoredSlots<K> slots;
+  with_whole<K>(block, [&](auto whole) {
+    g = load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane);
+    p = load_params<K::dtype, K::run, decltype(whole)::value>(piece.param, block, lane);
+    load_slots<K, decltype(whole)::value>(piece, block, lane, slots);
+  });
+  widen<K::dtype>(g, r.g);
+  widen<K::dtype>(p, r.p);
+  decode_slots(slots, maps, r);
+}
+
+// ---- update ----
+
+template <class K, int slot>
+PAGEDOPT_HD void store_slot(const Stored<K::bytes>& stored, const Piece& piece, const BlockAt& block, int lane) {
+  with_whole<K>(block, [&](auto whole) {
+    store_lane<K::bytes, K::run, decltype(whole)::value>(stored, piece.slot[slot], block, lane);
+  });
+}
+
+// Stores one slot, x being its array in Registers; an 8-bit one with the absmax of the block, or of the tensor.
+template <class K, int slot, class Warp, class Lanes>
+PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const DeviceTables& tables,
+                             float (Registers::*x)[kLaneElements], Lanes& lanes) {
+  constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
+  float absmax = piece.new_absmax[slot];
+  if (K::is_8bit && is_blockwise<K>(piece)) {
+    absmax = float_of(warp.max(lanes, [&](Registers& r) {
+      if constexpr (in_parts<K>) return r.most[slot];
+      return largest_bits(r.*x);
+    }));
+    warp.first([&] { in_global(piece.absmax[slot])[absmax_index<K>(piece, block)] = absmax; });
+  }
+  warp.each(lanes, [&](int lane, Registers& r) {
+    if constexpr (K::is_8bit)
+      store_slot<K, slot>(encode_lane<is_signed>(tables, lane, absmax, r.*x), piece, block, lane);
+    else
+      store_slot<K, slot>(narrow<Dtype::f32>(r.*x), piece, block, lane);
+  });
+}
+
+template <class K>
+PAGEDOPT_HD void store_params(const Stored<kDtypeBytes<K::dtype>>& params, const Piece& piece, const BlockAt& block,
+                              int lane) {
+  constexpr int bytes = kDtypeBytes<K::dtype>;
+  with_whole<K>(
+      block, [&](auto whole) { store_lane<bytes, K::run, decltype(whole)::value>(params, piece.param, block, lane); });
+}
+
+// Encoding anew could change the codes of a block whose gradients are all zero.
+template <class K, class Warp, class Lanes>
+PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const BlockAt& block, Lanes& lanes) {
+  if (K::plain || !piece.skip_zeros || piece.codec == Codec::tensorwise8) return false;
+  warp.each(lanes, [&](int lane, Registers& r) {
+    with_whole<K>(block, [&](auto whole) {
+      widen<K::dtype>(load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane), r.g);
+    });
+  });
+  return warp.max(lanes, [](Registers& r) { return largest_bits(r.g); }) == 0u;
+}
+
+template <class K, class Warp>
+PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const QuickScalars& quick,
+                              const DeviceTables& tables, int first) {
+  typename Warp::template Lanes<Registers> lanes;
+  const BlockAt block = block_at<K>(piece, first);
+  if (is_left_alone<K>(warp, piece, block, lanes)) return;
+  warp.each(lanes, [&](int lane, Registers& r) {
+    load_all<K>(piece, block, tables.maps, lane, r);
+    store_params<K>(update_lane<K>(piece.scalars, quick, piece.skip_zeros, r), piece, block, lane);
+  });
+  encode_slot<K, 0>(warp, piece, block, tables, &Registers::m, lanes);
+  encode_slot<K, 1>(warp, piece, block, tables, &Registers::v, lanes);
+  if constexpr (K::amsgrad) encode_slot<K, 2>(warp, piece, block, tables, &Registers::vmax, lanes);
+}
+
+// ---- what passes before the update find out ----
+
+struct LaneSums {
+  double grad_square, move_square, param_square;
+  std::uint32_t absmax[kSlots];
+};
+
+PAGEDOPT_HD double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
+
+template <class Warp, class Lanes>
+PAGEDOPT_HD Partial sum_lanes(const Warp& warp, Lanes& lanes) {
+  Partial sum;
+  sum.grad_square = warp.sum(lanes, [](const LaneSums& s) { return s.grad_square; });
+  sum.move_square = warp.sum(lanes, [](const LaneSums& s) { return s.move_square; });
+  sum.param_square = warp.sum(lanes, [](const LaneSums& s) { return s.param_square; });
+  sum.absmax[0] = float_of(warp.max(lanes, [](const LaneSums& s) { return s.absmax[0]; }));
+  sum.absmax[1] = float_of(warp.max(lanes, [](const LaneSums& s) { return s.absmax[1]; }));
+  sum.absmax[2] = float_of(warp.max(lanes, [](const LaneSums& s) { return s.absmax[2]; }));
+  return sum;
+}
+
+template <class K>
+PAGEDOPT_HD void norm_lane(const Piece& piece, const BlockAt& block, int lane, LaneSums& sums) {
+  float g[kLaneElements];
+  with_whole<K>(block, [&](auto whole) {
+    widen<K::dtype>(load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane), g);
+  });
+  for (int i = 0; i < kLaneElements; ++i) sums.grad_square += square(g[i]);
+}
+
+template <class K>
+PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
+                              LaneSums& sums) {
+  Registers r;
+  StoredSlots<K> slots;
+  with_whole<K>(block, [&](auto whole) {
+    load_slots<K, decltype(whole)::value>(piece, block, lane, slots);
+    with_dtype(piece.dtype, [&](auto dtype) {  // not part of K: this pass need not be as quick as it is to compile
+      constexpr Dtype d = decltype(dtype)::value;
+      widen<d>(load_params<d, K::run, decltype(whole)::value>(piece.grad, block, lane), r.g);
+      widen<d>(load_params<d, K::run, decltype(whole)::value>(piece.param, block, lane), r.p);
+    });
+  });
+  decode_slots(slots, maps, r);
+  for (int i = 0; i < kLaneElements; ++i) sums.param_square += square(r.p[i]);
+  adam_lane<K>(piece.scalars, piece.skip_zeros, r);
+  for (int i = 0; i < kLaneElements; ++i) {
+    const AdamElement e{0.0f, r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
+    const bool still = e.m == 0.0f || (piece.skip_zeros && r.g[i] == 0.0f);
+    sums.move_square += still ? 0.0 : square(adam_move<K::amsgrad>(piece.scalars, e));
+  }
+  raise(sums.absmax[0], largest_bits(r.m));
+  raise(sums.absmax[1], largest_bits(r.v));
+  if (K::amsgrad) raise(sums.absmax[2], largest_bits(r.vmax));
+}
+
+// ---- the blocks of a part that warp `index` of its CTA has ----
+
+// From element `from`, where a block begins.
+template <class Visit>
+PAGEDOPT_HD void for_blocks_of(int index, int from, int numel, Visit visit) {
+#if defined(__CUDA_ARCH__)
+#pragma unroll 1
+#endif
+  for (int first = from + index * kBlockElements; first < numel; first += kWarps * kBlockElements) visit(first);
+}
+
+template <class K>
+PAGEDOPT_HD bool is_plain(const Piece& piece) {
+  return K::is_8bit && !K::amsgrad && piece.codec == Codec::blockwise8 && !piece.skip_zeros &&
+         piece.scalars.coupled_decay == 0.0f && params_aligned<K>(piece);
+}
+
+template <class K, class Warp>
+PAGEDOPT_HD void update_blocks(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
+  const QuickScalars quick = quick_scalars(piece.scalars);
+  const int numel = static_cast<int>(piece.numel);
+  int plain = 0;
+  if constexpr (K::is_8bit && !K::amsgrad) {
+    if (is_plain<K>(piece)) plain = numel / kBlockElements * kBlockElements;
+    for_blocks_of(index, 0, plain, [&](int first) { update_block<Plain<K>>(warp, piece, quick, tables, first); });
+  }
+  for_blocks_of(index, plain, numel, [&](int first) { update_block<K>(warp, piece, quick, tables, first); });
+}
+
+template <bool is_8bit, class Warp>
+PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
+  with_dtype(piece.dtype, [&](auto dtype) {
+    constexpr Dtype d = decltype(dtype)::value;
+    piece.amsgrad ? update_blocks<Kind<d, is_8bit, true>>(warp, index, piece, tables)
+                  : update_blocks<Kind<d, is_8bit, false>>(warp, index, piece, tables);
+  });
+}
+
+template <class Warp>
+PAGEDOPT_HD Partial norm_part(const Warp& warp, int index, const Piece& piece) {
+  typename Warp::template Lanes<LaneSums> sums = {};
+  with_dtype(piece.dtype, [&](auto dtype) {
+    for_blocks_of(index, 0, static_cast<int>(piece.numel), [&](int first) {
+      using K = Kind<decltype(dtype)::value, true, false>;
+      const BlockAt block = block_at<K>(piece, first);
+      warp.each(sums, [&](int lane, LaneSums& s) { norm_lane<K>(piece, block, lane, s); });
+    });
+  });
+  return sum_lanes(warp, sums);
+}
+
+template <bool is_8bit, class Warp>
+PAGEDOPT_HD Partial measure_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
+  typename Warp::template Lanes<LaneSums> sums = {};
+  const auto all = [&](auto state) {
+    for_blocks_of(index, 0, static_cast<int>(piece.numel), [&](int first) {
+      const BlockAt block = block_at<decltype(state)>(piece, first);
+      warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<decltype(state)>(piece, block, maps, lane, s); });
+    });
+  };
+  piece.amsgrad ? all(State<is_8bit, true, 4>{}) : all(State<is_8bit, false, 4>{});
+  return sum_lanes(warp, sums);
+}
+
+}  // namespace pagedopt

@@ -1,0 +1,231 @@
+#include "gpu/launch/launcher.h"
+
+#include <cstring>
+
+#include "sweep/sweep.h"
+
+namespace pagedopt {
+namespace {
+
+// Tasks of a launch at most: the device begins with these while the pages of the next are looked at (0.2 ms).
+constexpr std::uint64_t kMostTasks = 2048;
+
+// Tasks of a stage that are launched together. Their pages are pinned until they are.
+class Window {
+ public:
+  // Without a sweep, or without a ring, all tasks run where their state is, or all on copies of it.
+  Window(const std::vector<Row>& rows, const DeviceTasks& tasks, Sweep* sweep, Ring* ring, Gpu& gpu,
+         const StepTables& tables, const Stage& stage, StreamHandle stream, Ring::Copied& copied)
+      : rows_(rows),
+        tasks_(tasks),
+        sweep_(sweep),
+        ring_(ring),
+        gpu_(gpu),
+        tables_(tables),
+        pass_(stage.pass),
+        stream_(stream),
+        copied_(copied),
+        first_(stage.first_task),
+        last_(stage.first_task) {}
+  ~Window() {  // with tasks in it only after an exception
+    for (; sweep_ != nullptr && first_ < last_; ++first_) sweep_->leave(first_, 0);
+  }
+  Window(const Window&) = delete;
+  Window& operator=(const Window&) = delete;
+
+  void add(std::uint64_t task) {
+    if (sweep_ != nullptr && !sweep_->try_enter(task)) {
+      launch();  // nothing is held while pages are waited for
+      sweep_->enter(task, 0);
+    }
+    const Sweep::Where where = ring_ == nullptr    ? Sweep::Where::near
+                               : sweep_ == nullptr ? Sweep::Where::far
+                                                   : sweep_->where(task);
+    make_room(task, where);
+    ++last_;
+    if (is_far_) ring_->add(rows_[tasks_.tasks[task].row], tasks_.tasks[task], where == Sweep::Where::far);
+    if (!is_far_ && sweep_ != nullptr) arriving_pages_ += sweep_->arriving_pages(task);
+    if (arriving_pages_ >= DeviceStep::kWindowPages || last_ - first_ >= kMostTasks) launch();
+  }
+
+  void launch() {
+    if (first_ == last_) return;
+    if (sweep_ != nullptr) sweep_->enter_on(first_, last_, is_far_ ? ring_->in() : stream_);
+    const std::uint64_t first = tasks_.first_part[first_], last = tasks_.first_part[last_];
+    if (is_far_)
+      ring_->run(tables_, pass_, first, last, stream_, copied_);
+    else
+      gpu_.run(tables_, pass_, first, last, stream_);
+    if (sweep_ != nullptr) sweep_->leave_on(first_, last_, is_far_ ? ring_->out() : stream_);
+    first_ = last_;
+    arriving_pages_ = 0;
+  }
+
+ private:
+  // A window is all near or all far; tasks without paged state go with either. pre: the task is entered
+  void make_room(std::uint64_t task, Sweep::Where where) {
+    const bool suits = where == Sweep::Where::nowhere || is_far_ == (where == Sweep::Where::far);
+    if (first_ < last_ &&
+        (!suits || (is_far_ && !ring_->has_room(rows_[tasks_.tasks[task].row], tasks_.tasks[task])))) {
+      try {
+        launch();
+      } catch (...) {
+        if (sweep_ != nullptr) sweep_->leave(task, 0);
+        throw;
+      }
+    }
+    if (first_ == last_) is_far_ = where == Sweep::Where::far;
+  }
+
+  const std::vector<Row>& rows_;
+  const DeviceTasks& tasks_;
+  Sweep* sweep_;
+  Ring* ring_;
+  Gpu& gpu_;
+  const StepTables& tables_;
+  Pass pass_;
+  StreamHandle stream_;
+  Ring::Copied& copied_;
+  std::uint64_t first_, last_;      // in the window
+  std::size_t arriving_pages_ = 0;  // a page of several tasks counts with each
+  bool is_far_ = false;
+};
+
+}  // namespace
+
+DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
+                       const Home& home)
+    : gpu_(std::move(gpu)), tasks_(std::move(tasks)), rows_(rows), groups_(groups), home_(home) {
+  row_table_ = add_table(rows * sizeof(Row));
+  hyper_table_ = add_table(groups * sizeof(DeviceHyper));
+  part_table_ = add_table(tasks_.parts.size() * sizeof(Part));
+  row_partials_table_ = add_table(tasks_.row_partials.size() * sizeof(RowPartials));
+  const std::size_t sent_bytes = bytes_;
+  work_table_ = add_table(rows * sizeof(RowWork));
+  partial_table_ = add_table(tasks_.partial_count * sizeof(Partial));
+  if (rows == 0) return;
+  sent_.resize(part_table_.begin);
+  device_.emplace(*gpu_, Memory::device, bytes_);
+  for (std::size_t i = 0; i < kStagings; ++i) stagings_.emplace_back(*gpu_, sent_bytes);
+  tables_.rows = in_tables<const Row>(row_table_);
+  tables_.hypers = in_tables<const DeviceHyper>(hyper_table_);
+  tables_.parts = in_tables<const Part>(part_table_);
+  tables_.row_partials = in_tables<const RowPartials>(row_partials_table_);
+  tables_.work = in_tables<RowWork>(work_table_);
+  tables_.partials = in_tables<Partial>(partial_table_);
+}
+
+DeviceStep::~DeviceStep() {
+  try {
+    for (const Staging& staging : stagings_) gpu_->synchronize(staging.sent);
+  } catch (const GpuError&) {  // the context is gone, and what was on it
+  }
+}
+
+DeviceStep::Table DeviceStep::add_table(std::size_t bytes) {
+  const Table table{bytes_, bytes};
+  bytes_ += round_up(bytes, kSlotAlignmentBytes);
+  return table;
+}
+
+void DeviceStep::upload(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
+                        const DeviceArguments& arguments, StreamHandle stream) {
+  if (gpu_->is_capturing(stream))
+    throw GpuError("a step cannot be captured into a CUDA graph: pages move and tables change from step to step", 900);
+  if (rows.size() != rows_ || hypers.size() != groups_ || arguments.lr.size() > groups_)
+    throw std::invalid_argument("rows and groups are not those the step was made for");
+  for (std::size_t i = 0; i < rows_; ++i) {
+    if (rows[i].grad == nullptr) continue;
+    check_row(rows[i], i, hypers);
+    if (rows[i].dtype == Dtype::f64) throw std::invalid_argument("float64 parameters are updated on the CPU alone");
+  }
+  Staging& staging = stagings_[next_staging_];
+  gpu_->synchronize(staging.sent);
+  std::memcpy(staging.memory.get() + row_table_.begin, rows.data(), row_table_.bytes);
+  for (std::size_t i = 0; i < groups_; ++i) {
+    const DeviceHyper hyper{hypers[i], i < arguments.lr.size() ? arguments.lr[i] : nullptr};
+    std::memset(staging.memory.get() + hyper_table_.begin + i * sizeof hyper, 0,
+                sizeof hyper);  // so that padding compares
+    new (staging.memory.get() + hyper_table_.begin + i * sizeof hyper) DeviceHyper(hyper);
+  }
+  if (!has_parts_) {
+    std::memcpy(staging.memory.get() + part_table_.begin, tasks_.parts.data(), part_table_.bytes);
+    std::memcpy(staging.memory.get() + row_partials_table_.begin, tasks_.row_partials.data(),
+                row_partials_table_.bytes);
+    send(stream, row_partials_table_.begin + row_partials_table_.bytes);
+    has_parts_ = true;
+  } else if (std::memcmp(sent_.data() + row_table_.begin, staging.memory.get() + row_table_.begin, row_table_.bytes) !=
+             0) {
+    send(stream, hyper_table_.begin + hyper_table_.bytes);
+  } else if (std::memcmp(sent_.data() + hyper_table_.begin, staging.memory.get() + hyper_table_.begin,
+                         hyper_table_.bytes) != 0) {
+    gpu_->copy(device_->get() + hyper_table_.begin, staging.memory.get() + hyper_table_.begin, hyper_table_.bytes,
+               stream);
+  } else {
+    return;
+  }
+  gpu_->record(staging.sent, stream);
+  std::memcpy(sent_.data(), staging.memory.get(), hyper_table_.begin + hyper_table_.bytes);
+  next_staging_ = (next_staging_ + 1) % kStagings;
+}
+
+void DeviceStep::send(StreamHandle stream, std::size_t bytes) {
+  gpu_->copy(device_->get(), stagings_[next_staging_].memory.get(), bytes, stream);
+}
+
+void DeviceStep::begin(const DeviceArguments& arguments) {
+  tables_.found_inf = arguments.found_inf;
+  tables_.grad_scale = arguments.scale;
+  tables_.host_grad_scale = arguments.grad_scale;
+}
+
+// The stages in order. The gradient norms come before the rows' scalars, which everything else needs.
+template <class Launch>
+void DeviceStep::walk(StreamHandle stream, Launch&& launch) {
+  bool begun = false;
+  for (const Stage& stage : tasks_.stages) {
+    if (stage.pass != Pass::gradient_norm && !begun) {
+      gpu_->begin_rows(tables_, 0, static_cast<std::uint32_t>(rows_), stream);
+      begun = true;
+    }
+    launch(stage);
+    if (stage.pass == Pass::measure) gpu_->finish_measure(tables_, stage.first_row, stage.last_row, stream);
+  }
+}
+
+Ring::Copied DeviceStep::run_in_windows(const std::vector<Row>& rows, Sweep* sweep, Ring* ring,
+                                        const RingMemory& memory, StreamHandle stream) {
+  Ring::Copied copied;
+  walk(stream, [&](const Stage& stage) {
+    if (ring != nullptr) ring->begin(memory, stream);
+    Window window(rows, tasks_, sweep, ring, *gpu_, tables_, stage, stream, copied);
+    for (std::uint64_t task = stage.first_task; task < stage.last_task; ++task) window.add(task);
+    window.launch();
+    if (ring != nullptr) ring->finish(stream);
+  });
+  return copied;
+}
+
+Ring::Copied DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
+                             const DeviceArguments& arguments, Sweep* sweep, const RingMemory& memory,
+                             StreamHandle stream) {
+  if (rows_ == 0) return {};
+  upload(rows, hypers, arguments, stream);
+  begin(arguments);
+  if (sweep == nullptr && memory.begin == nullptr) {
+    walk(stream, [&](const Stage& stage) {
+      gpu_->run(tables_, stage.pass, tasks_.first_part[stage.first_task], tasks_.first_part[stage.last_task], stream);
+    });
+    return {};
+  }
+  if (memory.begin == nullptr) return run_in_windows(rows, sweep, nullptr, memory, stream);
+  if (!ring_) ring_.emplace(gpu_, home_);
+  try {
+    return run_in_windows(rows, sweep, &*ring_, memory, stream);
+  } catch (...) {
+    ring_->abandon(stream);
+    throw;
+  }
+}
+
+}  // namespace pagedopt
