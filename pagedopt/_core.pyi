@@ -70,6 +70,8 @@ def decode(codes: Tensor, absmax: Tensor, values: Tensor, signed: bool, block: i
 def tensor_readers() -> list[str]: ...
 def set_tensor_reader(name: str) -> None: ...
 
+RULES: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...]]]
+
 @final
 class Hyper:
     def __init__(
@@ -77,16 +79,13 @@ class Hyper:
         *,
         rule: str,
         lr: float,
-        beta1: float,
-        beta2: float,
-        eps: float,
         weight_decay: float,
         decoupled: bool,
-        amsgrad: bool,
         maximize: bool,
         skip_zeros: bool,
         max_unorm: float,
         percentile_clipping: int,
+        numbers: Sequence[float],
     ) -> None: ...
 
 @final

@@ -436,7 +436,7 @@ std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first
   for (std::uint64_t index = first_part; index < last_part; ++index) {
     const Part& part = tables.parts[index];
     const Row& row = tables.rows[part.row];
-    Span spans[2 * kSlots];
+    Span spans[2 * kMostSlots];
     const std::size_t count = spans_of(row, {part.row, Pass::update, part.first(), part.last(row.numel)}, spans);
     for (std::size_t i = 0; i < count; ++i) {
       const auto bytes = static_cast<std::size_t>(spans[i].end - spans[i].begin);
@@ -459,12 +459,12 @@ void EmulatedGpu::finish_measure(const StepTables& tables, std::uint32_t first_r
   submit(stream, {[=] { (void)kernels_->finish_measure(tables, first_row, last_row, stream); }});
 }
 
-void EmulatedGpu::run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
+void EmulatedGpu::run(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part,
                       StreamHandle stream) {
   std::lock_guard lock(mutex_);
   submit(stream, {[=] {
-           const std::size_t far = pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_part, last_part);
-           (void)kernels_->run(tables, pass, first_part, last_part, stream);
+           const std::size_t far = what.pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_part, last_part);
+           (void)kernels_->run(tables, what, first_part, last_part, stream);
            log_.push_back({"run", number(stream), first_part, last_part - first_part, far});
          }});
 }

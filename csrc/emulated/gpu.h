@@ -81,7 +81,7 @@ class EmulatedGpu final : public Gpu {
                   StreamHandle stream) override;
   void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                       StreamHandle stream) override;
-  void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
+  void run(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part,
            StreamHandle stream) override;
 
  private:

@@ -72,14 +72,14 @@ int finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint3
   return 0;
 }
 
-template <bool is_8bit>
+template <class R, bool is_8bit>
 Partial measure(const Piece& piece) {
-  return sum_warps([&](int index) { return measure_part<is_8bit>(kWarp, index, piece, kTables.maps); });
+  return sum_warps([&](int index) { return measure_part<R, is_8bit>(kWarp, index, piece, kTables.maps); });
 }
 
-template <bool is_8bit>
-void update(const Piece& piece) {
-  for (int index = 0; index < kWarps; ++index) update_part<is_8bit>(kWarp, index, piece, kTables);
+template <class R, bool is_8bit>
+void update_warps(const Piece& piece) {
+  for (int index = 0; index < kWarps; ++index) update_part<R, is_8bit>(kWarp, index, piece, kTables);
 }
 
 void run_norm(const StepTables& tables, const Part& part) {
@@ -90,24 +90,26 @@ void run_norm(const StepTables& tables, const Part& part) {
       sum_warps([&](int index) { return norm_part(kWarp, index, piece); });
 }
 
+template <class R>
 void run_state(const StepTables& tables, const Part& part, Pass pass) {
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
   if (work.skip) return;
-  const Piece piece = piece_of(row, work, part, pass);
+  const Piece piece = piece_of<R>(row, work, part, pass);
   if (pass == Pass::update)
-    is_8bit(row) ? update<true>(piece) : update<false>(piece);
+    is_8bit(row) ? update_warps<R, true>(piece) : update_warps<R, false>(piece);
   else
     tables.partials[tables.row_partials[part.row].measure + part.index] =
-        is_8bit(row) ? measure<true>(piece) : measure<false>(piece);
+        is_8bit(row) ? measure<R, true>(piece) : measure<R, false>(piece);
 }
 
-int run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part, StreamHandle) {
+int run(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part, StreamHandle) {
   for (std::uint64_t i = first_part; i < last_part; ++i) {
-    if (pass == Pass::gradient_norm)
-      run_norm(tables, tables.parts[i]);
+    const Part& part = tables.parts[i];
+    if (what.pass == Pass::gradient_norm)
+      run_norm(tables, part);
     else
-      run_state(tables, tables.parts[i], pass);
+      with_rule(what.rule, [&](auto rule) { run_state<decltype(rule)>(tables, part, what.pass); });
   }
   return 0;
 }

@@ -125,7 +125,7 @@ class Gpu {
                           StreamHandle stream) = 0;
   virtual void finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row,
                               StreamHandle stream) = 0;
-  virtual void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
+  virtual void run(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part,
                    StreamHandle stream) = 0;
 
  private:

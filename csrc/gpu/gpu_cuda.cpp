@@ -327,10 +327,10 @@ class CudaGpu final : public Gpu {
     PAGEDOPT_TRY_AS("launch of finish_measure", cuda_kernels.finish_measure(tables, first_row, last_row, stream), 0);
   }
 
-  void run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
+  void run(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part,
            StreamHandle stream) override {
     const AtWork here = on_device();
-    PAGEDOPT_TRY_AS("launch of run", cuda_kernels.run(tables, pass, first_part, last_part, stream), 0);
+    PAGEDOPT_TRY_AS("launch of run", cuda_kernels.run(tables, what, first_part, last_part, stream), 0);
   }
 
  private:

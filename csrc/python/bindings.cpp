@@ -93,7 +93,39 @@ std::vector<Move> moves_of(const py::buffer& kind, const py::buffer& page, const
   return moves;
 }
 
+RuleId rule_of(const std::string& name) {
+#define PAGEDOPT_CHOICE(id, Rule) {#id, RuleId::id},
+  return choose<RuleId>("rule", name, {PAGEDOPT_RULES(PAGEDOPT_CHOICE)});
+#undef PAGEDOPT_CHOICE
+}
+
+Hyper hyper_of(const std::string& rule, double lr, double weight_decay, bool decoupled, bool maximize, bool skip_zeros,
+               double max_unorm, int percentile_clipping, const std::vector<double>& numbers) {
+  Hyper hyper{rule_of(rule), lr, weight_decay, decoupled, maximize, skip_zeros, max_unorm, percentile_clipping, {}};
+  std::size_t wanted = 0;
+  with_rule(hyper.rule, [&](auto r) { wanted = kNumbersOf<decltype(r)>; });
+  if (numbers.size() != wanted)
+    throw std::invalid_argument(rule + " takes " + std::to_string(wanted) + " numbers, not " +
+                                std::to_string(numbers.size()));
+  std::copy(numbers.begin(), numbers.end(), hyper.number);
+  return hyper;
+}
+
+// The slots, as (name, whether it is signed), and the names of the numbers.
+template <class R>
+py::tuple described() {
+  py::list slots, numbers;
+  for (const Slot& slot : R::kSlots) slots.append(py::make_tuple(slot.name, slot.is_signed));
+  for (const char* name : R::kNumbers) numbers.append(name);
+  return py::make_tuple(py::tuple(slots), py::tuple(numbers));
+}
+
 void bind_step(py::module_& m) {
+  py::dict rules;
+#define PAGEDOPT_DESCRIBED(id, Rule) rules[#id] = described<Rule>();
+  PAGEDOPT_RULES(PAGEDOPT_DESCRIBED)
+#undef PAGEDOPT_DESCRIBED
+  m.attr("RULES") = rules;
   m.def("isa", &isa, "The instruction set the kernels use: avx512, avx2 or portable.");
   m.def("isas", &isas, "The instruction sets this machine can run, best first.");
   m.def("set_isa", &set_isa, "name"_a);
@@ -105,15 +137,8 @@ void bind_step(py::module_& m) {
       "signed"_a, "The 256 float32 values of the dynamic 8-bit map, as bytes.");
 
   py::class_<Hyper>(m, "Hyper")
-      .def(py::init([](const std::string& rule, double lr, double beta1, double beta2, double eps, double weight_decay,
-                       bool decoupled, bool amsgrad, bool maximize, bool skip_zeros, double max_unorm,
-                       int percentile_clipping) {
-             const RuleId id = choose<RuleId>("rule", rule, {{"adam", RuleId::adam}});
-             return Hyper{id,        lr,      beta1,    beta2,      eps,       weight_decay,
-                          decoupled, amsgrad, maximize, skip_zeros, max_unorm, percentile_clipping};
-           }),
-           py::kw_only(), "rule"_a, "lr"_a, "beta1"_a, "beta2"_a, "eps"_a, "weight_decay"_a, "decoupled"_a, "amsgrad"_a,
-           "maximize"_a, "skip_zeros"_a, "max_unorm"_a, "percentile_clipping"_a);
+      .def(py::init(&hyper_of), py::kw_only(), "rule"_a, "lr"_a, "weight_decay"_a, "decoupled"_a, "maximize"_a,
+           "skip_zeros"_a, "max_unorm"_a, "percentile_clipping"_a, "numbers"_a);
 
   py::class_<Sweep>(m, "Sweep")
       .def(py::init([](const TensorRows& rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena,

@@ -299,7 +299,7 @@ void TensorRows::append(const py::object& param, const py::dict& entry, const La
     throw std::invalid_argument("it is a " + std::string(Py_TYPE(param.ptr())->tp_name) + " without memory of its own");
   const std::int64_t numel = facts.numel();
   if (numel > 0 && facts.data == nullptr) throw std::invalid_argument("its memory was freed (is it sharded?)");
-  if (layout.slots.size() > static_cast<std::size_t>(kSlots)) throw std::invalid_argument("too many slots");
+  if (layout.slots.size() > static_cast<std::size_t>(kMostSlots)) throw std::invalid_argument("too many slots");
 
   const bool is_gapped = !facts.is_in_order(layout.strides) || !facts.is_aligned(facts.element.bits / 8);
   Source source{param, entry, remember(param, facts), 0, 0, layout.strides, is_gapped, nullptr, {}};

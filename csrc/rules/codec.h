@@ -14,7 +14,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "rules/rules.h"
+#include "rules/host_device.h"
 
 namespace pagedopt {
 

@@ -14,15 +14,15 @@ namespace pagedopt {
 struct Piece {
   void* param;
   const void* grad;
-  void* slot[kSlots];
-  float* absmax[kSlots];     // blockwise8: of the first block; tensorwise8: the tensor's, of the step before
-  float new_absmax[kSlots];  // tensorwise8, update: the tensor's, of this step
+  void* slot[kMostSlots];
+  float* absmax[kMostSlots];     // blockwise8: of the first block; tensorwise8: the tensor's, of the step before
+  float new_absmax[kMostSlots];  // tensorwise8, update: the tensor's, of this step
   std::int64_t numel;
   Dtype dtype;
   Codec codec;
-  bool amsgrad, skip_zeros;
-  AdamScalars scalars;
-  AdamScalarsOf<double> scalars64;  // of float64 parameters
+  bool skip_zeros;
+  Scalars<float> scalars;
+  Scalars<double> scalars64;  // of float64 parameters
 };
 
 PAGEDOPT_HD bool is_8bit(const Row& row) { return is_8bit(row.codec); }
@@ -46,20 +46,18 @@ PAGEDOPT_HD std::int64_t first_absmax(const Row& row, std::int64_t element) {
 }
 
 // Elements [first, last) of a row; `first` starts a block. Its scalars and new_absmax are still to be given.
-PAGEDOPT_HD Piece piece_of(const Row& row, std::int64_t first, std::int64_t last, bool amsgrad, bool skip_zeros) {
+PAGEDOPT_HD Piece piece_of(const Row& row, std::int64_t first, std::int64_t last, int slots, bool skip_zeros) {
   const std::int64_t dtype_bytes = bytes_per_element(row.dtype), slot_bytes = bytes_per_element(row.codec);
   Piece piece{};
   piece.param = static_cast<std::byte*>(row.param) + first * dtype_bytes;
   piece.grad = static_cast<const std::byte*>(row.grad) + first * dtype_bytes;
-  for (int slot = 0; slot < kSlots; ++slot) {
-    if (slot == 2 && !amsgrad) break;
+  for (int slot = 0; slot < slots; ++slot) {
     piece.slot[slot] = static_cast<std::byte*>(row.slot[slot]) + first * slot_bytes;
     if (is_8bit(row)) piece.absmax[slot] = row.absmax[slot] + first_absmax(row, first);
   }
   piece.numel = last - first;
   piece.dtype = row.dtype;
   piece.codec = row.codec;
-  piece.amsgrad = amsgrad;
   piece.skip_zeros = skip_zeros;
   return piece;
 }
@@ -67,16 +65,16 @@ PAGEDOPT_HD Piece piece_of(const Row& row, std::int64_t first, std::int64_t last
 // What the tasks of a pass find out, to be combined in task order.
 struct Partial {
   double grad_square = 0.0;  // sum of squares of the gradient as it is stored
-  double move_square = 0.0;  // of adam_move
+  double move_square = 0.0;  // of what is subtracted from the parameter
   double param_square = 0.0;
-  float absmax[kSlots] = {};  // largest magnitudes of the new moments
+  float absmax[kMostSlots] = {};  // largest magnitudes of the new slots
 };
 
 PAGEDOPT_HD void add(Partial& sum, const Partial& part) {
   sum.grad_square += part.grad_square;
   sum.move_square += part.move_square;
   sum.param_square += part.param_square;
-  for (int slot = 0; slot < kSlots; ++slot) sum.absmax[slot] = larger(sum.absmax[slot], part.absmax[slot]);
+  for (int slot = 0; slot < kMostSlots; ++slot) sum.absmax[slot] = larger(sum.absmax[slot], part.absmax[slot]);
 }
 
 // Appends the tasks of one pass of a row.
@@ -85,8 +83,10 @@ void add_tasks(std::vector<Task>& tasks, std::size_t row, std::int64_t numel, Pa
 struct Kernels {
   const char* name;
   Partial (*gradient_norm)(const Piece& piece);
-  Partial (*measure)(const Piece& piece);
-  void (*update)(const Piece& piece);
+  struct OfRule {
+    Partial (*measure)(const Piece& piece);
+    void (*update)(const Piece& piece);
+  } of_rule[kRules];
   void (*encode)(const float* from, std::int64_t numel, std::uint8_t* codes, float* absmax, bool is_signed,
                  std::int64_t block);
   void (*decode)(const std::uint8_t* codes, const float* absmax, std::int64_t numel, float* to, bool is_signed,

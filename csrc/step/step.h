@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "rules/codec.h"
+#include "rules/norms.h"
 #include "rules/rules.h"
 
 namespace pagedopt {
@@ -24,14 +25,12 @@ enum class Codec : std::uint8_t { f32, blockwise8, tensorwise8, f64 };
 
 PAGEDOPT_HD bool is_8bit(Codec codec) { return codec == Codec::blockwise8 || codec == Codec::tensorwise8; }
 
-inline constexpr int kSlots = 3;  // exp_avg, exp_avg_sq, max_exp_avg_sq
-
 // One parameter of the step. The addresses are not owned.
 struct Row {
   void* param = nullptr;
   const void* grad = nullptr;      // null: the row is skipped this step
-  void* slot[kSlots] = {};         // null: absent
-  float* absmax[kSlots] = {};      // with the 8-bit codecs
+  void* slot[kMostSlots] = {};     // null: absent
+  float* absmax[kMostSlots] = {};  // with the 8-bit codecs
   float* step = nullptr;           // t - 1 before the step, t after; written when the row's last task is done
   float* gnorm_history = nullptr;  // float32[kGnormHistory], with percentile clipping; zeros at the start
   std::int64_t numel = 0;
@@ -88,7 +87,7 @@ std::vector<Task> make_tasks(const std::vector<Row>& rows, const std::vector<Hyp
 void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hypers);
 
 // The bytes of state (slots and absmax) that a task touches; returns how many spans were filled.
-std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]);
+std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kMostSlots]);
 
 // Runs one step. `grad_scale` multiplies every gradient (1: none). At most `threads` threads work, the caller is one of
 // them. An exception of the gate stops the step and is rethrown; rows whose `step` was not advanced may then be partly

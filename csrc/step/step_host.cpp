@@ -43,16 +43,14 @@ constexpr std::size_t kPassCount = 3;
 
 std::size_t index_of(Pass pass) { return static_cast<std::size_t>(pass); }
 
-int slots_of(const Hyper& hyper) { return hyper.amsgrad ? 3 : 2; }
-
 // ---- one step ----
 
 // The scalars of the last (group, t) a worker met: most rows of a group are at the same t.
 struct ScalarCache {
   std::uint32_t group = std::numeric_limits<std::uint32_t>::max();
   double t = 0.0;
-  AdamScalars scalars = {};
-  AdamScalarsOf<double> scalars64 = {};
+  Scalars<float> scalars = {};
+  Scalars<double> scalars64 = {};
 };
 
 // The tasks of a row that are left in each pass, and what its finished passes found out.
@@ -62,7 +60,7 @@ struct Progress {
   std::size_t first_task = 0;
   std::uint32_t task_count = 0;
   double clip = 1.0, limit = 1.0;  // factors on the gradient and on the move
-  float absmax[kSlots] = {};
+  float absmax[kMostSlots] = {};
 };
 
 class Step {
@@ -170,13 +168,14 @@ bool Step::await(std::size_t index, unsigned worker) {
 void Step::set_scalars(Piece& piece, const Row& row, const Progress& progress, ScalarCache& cache) const {
   const double t = static_cast<double>(*row.step) + 1.0;
   if (cache.group != row.group || cache.t != t) {
-    const auto scalars64 = adam_scalars<double>(hypers_[row.group], t, grad_scale_);
-    cache = {row.group, t, adam_scalars(hypers_[row.group], t, grad_scale_), scalars64};
+    const Hyper& hyper = hypers_[row.group];
+    cache = {row.group, t, make_scalars<float>(hyper, t, grad_scale_), make_scalars<double>(hyper, t, grad_scale_)};
   }
   const auto with_factors = [&](auto scalars) {
-    using Real = decltype(scalars.rate);
-    scalars.grad_scale = static_cast<Real>(scalars.grad_scale * progress.clip);
-    scalars.rate = static_cast<Real>(scalars.rate * progress.limit);
+    auto& common = scalars.common;
+    using Real = decltype(common.rate);
+    common.grad_scale = static_cast<Real>(common.grad_scale * progress.clip);
+    common.rate = static_cast<Real>(common.rate * progress.limit);
     return scalars;
   };
   piece.scalars = with_factors(cache.scalars);
@@ -188,13 +187,14 @@ void Step::run(std::size_t index, ScalarCache& cache) {
   const Row& row = rows_[task.row];
   const Progress& progress = progress_[task.row];
   const Hyper& hyper = hypers_[row.group];
-  Piece piece = piece_of(row, task.first, task.last, hyper.amsgrad, hyper.skip_zeros);
+  Piece piece = piece_of(row, task.first, task.last, slots_of(hyper.rule), hyper.skip_zeros);
   set_scalars(piece, row, progress, cache);
   std::copy(std::begin(progress.absmax), std::end(progress.absmax), piece.new_absmax);
+  const Kernels::OfRule& of_rule = kernels().of_rule[static_cast<int>(hyper.rule)];
   if (task.pass == Pass::update)
-    kernels().update(piece);
+    of_rule.update(piece);
   else
-    partials_[index] = task.pass == Pass::measure ? kernels().measure(piece) : kernels().gradient_norm(piece);
+    partials_[index] = task.pass == Pass::measure ? of_rule.measure(piece) : kernels().gradient_norm(piece);
 }
 
 // Counts a task as done; the last one of a pass settles what the pass was for.
@@ -210,7 +210,7 @@ void Step::finish(const Task& task) {
     return;
   }
   if (row.codec == Codec::tensorwise8)
-    for (int slot = 0; slot < slots_of(hypers_[row.group]); ++slot) *row.absmax[slot] = progress.absmax[slot];
+    for (int slot = 0; slot < slots_of(hypers_[row.group].rule); ++slot) *row.absmax[slot] = progress.absmax[slot];
   *row.step += 1.0f;
 }
 
@@ -290,16 +290,16 @@ void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hype
   const Hyper& hyper = hypers[row.group];
   require(row.numel >= 0 && row.step && row.param, "parameter and step are needed");
   require((row.dtype == Dtype::f64) == (row.codec == Codec::f64), "float64 parameters and float64 state go together");
-  for (int slot = 0; slot < slots_of(hyper); ++slot)
+  for (int slot = 0; slot < slots_of(hyper.rule); ++slot)
     require(row.slot[slot] && (!is_8bit(row) || row.absmax[slot]), "a slot, or its absmax, is missing");
   require(!clips(hyper) || row.gnorm_history, "percentile clipping needs gnorm_history");
 }
 
-std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kSlots]) {
+std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kMostSlots]) {
   if (task.pass == Pass::gradient_norm || task.first == task.last) return 0;
   const std::int64_t slot_bytes = bytes_per_element(row.codec);
   std::size_t count = 0;
-  for (int slot = 0; slot < kSlots; ++slot) {
+  for (int slot = 0; slot < kMostSlots; ++slot) {
     if (!row.slot[slot]) continue;
     auto* const bytes = static_cast<std::byte*>(row.slot[slot]);
     out[count++] = {bytes + task.first * slot_bytes, bytes + task.last * slot_bytes, slot, false};

@@ -67,14 +67,14 @@ void Sweep::find_pages() {
   }
   // A page that one slot runs through is done with before each of the row's slots and absmax has come to its next page.
   for (std::size_t index = 0; index < order_.size(); ++index) {
-    const std::size_t ahead = index + 2 * kSlots;
+    const std::size_t ahead = index + 2 * kMostSlots;
     past_task_.push_back(ahead < order_.size() ? std::min(last_task[index], first_task_[ahead]) : last_task[index]);
     if (last_task[index] > past_task_[index]) used_again_.emplace(order_[index], last_task[index]);
   }
 }
 
 void Sweep::add_pages_of(const Row& row, const Task& task) {
-  Span spans[2 * kSlots];
+  Span spans[2 * kMostSlots];
   const std::size_t count = spans_of(row, task, spans);
   for (std::size_t i = 0; i < count; ++i) {
     if (spans[i].begin == spans[i].end || !arena_->owns(spans[i].begin, spans[i].end)) continue;

@@ -16,12 +16,18 @@ __all__ = [
     "AdamW",
     "AdamW8bit",
     "AdamW32bit",
+    "Lion",
+    "Lion8bit",
+    "Lion32bit",
     "PagedAdam",
     "PagedAdam8bit",
     "PagedAdam32bit",
     "PagedAdamW",
     "PagedAdamW8bit",
     "PagedAdamW32bit",
+    "PagedLion",
+    "PagedLion8bit",
+    "PagedLion32bit",
     "bitsandbytes_state_dict",
 ]
 
@@ -682,6 +688,312 @@ class PagedAdamW32bit(RuleOptimizer):
         eps: float = 1e-08,
         weight_decay: float = 0.01,
         amsgrad: bool = False,
+        optim_bits: int = 32,
+        args: object = None,
+        min_8bit_size: int = 4096,
+        percentile_clipping: int = 100,
+        block_wise: bool = True,
+        is_paged: bool = True,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        paging: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class Lion(RuleOptimizer):
+    """Lion with decoupled weight decay; state in ordinary memory, 32-bit unless `optim_bits=8`.
+
+    The rule is that of https://arxiv.org/abs/2302.06675.
+
+    Args:
+        params: parameters, or dicts of parameter groups.
+        lr: learning rate.
+        betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
+        weight_decay: weight decay, decoupled from the gradient.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
+        args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
+            `max_unorm` and `skip_zeros` replace the arguments of that name.
+        min_8bit_size: parameters with fewer elements keep 32-bit state.
+        percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
+            100 steps; 100 is off.
+        block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        is_paged: whether the state lives in pages.
+        maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
+
+    Raises:
+        ValueError: for a value that is not allowed or contradicts the class.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        optim_bits: int = 32,
+        args: object = None,
+        min_8bit_size: int = 4096,
+        percentile_clipping: int = 100,
+        block_wise: bool = True,
+        is_paged: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        paging: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class Lion8bit(RuleOptimizer):
+    """Lion with decoupled weight decay; 8-bit state in ordinary memory.
+
+    The rule is that of https://arxiv.org/abs/2302.06675.
+
+    Args:
+        params: parameters, or dicts of parameter groups.
+        lr: learning rate.
+        betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
+        weight_decay: weight decay, decoupled from the gradient.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
+        args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
+            `max_unorm` and `skip_zeros` replace the arguments of that name.
+        min_8bit_size: parameters with fewer elements keep 32-bit state.
+        percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
+            100 steps; 100 is off.
+        block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        is_paged: whether the state lives in pages.
+        maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
+
+    Raises:
+        ValueError: for a value that is not allowed or contradicts the class.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        optim_bits: int = 8,
+        args: object = None,
+        min_8bit_size: int = 4096,
+        percentile_clipping: int = 100,
+        block_wise: bool = True,
+        is_paged: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        paging: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class Lion32bit(RuleOptimizer):
+    """Lion with decoupled weight decay; 32-bit state in ordinary memory.
+
+    The rule is that of https://arxiv.org/abs/2302.06675.
+
+    Args:
+        params: parameters, or dicts of parameter groups.
+        lr: learning rate.
+        betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
+        weight_decay: weight decay, decoupled from the gradient.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
+        args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
+            `max_unorm` and `skip_zeros` replace the arguments of that name.
+        min_8bit_size: parameters with fewer elements keep 32-bit state.
+        percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
+            100 steps; 100 is off.
+        block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        is_paged: whether the state lives in pages.
+        maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
+
+    Raises:
+        ValueError: for a value that is not allowed or contradicts the class.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        optim_bits: int = 32,
+        args: object = None,
+        min_8bit_size: int = 4096,
+        percentile_clipping: int = 100,
+        block_wise: bool = True,
+        is_paged: bool = False,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        paging: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class PagedLion(RuleOptimizer):
+    """Lion with decoupled weight decay; state in pages that the pager moves, 32-bit unless `optim_bits=8`.
+
+    The rule is that of https://arxiv.org/abs/2302.06675.
+
+    Args:
+        params: parameters, or dicts of parameter groups.
+        lr: learning rate.
+        betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
+        weight_decay: weight decay, decoupled from the gradient.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
+        args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
+            `max_unorm` and `skip_zeros` replace the arguments of that name.
+        min_8bit_size: parameters with fewer elements keep 32-bit state.
+        percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
+            100 steps; 100 is off.
+        block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        is_paged: whether the state lives in pages.
+        maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
+
+    Raises:
+        ValueError: for a value that is not allowed or contradicts the class.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        optim_bits: int = 32,
+        args: object = None,
+        min_8bit_size: int = 4096,
+        percentile_clipping: int = 100,
+        block_wise: bool = True,
+        is_paged: bool = True,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        paging: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class PagedLion8bit(RuleOptimizer):
+    """Lion with decoupled weight decay; 8-bit state in pages that the pager moves.
+
+    The rule is that of https://arxiv.org/abs/2302.06675.
+
+    Args:
+        params: parameters, or dicts of parameter groups.
+        lr: learning rate.
+        betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
+        weight_decay: weight decay, decoupled from the gradient.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
+        args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
+            `max_unorm` and `skip_zeros` replace the arguments of that name.
+        min_8bit_size: parameters with fewer elements keep 32-bit state.
+        percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
+            100 steps; 100 is off.
+        block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        is_paged: whether the state lives in pages.
+        maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
+
+    Raises:
+        ValueError: for a value that is not allowed or contradicts the class.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        optim_bits: int = 8,
+        args: object = None,
+        min_8bit_size: int = 4096,
+        percentile_clipping: int = 100,
+        block_wise: bool = True,
+        is_paged: bool = True,
+        *,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+        paging: Mapping[str, Any] | None = None,
+    ) -> None: ...
+
+class PagedLion32bit(RuleOptimizer):
+    """Lion with decoupled weight decay; 32-bit state in pages that the pager moves.
+
+    The rule is that of https://arxiv.org/abs/2302.06675.
+
+    Args:
+        params: parameters, or dicts of parameter groups.
+        lr: learning rate.
+        betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
+        weight_decay: weight decay, decoupled from the gradient.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
+        args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
+            `max_unorm` and `skip_zeros` replace the arguments of that name.
+        min_8bit_size: parameters with fewer elements keep 32-bit state.
+        percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
+            100 steps; 100 is off.
+        block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        is_paged: whether the state lives in pages.
+        maximize: ascend instead of descending.
+        foreach: an argument of torch.optim, which changes nothing here.
+        fused: an argument of torch.optim, which changes nothing here: a step is always fused.
+        capturable: an argument of torch.optim; True is refused.
+        differentiable: an argument of torch.optim; True is refused.
+        paging: settings of the pager by name, the strongest source of them. They stay in force for the whole
+            process, other paged optimizers included.
+
+    Raises:
+        ValueError: for a value that is not allowed or contradicts the class.
+    """
+
+    def __init__(
+        self,
+        params: ParamsT,
+        lr: float | Tensor = 0.0001,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
         optim_bits: int = 32,
         args: object = None,
         min_8bit_size: int = 4096,

@@ -15,7 +15,7 @@ from pagedopt.optim.rules import Rule
 from pagedopt.optim.saved import BLOCK, Saved, is_dense
 from pagedopt.optim.transfer import copy_slot, overwrite
 
-__all__ = ["FOREIGN_OPTIONS", "is_bitsandbytes", "renamed", "written_entry", "written_group"]
+__all__ = ["FOREIGN_OPTIONS", "NAMES", "is_bitsandbytes", "renamed", "written_entry", "written_group"]
 
 WRAPPED: Final = "__bnb_optimizer_quant_state__"
 """Where bitsandbytes since 0.49.2 nests the tensors of an entry."""
@@ -23,8 +23,8 @@ WRAPPED: Final = "__bnb_optimizer_quant_state__"
 NAMES: Final[dict[str, str]] = {"exp_avg": "1", "exp_avg_sq": "2"}
 """The number bitsandbytes gives a slot: `state1`, `absmax1`, `qmap1`."""
 
-FOREIGN_OPTIONS: Final = ("alpha", "t_alpha", "t_beta3")
-"""Options of its groups and of its other optimizers, which Adam has no use for."""
+FOREIGN_OPTIONS: Final = ("betas", "eps", "alpha", "t_alpha", "t_beta3")
+"""Options that all groups of bitsandbytes have, whether their optimizer reads them or not."""
 
 
 def _code_map(signed: bool) -> Tensor:
@@ -78,14 +78,15 @@ def _in_c_order(values: Tensor, where: str) -> Tensor:
 def written_group(group: Mapping[str, Any]) -> dict[str, Any]:
     """A parameter group as bitsandbytes has it."""
     kept = ("lr", "betas", "eps", "weight_decay", "initial_lr", "param_names", "params")
-    return {key: group[key] for key in kept if key in group} | {"alpha": 0.0, "t_alpha": None, "t_beta3": None}
+    unread = {"eps": 0.0, "alpha": 0.0, "t_alpha": None, "t_beta3": None}
+    return unread | {key: group[key] for key in kept if key in group}
 
 
-def written_entry(saved: Saved) -> dict[str, Any]:
+def written_entry(rule: Rule, saved: Saved) -> dict[str, Any]:
     """A state as bitsandbytes has it. What it stores the same way is shared, not copied."""
     entry: dict[str, Any] = {"step": int(saved.step)}
-    for name, number in NAMES.items():
-        slot, signed = saved.slots[name], name == "exp_avg"
+    for name, signed in ((slot.name, slot.signed) for slot in rule.slots if slot.name in NAMES):
+        slot, number = saved.slots[name], NAMES[name]
         if slot.absmax is None:
             entry[f"state{number}"] = slot.values.contiguous()
             continue

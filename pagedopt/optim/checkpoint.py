@@ -93,12 +93,12 @@ def _merge_group(family: Family, group: Group, saved: Group, is_foreign: bool) -
     """A group after loading: the saved options, over what only the optimizer knows."""
     dropped = {"params", *OWN_STORAGE}
     if is_foreign:
-        dropped.update(FOREIGN_OPTIONS)
+        dropped.update(name for name in FOREIGN_OPTIONS if name not in family.options)
     if family.decoupled is not None:
         dropped.add("decoupled_weight_decay")
     options = {key: copy.deepcopy(value) for key, value in saved.items() if key not in dropped}
     try:
-        return check_options({**group, **options}, "the state_dict's group")
+        return check_options(family, {**group, **options}, "the state_dict's group")
     except ValueError as error:
         raise CheckpointError(str(error)) from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pagedopt.optim.bitsandbytes import written_entry, written_group
+from pagedopt.optim.bitsandbytes import NAMES, written_entry, written_group
 from pagedopt.optim.entries import read_entry
 from pagedopt.optim.optimizer import RuleOptimizer
 
@@ -31,8 +31,10 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
         ValueError: for a group with amsgrad or a float64 parameter, which bitsandbytes does not have.
     """
     optimizer.refuse_unreadable()
-    if any(group["amsgrad"] for group in optimizer.param_groups):
-        raise ValueError("bitsandbytes has no amsgrad: max_exp_avg_sq would be lost")
+    rule = optimizer.family.rule
+    for option, slot in ((slot.option, slot.name) for slot in rule.slots if slot.name not in NAMES):
+        if option is None or any(group[option] for group in optimizer.param_groups):
+            raise ValueError(f"bitsandbytes has no {option or 'such slot'}: {slot} would be lost")
     if any(param.dtype == torch.float64 for group in optimizer.param_groups for param in group["params"]):
         raise ValueError("bitsandbytes has no float64 parameters")
     if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups):
@@ -41,7 +43,7 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
     groups = [written_group(group) for group in packed["param_groups"]]
     params = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
     state = {
-        key: written_entry(read_entry(optimizer.family.rule, entry, params[key].shape, {}, f"parameter {key}"))
+        key: written_entry(rule, read_entry(rule, entry, params[key].shape, {}, f"parameter {key}"))
         for key, entry in packed["state"].items()
     }
     return {"state": state, "param_groups": groups}

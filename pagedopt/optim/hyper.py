@@ -8,27 +8,29 @@ from typing import Any
 
 from pagedopt import _core
 from pagedopt.optim.devices import is_on_gpu
-from pagedopt.optim.rules import Rule
+from pagedopt.optim.rules import Family
 
 __all__ = ["hyper_of"]
 
 
-def hyper_of(rule: Rule, group: Mapping[str, Any]) -> _core.Hyper:
+def hyper_of(family: Family, group: Mapping[str, Any]) -> _core.Hyper:
     """A group's options as the core takes them. Raises for other types."""
-    beta1, beta2 = group["betas"]
+    numbers: dict[str, float] = {}
+    for argument in family.arguments:
+        names = argument.numbers
+        values = (group[argument.name],) if len(names) == 1 else group[argument.name]
+        if names:
+            numbers.update(zip(names, map(_real, values), strict=True))
     return _core.Hyper(
-        rule=rule.name,
+        rule=family.rule.name_for(group),
         lr=_rate(group),
-        beta1=_real(beta1),
-        beta2=_real(beta2),
-        eps=_real(group["eps"]),
         weight_decay=_real(group["weight_decay"]),
         decoupled=bool(operator.index(group["decoupled_weight_decay"])),
-        amsgrad=bool(operator.index(group["amsgrad"])),
         maximize=bool(operator.index(group["maximize"])),
         skip_zeros=bool(operator.index(group["skip_zeros"])),
         max_unorm=_real(group["max_unorm"]),
         percentile_clipping=operator.index(group["percentile_clipping"]),
+        numbers=[numbers[name] for name in family.rule.numbers],
     )
 
 

@@ -65,7 +65,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
         self._sweep: PreparedSweep | None = None
-        self._overrides = Overrides()
+        self._overrides = Overrides(self.family)
         self._unfinished_load: str | None = None  # why the state is not whole
         self._places = Places()
 
@@ -86,7 +86,7 @@ class RuleOptimizer(torch.optim.Optimizer):
             if "params" not in param_group:
                 raise ValueError(f"{where}: its `params` are missing, a parameter or an iterable of them")
             check_switches(param_group, where)
-            param_group.update(check_options(param_group, where))
+            param_group.update(check_options(self.family, param_group, where))
         super().add_param_group(param_group)
         try:
             self._check_group(self.param_groups[before], before, where)
@@ -157,7 +157,7 @@ class RuleOptimizer(torch.optim.Optimizer):
                 members.append(Member(param, name, place, self.state[param], layout))
             else:
                 waiting.append(param)
-        sweep = PreparedSweep(groups, self.state, members, waiting, hypers, self._store.arenas)
+        sweep = PreparedSweep(self.family.rule, groups, self.state, members, waiting, hypers, self._store.arenas)
         if not sweep.run(groups, self.state, hypers, scaling):
             raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
         self._sweep = sweep
@@ -167,11 +167,11 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _hypers(self, groups: list[Group]) -> list[_core.Hyper]:
         try:
-            return [hyper_of(self.family.rule, group) for group in groups]
+            return [hyper_of(self.family, group) for group in groups]
         except Exception:  # an option was changed to a text, or to what is not allowed
             for index, group in enumerate(groups):
-                group.update(check_options(group, f"{type(self).__name__}, parameter group {index}"))
-            return [hyper_of(self.family.rule, group) for group in groups]
+                group.update(check_options(self.family, group, f"{type(self).__name__}, parameter group {index}"))
+            return [hyper_of(self.family, group) for group in groups]
 
     def _bring_home(self, *, creating: bool, is_silent: bool = False) -> None:
         """Make every state one that rows can be made from: missing ones (`creating`) and foreign ones.
@@ -181,7 +181,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         missing: list[tuple[Tensor, Layout]] = []
         foreign: list[tuple[Tensor, Layout, Saved]] = []
         for index, group in enumerate(self.param_groups):
-            group.update(check_options(group, f"{type(self).__name__}, parameter group {index}"))
+            group.update(check_options(self.family, group, f"{type(self).__name__}, parameter group {index}"))
         self._overrides.read(self.param_groups)
         for param, index, number in each_param(self.param_groups):
             has_begun = self._has_begun(param)

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import ast
-import math
-import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pagedopt import config
 from pagedopt.errors import ConfigError
+from pagedopt.optim.arguments import ARGS_OPTIONS, TORCH_SWITCHES, plain, read_flag, shown
 from pagedopt.optim.rules import Family, Variant
 
 __all__ = [
     "ARGS_NAMES",
-    "OPTION_NAMES",
     "OWN_STORAGE",
-    "TORCH_SWITCHES",
     "Group",
     "check_options",
     "check_paging",
@@ -28,7 +23,6 @@ __all__ = [
     "codec_of",
     "named",
     "resolve",
-    "shown",
 ]
 
 Group = dict[str, Any]
@@ -39,118 +33,12 @@ ARGS_NAMES: Final = ("optim_bits", "min_8bit_size", "percentile_clipping", "bloc
 OWN_STORAGE: Final = ("optim_bits", "min_8bit_size", "block_wise", "is_paged")
 """How state is stored: a property of the optimizer, which a loaded state is converted to."""
 
-TORCH_SWITCHES: Final = ("foreach", "fused", "capturable", "differentiable")
-"""Arguments of torch.optim that choose its implementation. Here they change nothing and are not kept in the groups."""
 
-_LONGEST_TEXT: Final = 100
-"""Characters of a text that may stand for a number, and of a value in a message."""
-
-
-def shown(value: object) -> str:
-    """A value for a message: on one line, short, whatever its type."""
-    if isinstance(value, torch.Tensor) and value.numel() != 1:
-        return f"<{value.dtype} tensor of shape {tuple(value.shape)}>"
-    try:
-        text = " ".join(repr(value).split())
-    except Exception:  # its own __repr__ fails, or it is an integer of too many digits
-        text = f"<{type(value).__name__}>"
-    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
-
-
-def _literal(value: Any) -> Any:
-    """What a text stands for, as scripts and configuration files give it: `"1e-3"`, `"(0.9, 0.95)"`, `"True"`."""
-    if isinstance(value, str) and len(value) <= _LONGEST_TEXT:
-        return ast.literal_eval(value.strip())
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """Python's value for one of numpy, which `torch.load(weights_only=True)` would refuse."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _flag(value: Any) -> bool:
-    value = _literal(value)
-    if not value == 0 and not value == 1:
-        raise ValueError
-    return bool(value)
-
-
-def _whole(low: int, high: float = math.inf) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        value = _literal(value)
-        if not isinstance(value, numbers.Integral) or isinstance(value, bool) or not low <= int(value) <= high:
-            raise ValueError
-        return int(value)
-
-    return read
-
-
-def _number(value: Any, below: float = math.inf) -> Any:
-    """A number, or a tensor of one, in [0, below)."""
-    value = _literal(value)
-    if isinstance(value, numbers.Real):
-        value = int(value) if isinstance(value, numbers.Integral) else float(value)
-    elif not isinstance(value, torch.Tensor) or value.numel() != 1 or value.is_complex():
-        raise ValueError
-    if not 0.0 <= float(value) < below:
-        raise ValueError
-    return value
-
-
-def _betas(value: Any) -> tuple[Any, Any]:
-    value = _literal(value)
-    if not isinstance(value, (tuple, list)):
-        raise ValueError
-    beta1, beta2 = (_number(beta, 1.0) for beta in value)
-    if isinstance(beta1, torch.Tensor) != isinstance(beta2, torch.Tensor):
-        raise ValueError
-    return beta1, beta2
-
-
-def _bits(value: Any) -> int:
-    value = _literal(value)
-    if not value == 8 and not value == 32:
-        raise ValueError
-    return int(value)
-
-
-_FLAG: Final = (_flag, "True or False")
-_NUMBER: Final = (_number, "a number >= 0, or a tensor of one")
-
-_READERS: Final[dict[str, tuple[Callable[[Any], Any], str]]] = {
-    "lr": _NUMBER,
-    "betas": (_betas, "two numbers in [0, 1); betas must be either both floats or both Tensors"),
-    "eps": _NUMBER,
-    "weight_decay": _NUMBER,
-    "amsgrad": _FLAG,
-    "maximize": _FLAG,
-    "decoupled_weight_decay": _FLAG,
-    "optim_bits": (_bits, "8 or 32"),
-    "min_8bit_size": (_whole(0), "a number of elements >= 0"),
-    "percentile_clipping": (_whole(1, 100), "a whole percentile from 1 to 100 (100: off)"),
-    "block_wise": (_flag, "True (an absmax for 256 elements) or False (one for the tensor)"),
-    "max_unorm": (_number, "a number >= 0 (0: off)"),
-    "skip_zeros": _FLAG,
-    "is_paged": _FLAG,
-}
-
-OPTION_NAMES: Final = tuple(_READERS)
-"""The options of a parameter group."""
-
-
-def _read(name: str, value: Any, where: str) -> Any:
-    reader, text = _READERS[name]
-    try:
-        return reader(value)
-    except Exception:  # a value of any type comes here, and its methods may raise whatever they like
-        raise ValueError(f"{where}: {name}={shown(value)} is not allowed; it is {text}") from None
-
-
-def check_options(group: Mapping[str, Any], where: str) -> Group:
+def check_options(family: Family, group: Mapping[str, Any], where: str) -> Group:
     """Check the options of a group.
 
     Args:
+        family: the family of the optimizer's class.
         group: a group, or a constructor's arguments; names that are no option are passed over.
         where: what the message begins with.
 
@@ -160,7 +48,17 @@ def check_options(group: Mapping[str, Any], where: str) -> Group:
     Raises:
         ValueError: naming the option, what was given and what is allowed.
     """
-    return {name: _read(name, value, where) if name in _READERS else _plain(value) for name, value in group.items()}
+    return {name: _read(family, name, value, where) for name, value in group.items()}
+
+
+def _read(family: Family, name: str, value: Any, where: str) -> Any:
+    argument = family.options.get(name)
+    if argument is None or argument.read is None:
+        return plain(value)
+    try:
+        return argument.read(value)
+    except Exception:  # a value of any type comes here, and its methods may raise whatever they like
+        raise ValueError(f"{where}: {name}={shown(value)} is not allowed; it is {argument.allowed}") from None
 
 
 def check_switches(arguments: Mapping[str, Any], where: str) -> None:
@@ -187,7 +85,7 @@ def check_switches(arguments: Mapping[str, Any], where: str) -> None:
 
 def _read_switch(name: str, value: Any, where: str) -> bool:
     try:
-        return _flag(value)
+        return read_flag(value)
     except Exception:  # as in _read
         raise ValueError(f"{where}: {name}={shown(value)} is not allowed; it is None, True or False") from None
 
@@ -272,11 +170,11 @@ def resolve(family: Family, variant: Variant, arguments: Mapping[str, Any]) -> G
     where = variant.class_name(family.stem)
     check_switches(arguments, where)
     kept = {name: value for name, value in arguments.items() if name not in TORCH_SWITCHES}
-    options = {"max_unorm": 0.0, "skip_zeros": False, **kept}
+    options = {**{option.name: option.default for option in ARGS_OPTIONS}, **kept}
     options.update(_args_items(options.pop("args"), where))
     if family.decoupled is not None:
         options["decoupled_weight_decay"] = family.decoupled
-    options = check_options(options, where)
+    options = check_options(family, options, where)
     _check_contradictions(variant, options, where)
     return options
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from pagedopt.optim.arguments import shown
 from pagedopt.optim.bitsandbytes import FOREIGN_OPTIONS
-from pagedopt.optim.options import OPTION_NAMES, Group, check_options, shown
+from pagedopt.optim.options import Group, check_options
 from pagedopt.optim.params import each_param, params_of
+from pagedopt.optim.rules import Family
 
 __all__ = ["Overrides", "is_bitsandbytes_loaded"]
 
@@ -35,10 +37,11 @@ def _overrides_of(params: Iterable[Tensor]) -> dict[Tensor, Mapping[str, Any]]:
     return {param: by_id[id(param)] for param in params if id(param) in by_id} if by_id else {}
 
 
-def _checked_override(group: Group, options: Mapping[str, Any], name: str) -> Group:
+def _checked_override(family: Family, group: Group, options: Mapping[str, Any], name: str) -> Group:
     """A group of one parameter with overridden options.
 
     Args:
+        family: the family of the optimizer's class.
         group: the parameter's group.
         options: what is overridden.
         name: the parameter, for messages.
@@ -47,17 +50,22 @@ def _checked_override(group: Group, options: Mapping[str, Any], name: str) -> Gr
         ValueError: for an unknown option, or a value that is not allowed.
     """
     where = f"GlobalOptimManager of bitsandbytes, {name}"
-    unknown = [shown(option) for option in options if option not in (*OPTION_NAMES, *FOREIGN_OPTIONS)]
+    unknown = [shown(option) for option in options if option not in (*family.options, *FOREIGN_OPTIONS)]
     if unknown:
-        raise ValueError(f"{where}: unknown options {', '.join(unknown)}; allowed: {', '.join(OPTION_NAMES)}")
-    known = {option: value for option, value in options.items() if option in OPTION_NAMES}
-    return check_options({**group, **known, "params": []}, where)
+        raise ValueError(f"{where}: unknown options {', '.join(unknown)}; allowed: {', '.join(family.options)}")
+    known = {option: value for option, value in options.items() if option in family.options}
+    return check_options(family, {**group, **known, "params": []}, where)
 
 
 class Overrides:
-    """The overridden options of an optimizer's parameters, as they were when they were last read."""
+    """The overridden options of an optimizer's parameters, as they were when they were last read.
 
-    def __init__(self) -> None:
+    Args:
+        family: the family of the optimizer's class.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self._family = family
         self._of: dict[Tensor, tuple[Group, Mapping[str, Any]]] = {}
 
     def read(self, groups: Sequence[Group]) -> None:
@@ -71,7 +79,7 @@ class Overrides:
         """The options of one parameter of a group."""
         if param not in self._of:
             return group
-        return _checked_override(group, self._of[param][1], f"parameter of shape {tuple(param.shape)}")
+        return _checked_override(self._family, group, self._of[param][1], f"parameter of shape {tuple(param.shape)}")
 
     def with_own(self, groups: Sequence[Group]) -> list[Group]:
         """The groups as the core has them: one more for each parameter whose options are overridden."""

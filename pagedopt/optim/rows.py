@@ -71,7 +71,7 @@ class Member:
         assert grad is not None
         if grad.layout != torch.strided:
             raise RuntimeError(
-                f"{self.name}: its gradient has layout {grad.layout}; Adam's moments need dense gradients. "
+                f"{self.name}: its gradient has layout {grad.layout}; a step takes dense gradients alone. "
                 "Use torch.optim.SparseAdam for it, or sparse=False in its embedding"
             )
         ours, theirs = ((t.dtype, tuple(t.shape), t.device) for t in (param, grad))

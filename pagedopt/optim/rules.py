@@ -1,9 +1,26 @@
-"""The update rules and the families of public classes made from them: one row each."""
+"""The families of public classes, one row each: a rule of the core, the arguments, the texts."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from pagedopt import _core
+from pagedopt.optim.arguments import (
+    AMSGRAD,
+    ARGS_OPTIONS,
+    BETAS,
+    DECOUPLED,
+    EPS,
+    KEYWORDS,
+    LR,
+    STORAGE,
+    WEIGHT_DECAY,
+    Argument,
+)
 
 __all__ = ["FAMILIES", "VARIANTS", "Family", "Rule", "Slot", "Variant"]
 
@@ -25,15 +42,35 @@ class Slot:
 
 @dataclass(frozen=True)
 class Rule:
-    """An update formula, as csrc/rules/rules.h has it.
+    """An update formula of the core (csrc/rules), and the formulas with more slots that options switch to.
 
     Attributes:
         name: its name in the core.
-        slots: its slots, in the order of the core.
+        switches: options, each with the rule of the core that is used while it is on.
     """
 
     name: str
-    slots: tuple[Slot, ...]
+    switches: tuple[tuple[str, str], ...] = ()
+
+    @cached_property
+    def slots(self) -> tuple[Slot, ...]:
+        """Its slots in the order of the core, those that options switch on last."""
+        slots = [Slot(name, signed) for name, signed in _core.RULES[self.name][0]]
+        for option, other in self.switches:
+            slots += [Slot(name, signed, option) for name, signed in _core.RULES[other][0][len(slots) :]]
+        return tuple(slots)
+
+    @cached_property
+    def numbers(self) -> tuple[str, ...]:
+        """The numbers it reads, in the order of the core."""
+        return _core.RULES[self.name][1]
+
+    def name_for(self, group: Mapping[str, Any]) -> str:
+        """The rule of the core that a group with these options takes. Raises for an option that is no flag."""
+        for option, other in self.switches:
+            if operator.index(group[option]):
+                return other
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -43,7 +80,7 @@ class Family:
     Attributes:
         stem: the part of the class names they share.
         rule: the rule behind them.
-        weight_decay: the default of that argument.
+        arguments: the rule's own arguments, in order.
         decoupled: whether decay is decoupled; None where `decoupled_weight_decay` is an argument (default False).
         summary: first line of the docstrings.
         source: the paper.
@@ -51,10 +88,26 @@ class Family:
 
     stem: str
     rule: Rule
-    weight_decay: float
+    arguments: tuple[Argument, ...]
     decoupled: bool | None
     summary: str
     source: str
+
+    @cached_property
+    def positional(self) -> tuple[Argument, ...]:
+        """The arguments after `params` that may be given by position."""
+        return (*self.arguments, *STORAGE)
+
+    @cached_property
+    def keywords(self) -> tuple[Argument, ...]:
+        """The arguments by keyword alone."""
+        return tuple(argument for argument in KEYWORDS if argument is not DECOUPLED or self.decoupled is None)
+
+    @cached_property
+    def options(self) -> dict[str, Argument]:
+        """The options of a parameter group, by name."""
+        arguments = (*self.positional, *KEYWORDS, *ARGS_OPTIONS)
+        return {argument.name: argument for argument in arguments if argument.read is not None}
 
 
 @dataclass(frozen=True)
@@ -78,18 +131,40 @@ class Variant:
         return f"{self.prefix}{stem}{self.suffix}"
 
 
-ADAM = Rule(
-    "adam",
-    (
-        Slot("exp_avg", signed=True),
-        Slot("exp_avg_sq", signed=False),
-        Slot("max_exp_avg_sq", signed=False, option="amsgrad"),
-    ),
-)
+ADAM = Rule("adam", (("amsgrad", "amsgrad"),))
 
 FAMILIES = (
-    Family("Adam", ADAM, 0.0, None, "Adam with coupled (L2) weight decay", "https://arxiv.org/abs/1412.6980"),
-    Family("AdamW", ADAM, 1e-2, True, "Adam with decoupled weight decay", "https://arxiv.org/abs/1711.05101"),
+    Family(
+        "Adam",
+        ADAM,
+        (LR, BETAS, EPS, WEIGHT_DECAY, AMSGRAD),
+        None,
+        "Adam with coupled (L2) weight decay",
+        "https://arxiv.org/abs/1412.6980",
+    ),
+    Family(
+        "AdamW",
+        ADAM,
+        (LR, BETAS, EPS, WEIGHT_DECAY.but(1e-2), AMSGRAD),
+        True,
+        "Adam with decoupled weight decay",
+        "https://arxiv.org/abs/1711.05101",
+    ),
+    Family(
+        "Lion",
+        Rule("lion"),
+        (
+            LR.but(1e-4),
+            BETAS.but(
+                (0.9, 0.99),
+                "how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).",
+            ),
+            WEIGHT_DECAY,
+        ),
+        True,
+        "Lion with decoupled weight decay",
+        "https://arxiv.org/abs/2302.06675",
+    ),
 )
 
 _PLAIN = "state in ordinary memory"

@@ -13,17 +13,18 @@ from torch import Tensor
 from pagedopt import _core
 from pagedopt.optim.profiling import phase
 from pagedopt.optim.rows import DeviceRows, Member
+from pagedopt.optim.rules import Rule
 from pagedopt.optim.scaling import Scaling
 
 __all__ = ["PreparedSweep", "structure_of"]
 
 
-def structure_of(groups: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
+def structure_of(rule: Rule, groups: Iterable[Mapping[str, Any]]) -> list[tuple[object, ...]]:
     """What of the groups the rows and their tasks are made from; other options may change from step to step."""
     return [
         (
             len(group["params"]),
-            group["amsgrad"],
+            rule.name_for(group),
             group["optim_bits"],
             group["min_8bit_size"],
             group["block_wise"],
@@ -44,6 +45,7 @@ class PreparedSweep:
     """The rows of an optimizer's parameters, valid while nothing they point at was replaced.
 
     Args:
+        rule: the optimizer's.
         groups: the parameter groups.
         state: the optimizer's state.
         members: the parameters that have a state, in the order of the step.
@@ -54,6 +56,7 @@ class PreparedSweep:
 
     def __init__(
         self,
+        rule: Rule,
         groups: Sequence[Mapping[str, Any]],
         state: Mapping[Any, Any],
         members: Sequence[Member],
@@ -61,7 +64,8 @@ class PreparedSweep:
         hypers: list[_core.Hyper],
         arenas: Mapping[torch.device, _core.Arena],
     ) -> None:
-        self._structure = structure_of(groups)
+        self._rule = rule
+        self._structure = structure_of(rule, groups)
         self._params = list(chain.from_iterable(group["params"] for group in groups))
         self._entries = list(state.values())
         self._waiting = list(waiting)
@@ -104,6 +108,6 @@ class PreparedSweep:
         return (
             _are(list(chain.from_iterable(group["params"] for group in groups)), self._params)
             and _are(state.values(), self._entries)
-            and structure_of(groups) == self._structure
+            and structure_of(self._rule, groups) == self._structure
             and all(param.grad is None for param in self._waiting)
         )

@@ -16,9 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pagedopt import optim
-from pagedopt.optim.options import OPTION_NAMES, TORCH_SWITCHES
+from pagedopt.optim.arguments import TORCH_SWITCHES
+from pagedopt.optim.rules import FAMILIES
 
 CLASSES = sorted(name for name in optim.__all__ if name.startswith(("Adam", "Paged")))
+OPTION_NAMES = sorted({name for family in FAMILIES for name in family.options})
 SHORT = 60
 
 

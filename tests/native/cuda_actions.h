@@ -131,7 +131,7 @@ inline const Action kActions[] = {
      [](World& w) { w.is_taken = w.gpu->prefer(w.managed(), kBytes, Place::host); }},
     {"begin_rows", "begin_rows", 0, kThrows, [](World& w) { w.gpu->begin_rows({}, 0, 0, w.stream); }},
     {"finish_measure", "finish_measure", 0, kThrows, [](World& w) { w.gpu->finish_measure({}, 0, 0, w.stream); }},
-    {"run", "run", 0, kThrows, [](World& w) { w.gpu->run({}, Pass::update, 0, 0, nullptr); }},
+    {"run", "run", 0, kThrows, [](World& w) { w.gpu->run({}, {Pass::update}, 0, 0, nullptr); }},
 };
 // What comes before them: telling and setting the thread's device and its mode towards captures.
 inline const char* const kGuards[] = {"cuCtxGetCurrent", "cudaGetDevice", "cudaSetDevice",

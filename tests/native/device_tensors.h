@@ -12,6 +12,7 @@
 
 #include "check.h"
 #include "gpu/kernels/tables.h"
+#include "hypers.h"
 
 namespace pagedopt {
 
@@ -21,7 +22,7 @@ struct Case {
   std::string name;
   Dtype dtype = Dtype::f32;
   Codec codec = Codec::f32;
-  Hyper hyper;
+  Hyper hyper = hyper_of();
   std::int64_t numel = 1003;
   int param_offset = 0, grad_offset = 0;  // elements after an address that is a multiple of 256
   double grad_size = 0.1, spread = 1.0;   // gradients are normal, times 10^-(up to spread)
@@ -70,10 +71,10 @@ struct Tensor {
     std::normal_distribution<double> normal;
     for (std::int64_t i = 0; i < c.numel; ++i) put(param, i, static_cast<float>(normal(random)));
     const std::int64_t scales = c.codec == Codec::f32 ? 0 : c.codec == Codec::tensorwise8 ? 1 : (c.numel + 255) / 256;
-    for (int i = 0; i < kSlots; ++i) {
+    for (int i = 0; i < kMostSlots; ++i) {
       slot.emplace_back(c.numel * (c.codec == Codec::f32 ? 4 : 1));
       absmax.emplace_back(4 * scales);
-      if (i == 0 && c.codec != Codec::f32) std::memset(slot[0].data(), 127, c.numel);
+      if (is_signed(c.hyper.rule, i) && c.codec != Codec::f32) std::memset(slot[i].data(), 127, c.numel);
     }
   }
 
@@ -87,7 +88,7 @@ struct Tensor {
     Row r;
     r.param = param.data();
     r.grad = grad.data();
-    for (int i = 0; i < (c.hyper.amsgrad ? 3 : 2); ++i) {
+    for (int i = 0; i < slots_of(c.hyper.rule); ++i) {
       r.slot[i] = slot[i].data();
       r.absmax[i] = c.codec == Codec::f32 ? nullptr : static_cast<float*>(absmax[i].data());
     }
@@ -169,13 +170,13 @@ inline void device_step(const std::vector<Row>& rows, const std::vector<Hyper>& 
     begun = true;
   };
   for (const Stage& stage : made.stages) {
-    if (stage.pass != Pass::gradient_norm) begin();
+    if (stage.launch.pass != Pass::gradient_norm) begin();
     for (std::uint64_t first = stage.first_task, last; first < stage.last_task; first = last) {
       last = stage.last_task - first > options.tasks_a_run ? first + options.tasks_a_run : stage.last_task;
-      require(kernels.run(tables, stage.pass, made.first_part[first], made.first_part[last], nullptr) == 0,
+      require(kernels.run(tables, stage.launch, made.first_part[first], made.first_part[last], nullptr) == 0,
               "run fails");
     }
-    if (stage.pass == Pass::measure) kernels.finish_measure(tables, stage.first_row, stage.last_row, nullptr);
+    if (stage.launch.pass == Pass::measure) kernels.finish_measure(tables, stage.first_row, stage.last_row, nullptr);
   }
 }
 

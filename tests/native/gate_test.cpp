@@ -99,7 +99,7 @@ void test_spans() {
   const std::vector<Task> tasks = make_tasks(rows, {c.hyper});
   std::size_t bytes = 0;
   for (const Task& task : tasks) {
-    Span spans[2 * kSlots];
+    Span spans[2 * kMostSlots];
     const std::size_t count = spans_of(rows[0], task, spans);
     require(count == 4, "spans: " + std::to_string(count));
     for (std::size_t i = 0; i < count; ++i) bytes += static_cast<std::size_t>(spans[i].end - spans[i].begin);

@@ -159,7 +159,7 @@ void test_streams_of_another_device() {
   require(error && error->code() == cudaErrorInvalidResourceHandle, "an event is recorded on another device's stream");
   here.gpu->record(here.event, here.stream);
   require(!error_of([&] { there.gpu->wait(here.event, there.stream); }), "no wait for another device's event");
-  const auto launch = error_of([&] { here.gpu->run({}, Pass::update, 0, 0, there.stream); });
+  const auto launch = error_of([&] { here.gpu->run({}, {Pass::update}, 0, 0, there.stream); });
   require(launch && launch->code() == cudaErrorInvalidResourceHandle, "a kernel runs on another device's stream");
   require_clean(kNone, "what concerns another device");
 }
@@ -176,12 +176,12 @@ void test_capture() {
   require(cudaStreamCreateWithFlags(&blocking, cudaStreamDefault) == cudaSuccess, "cudaStreamCreateWithFlags");
   world.streams.push_back(blocking);
   Row row;
-  DeviceStep step(world.gpu, make_device_tasks({row}, {Hyper{}}), 1, 1, {});
+  DeviceStep step(world.gpu, make_device_tasks({row}, {hyper_of()}), 1, 1, {});
 
   require(!world.gpu->is_capturing(world.stream), "a stream that is not captured says so");
   (void)cudaStreamBeginCapture(stream, cudaStreamCaptureModeGlobal);
   require(world.gpu->is_capturing(world.stream), "a stream that is captured says so");
-  const auto refused = error_of([&] { step.run({row}, {Hyper{}}, {}, nullptr, {}, world.stream); });
+  const auto refused = error_of([&] { step.run({row}, {hyper_of()}, {}, nullptr, {}, world.stream); });
   require(refused && refused->code() == cudaErrorStreamCaptureUnsupported, "a step is captured");
   std::thread([&] {
     require(cudaEventQuery(static_cast<cudaEvent_t>(world.event)) == cudaErrorStreamCaptureUnsupported,
@@ -248,7 +248,7 @@ void test_fork() {
   {
     auto world = std::make_unique<World>(1);
     Row row;
-    auto step = std::make_unique<DeviceStep>(world->gpu, make_device_tasks({row}, {Hyper{}}), 1, 1, Home{});
+    auto step = std::make_unique<DeviceStep>(world->gpu, make_device_tasks({row}, {hyper_of()}), 1, 1, Home{});
     auto vm = make_device_vm(world->gpu, kBytes, 8 * kBytes, true);
     (void)simulated_cuda::take_calls();
     const pid_t child = ::fork();

@@ -13,6 +13,7 @@
 
 #include "base/workers.h"
 #include "check.h"
+#include "hypers.h"
 #include "step/step.h"
 
 namespace pagedopt {
@@ -69,7 +70,7 @@ struct Case {
   std::string name;
   Dtype dtype = Dtype::f32;
   Codec codec = Codec::f32;
-  Hyper hyper;
+  Hyper hyper = hyper_of();
   std::int64_t numel = 1003;
   double grad_scale = 1.0, spread = 1.0;
   unsigned steps = 4;
@@ -121,7 +122,7 @@ struct Tensor {
     Row r;
     r.param = param.data();
     r.grad = grad.data();
-    for (int i = 0; i < kSlots; ++i) {
+    for (int i = 0; i < kMostSlots; ++i) {
       r.slot[i] = slot[i].data();
       r.absmax[i] = codec == Codec::f32 ? nullptr : absmax[i].data();
     }
@@ -137,8 +138,8 @@ struct Tensor {
   Codec codec;
   Dtype dtype;
   std::int64_t numel;
-  std::vector<std::byte> param, grad, slot[kSlots];
-  std::vector<float> absmax[kSlots], gnorms;
+  std::vector<std::byte> param, grad, slot[kMostSlots];
+  std::vector<float> absmax[kMostSlots], gnorms;
   float step = 0.0F;
 };
 

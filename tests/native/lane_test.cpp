@@ -13,8 +13,9 @@
 #include <vector>
 
 #include "check.h"
-#include "gpu/kernels/adam.h"
 #include "gpu/kernels/encode.h"
+#include "gpu/kernels/quick.h"
+#include "hypers.h"
 
 using namespace pagedopt;
 
@@ -179,8 +180,8 @@ template <Dtype dtype>
 struct Counts {
   long agree = 0, all = 0;
 
-  void check(const AdamScalars& s, Registers r) {
-    Registers exact = r;
+  void check(const AdamScalars& s, Registers<Adam> r) {
+    Registers<Adam> exact = r;
     Stored<2> quick_one;
     const QuickScalars quick = quick_scalars(s);
     const bool is_right = quick_params<dtype>(s, quick, r, quick_one);
@@ -191,23 +192,23 @@ struct Counts {
     ++agree;
     for (int i = 0; i < kLaneElements; ++i)
       if (quick_one.get(i) != want.get(i))
-        fail("parameter " + show(r.p[i]) + " with m " + show(r.m[i]) + ", v " + show(r.v[i]) + ": " +
+        fail("parameter " + show(r.p[i]) + " with m " + show(r.slot[0][i]) + ", v " + show(r.slot[1][i]) + ": " +
              std::to_string(quick_one.get(i)) + ", not " + std::to_string(want.get(i)));
   }
 };
 
 // Parameters near the moves' size, where a doubt is likely, and far above them; zeros and subnormal numbers.
 template <Dtype dtype>
-Registers random_lane(std::mt19937& random, double wide) {
+Registers<Adam> random_lane(std::mt19937& random, double wide) {
   std::normal_distribution<double> normal;
   std::uniform_real_distribution<double> uniform(-1.0, 1.0);
-  Registers r;
+  Registers<Adam> r;
   for (int i = 0; i < kLaneElements; ++i) {
     const double size = std::pow(10.0, wide * uniform(random));
     const auto p = static_cast<float>(normal(random) * std::pow(10.0, wide * uniform(random)) * 0.02);
     r.p[i] = random() % 16 ? widened<dtype>(narrowed<dtype>(p)) : 0.0F;
-    r.m[i] = random() % 16 ? static_cast<float>(normal(random) * size * 0.1) : 0.0F;
-    r.v[i] = random() % 16 ? static_cast<float>(std::abs(normal(random)) * size * size) : 0.0F;
+    r.slot[0][i] = random() % 16 ? static_cast<float>(normal(random) * size * 0.1) : 0.0F;
+    r.slot[1][i] = random() % 16 ? static_cast<float>(std::abs(normal(random)) * size * size) : 0.0F;
   }
   return r;
 }
@@ -219,10 +220,11 @@ void check_params(const char* name) {
   for (const double wide : wides) {
     Counts<dtype> counts;
     for (int i = 0; i < 60000; ++i) {
-      Hyper hyper;
+      Hyper hyper = hyper_of();
       hyper.lr = std::pow(10.0, -static_cast<double>(random() % 6)), hyper.decoupled = true, hyper.weight_decay = 0.1;
-      hyper.eps = random() % 8 ? 1e-8 : random() % 2 ? 0.0 : 1e-15;
-      counts.check(adam_scalars(hyper, 1.0 + random() % 1000, 1.0), random_lane<dtype>(random, wide));
+      number_of(hyper, "eps") = random() % 8 ? 1e-8 : random() % 2 ? 0.0 : 1e-15;
+      const auto s = make_scalars<Adam, float>(hyper, 1.0 + random() % 1000, 1.0);
+      counts.check({s.common, s.of<Adam>()}, random_lane<dtype>(random, wide));
     }
     if (wide < 1.0 && counts.agree < counts.all * 4 / 5)
       fail(std::string(name) + ": only " + std::to_string(counts.agree) + " lanes of " + std::to_string(counts.all) +

@@ -13,6 +13,7 @@
 #include <thread>
 #include <vector>
 
+#include "hypers.h"
 #include "memory/arena.h"
 #include "step/step.h"
 #include "sweep/sweep.h"
@@ -23,11 +24,6 @@ namespace {
 
 constexpr std::size_t kPageBytes = 64 << 10;
 constexpr unsigned kThreads = 3;
-
-[[noreturn]] void fail(const std::string& what) {
-  std::fprintf(stderr, "paging_stress: %s\n", what.c_str());
-  std::exit(1);
-}
 
 struct Parameters {
   explicit Parameters(unsigned seed) {
@@ -71,12 +67,9 @@ std::shared_ptr<std::vector<Row>> make_rows(Parameters& parameters, Codec codec,
 }
 
 std::vector<Hyper> hypers() {
-  Hyper hyper{};
-  hyper.rule = RuleId::adam;
+  Hyper hyper = hyper_of(RuleId::adam);
   hyper.lr = 1e-2;
-  hyper.beta1 = 0.9;
-  hyper.beta2 = 0.99;
-  hyper.eps = 1e-8;
+  number_of(hyper, "beta2") = 0.99;
   hyper.weight_decay = 0.1;
   hyper.decoupled = true;
   hyper.percentile_clipping = 100;

@@ -33,7 +33,7 @@ bool reaches_parts(const StepTables& tables, std::uint64_t first_part, std::uint
     const Row& row = tables.rows[part.row];
     const std::size_t bytes = static_cast<std::size_t>(row.numel) * (row.dtype == Dtype::f32 ? 4 : 2);
     if (!reaches(row.param, bytes) || !reaches(row.grad, bytes)) return false;
-    Span spans[2 * kSlots];
+    Span spans[2 * kMostSlots];
     const std::size_t count = spans_of(row, {part.row, Pass::update, part.first(), part.last(row.numel)}, spans);
     for (std::size_t s = 0; s < count; ++s)
       for (const std::byte* edge : {spans[s].begin, spans[s].end - 1})  // locked memory is locked page by page
@@ -54,10 +54,10 @@ int finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint3
   return emulated_kernels.finish_measure(tables, first_row, last_row, stream);
 }
 
-int run(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part, StreamHandle stream) {
+int run(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part, StreamHandle stream) {
   if (const int code = simulated_cuda::launch("run", static_cast<cudaStream_t>(stream))) return code;
   if (!reaches_parts(tables, first_part, last_part)) return cudaErrorIllegalAddress;
-  return emulated_kernels.run(tables, pass, first_part, last_part, stream);
+  return emulated_kernels.run(tables, what, first_part, last_part, stream);
 }
 
 }  // namespace

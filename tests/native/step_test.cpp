@@ -42,7 +42,8 @@ std::vector<double> gradients(const Tensor& tensor, const Case& c, std::vector<d
 
 Oracle oracle_step(const Tensor& tensor, const Case& c, std::vector<double>& norms) {
   const Hyper& h = c.hyper;
-  const double t = tensor.step + 1.0, c1 = 1 - std::pow(h.beta1, t), c2 = 1 - std::pow(h.beta2, t);
+  const double t = tensor.step + 1.0, beta1 = number_of(h, "beta1"), beta2 = number_of(h, "beta2");
+  const double c1 = 1 - std::pow(beta1, t), c2 = 1 - std::pow(beta2, t);
   const std::vector<double> g = gradients(tensor, c, norms);
   const std::vector<double> none(tensor.numel);
   Oracle o{none, tensor.moment(0), tensor.moment(1), tensor.moment(2), none, none, none};
@@ -54,12 +55,23 @@ Oracle oracle_step(const Tensor& tensor, const Case& c, std::vector<double>& nor
     if (h.skip_zeros && g[i] == 0.0) continue;
     const double gi = h.decoupled ? g[i] : g[i] + h.weight_decay * before[i];
     const double g_size = std::abs(g[i]) + (h.decoupled ? 0.0 : h.weight_decay * std::abs(before[i]));
-    o.m_size[i] = h.beta1 * std::abs(o.m[i]) + (1 - h.beta1) * g_size;
-    o.v_size[i] = h.beta2 * o.v[i] + (1 - h.beta2) * g_size * g_size;
-    o.m[i] = h.beta1 * o.m[i] + (1 - h.beta1) * gi;
-    o.v[i] = h.beta2 * o.v[i] + (1 - h.beta2) * gi * gi;
-    o.vmax[i] = std::max(o.vmax[i], o.v[i]);
-    u[i] = o.m[i] / c1 / (std::sqrt((h.amsgrad ? o.vmax[i] : o.v[i]) / c2) + h.eps);
+    if (h.rule == RuleId::lion) {
+      const double direction = beta1 * o.m[i] + (1 - beta1) * gi;
+      const double size = beta1 * std::abs(o.m[i]) + (1 - beta1) * g_size;
+      u[i] = direction > 0 ? 1 : direction < 0 ? -1 : 0;
+      if (std::abs(direction) <= 1e-6 * size) o.p_size[i] = 2e6 * h.lr;  // of either sign, for all that float32 says
+      o.m_size[i] = beta2 * std::abs(o.m[i]) + (1 - beta2) * g_size;
+      o.m[i] = beta2 * o.m[i] + (1 - beta2) * gi;
+    } else {
+      o.m_size[i] = beta1 * std::abs(o.m[i]) + (1 - beta1) * g_size;
+      o.v_size[i] = beta2 * o.v[i] + (1 - beta2) * g_size * g_size;
+      o.m[i] = beta1 * o.m[i] + (1 - beta1) * gi;
+      o.v[i] = beta2 * o.v[i] + (1 - beta2) * gi * gi;
+      o.vmax[i] = std::max(o.vmax[i], o.v[i]);
+      const double v = h.rule == RuleId::amsgrad ? o.vmax[i] : o.v[i];
+      u[i] = o.m[i] / c1 / (std::sqrt(v / c2) + number_of(h, "eps"));
+      o.p_size[i] = h.lr * std::abs(u[i]) * (o.m[i] == 0.0 ? 1.0 : o.m_size[i] / std::abs(o.m[i]));
+    }
     unorm += u[i] * u[i];
   }
   const double most = h.max_unorm * std::sqrt(pnorm),
@@ -67,8 +79,7 @@ Oracle oracle_step(const Tensor& tensor, const Case& c, std::vector<double>& nor
   for (std::int64_t i = 0; i < tensor.numel; ++i) {
     const bool keep = h.skip_zeros && g[i] == 0.0;
     o.p[i] = keep ? before[i] : before[i] * (h.decoupled ? 1 - h.lr * h.weight_decay : 1.0) - h.lr * limit * u[i];
-    o.p_size[i] =
-        std::abs(before[i]) + h.lr * std::abs(u[i]) * (keep || o.m[i] == 0.0 ? 1.0 : o.m_size[i] / std::abs(o.m[i]));
+    o.p_size[i] += std::abs(before[i]);
   }
   return o;
 }
@@ -120,10 +131,11 @@ void check_case(const Case& c, unsigned threads) {
         fail(what + ": parameter " + std::to_string(i) + " is " + show(got) + ", not " + show(want.p[i]));
     }
     check_moment(tensor, 0, want.m, want.m_size, what);
+    if (slots_of(c.hyper.rule) < 2) continue;
     check_moment(tensor, 1, want.v, want.v_size, what);
     std::vector<double> vmax_size = want.vmax;
     for (std::int64_t i = 0; i < tensor.numel; ++i) vmax_size[i] = std::max(vmax_size[i], want.v_size[i]);
-    if (c.hyper.amsgrad) check_moment(tensor, 2, want.vmax, vmax_size, what);
+    if (slots_of(c.hyper.rule) > 2) check_moment(tensor, 2, want.vmax, vmax_size, what);
   }
 }
 
@@ -146,10 +158,16 @@ std::vector<Case> cases() {
   add("coupled", [](Case&) {});
   add("decoupled", [](Case& c) { c.hyper.decoupled = true; });
   add("no decay", [](Case& c) { c.hyper.weight_decay = 0.0; });
-  add("amsgrad", [](Case& c) { c.hyper.amsgrad = true; });
-  add("maximize decoupled amsgrad", [](Case& c) { c.hyper.maximize = c.hyper.decoupled = c.hyper.amsgrad = true; });
+  add("amsgrad", [](Case& c) { set_rule(c.hyper, RuleId::amsgrad); });
+  add("maximize decoupled amsgrad",
+      [](Case& c) { c.hyper.maximize = c.hyper.decoupled = true, set_rule(c.hyper, RuleId::amsgrad); });
   add("skip_zeros", [](Case& c) { c.hyper.skip_zeros = c.hyper.decoupled = true; });
-  add("skip_zeros coupled amsgrad", [](Case& c) { c.hyper.skip_zeros = c.hyper.amsgrad = true; });
+  add("skip_zeros coupled amsgrad", [](Case& c) { c.hyper.skip_zeros = true, set_rule(c.hyper, RuleId::amsgrad); });
+  add("lion", [](Case& c) { set_rule(c.hyper, RuleId::lion), c.hyper.decoupled = true; });
+  add("lion coupled skip_zeros", [](Case& c) { set_rule(c.hyper, RuleId::lion), c.hyper.skip_zeros = true; });
+  add("lion maximize", [](Case& c) { set_rule(c.hyper, RuleId::lion), c.hyper.maximize = true; });
+  add("lion max_unorm percentile",
+      [](Case& c) { set_rule(c.hyper, RuleId::lion), c.hyper.max_unorm = 0.01, c.hyper.percentile_clipping = 40; });
   add("max_unorm", [](Case& c) { c.hyper.max_unorm = 0.3; });
   add("percentile", [](Case& c) { c.hyper.percentile_clipping = 40; });
   add("percentile and max_unorm",
@@ -182,7 +200,7 @@ std::vector<std::byte> bytes_after(const Case& c, unsigned threads) {
     step_host(rows, hypers, tasks, c.grad_scale, threads, workers, nullptr);
   }
   std::vector<std::byte> all = tensor.param;
-  for (int i = 0; i < kSlots; ++i) {
+  for (int i = 0; i < kMostSlots; ++i) {
     all.insert(all.end(), tensor.slot[i].begin(), tensor.slot[i].end());
     const auto* absmax = reinterpret_cast<const std::byte*>(tensor.absmax[i].data());
     all.insert(all.end(), absmax, absmax + tensor.absmax[i].size() * 4);
@@ -216,7 +234,7 @@ void test_not_finite() {
       Case c;
       c.codec = codec;
       c.hyper.weight_decay = 0.1;
-      c.hyper.decoupled = c.hyper.amsgrad = true;
+      c.hyper.decoupled = true, set_rule(c.hyper, RuleId::amsgrad);
       Tensor tensor(c);
       std::vector<Row> rows = {tensor.row()};
       const std::vector<Hyper> hypers = {c.hyper};
@@ -252,7 +270,7 @@ void test_not_finite() {
 void test_skip_zeros() {
   Case c;
   c.codec = Codec::blockwise8;
-  c.hyper.skip_zeros = c.hyper.amsgrad = true;
+  c.hyper.skip_zeros = true, set_rule(c.hyper, RuleId::amsgrad);
   c.hyper.weight_decay = 0.1;
   Tensor tensor(c);
   std::vector<Row> rows = {tensor.row()};
@@ -263,7 +281,7 @@ void test_skip_zeros() {
   const Tensor before = tensor;
   std::fill(tensor.grad.begin(), tensor.grad.end(), std::byte{0});
   step_host(rows, hypers, tasks, 1.0, 1, workers, nullptr);
-  for (int i = 0; i < kSlots; ++i)
+  for (int i = 0; i < kMostSlots; ++i)
     require(before.slot[i] == tensor.slot[i] && before.absmax[i] == tensor.absmax[i],
             "skip_zeros changed a slot of zero gradients");
   require(before.param == tensor.param && tensor.step == 2.0F, "skip_zeros changed a parameter of zero gradients");

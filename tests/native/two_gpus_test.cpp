@@ -81,7 +81,7 @@ class Replica {
       const std::string name = what + ", GPU " + std::to_string(device_) + ", parameter " + std::to_string(i);
       require(*got.step == static_cast<float>(kSteps), name + ": step " + std::to_string(*got.step));
       compare(want.param.data(), got.param, want.param.size(), name);
-      for (int slot = 0; slot < kSlots; ++slot) {
+      for (int slot = 0; slot < kMostSlots; ++slot) {
         compare(want.slot[slot].data(), got.slot[slot], want.slot[slot].size(), name + ", slot");
         if (got.absmax[slot] != nullptr)
           compare(want.absmax[slot].data(), got.absmax[slot], want.absmax[slot].size() * 4, name + ", absmax");
@@ -122,7 +122,7 @@ class Replica {
     row.step = on_device(std::vector<float>{0.0F});
     row.gnorm_history = on_device(tensor.gnorms);
     std::size_t bytes = 0;
-    for (int slot = 0; slot < kSlots; ++slot)
+    for (int slot = 0; slot < kMostSlots; ++slot)
       bytes += round_up(tensor.slot[slot].size(), kSlotAlignmentBytes) +
                round_up(4 * tensor.absmax[slot].size(), kSlotAlignmentBytes);
     extents_.push_back(arena_->allocate(bytes, numel < 1000));
@@ -131,7 +131,7 @@ class Replica {
       arena_->write(at, static_cast<const std::byte*>(content), content_bytes);
       return std::exchange(at, at + round_up(content_bytes, kSlotAlignmentBytes));
     };
-    for (int slot = 0; slot < kSlots; ++slot) {
+    for (int slot = 0; slot < kMostSlots; ++slot) {
       row.slot[slot] = place(tensor.slot[slot].data(), tensor.slot[slot].size());
       if (row.absmax[slot] != nullptr)
         row.absmax[slot] = reinterpret_cast<float*>(place(tensor.absmax[slot].data(), 4 * tensor.absmax[slot].size()));

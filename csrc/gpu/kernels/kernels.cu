@@ -89,11 +89,11 @@ __device__ void copy_tables(DeviceTables& to) {
 // The warps' sums, added in order; for the first warp only. pre: all threads of the CTA call it
 __device__ Partial sum_warps(const Partial& of_warp) {
   __shared__ double squares[kWarps][3];
-  __shared__ float absmax[kWarps][kSlots];
+  __shared__ float absmax[kWarps][kMostSlots];
   if (threadIdx.x % kWarpLanes == 0) {
     double(&to)[3] = squares[warp_index()];
     to[0] = of_warp.grad_square, to[1] = of_warp.move_square, to[2] = of_warp.param_square;
-    for (int slot = 0; slot < kSlots; ++slot) absmax[warp_index()][slot] = of_warp.absmax[slot];
+    for (int slot = 0; slot < kMostSlots; ++slot) absmax[warp_index()][slot] = of_warp.absmax[slot];
   }
   __syncthreads();
   Partial sum;
@@ -124,31 +124,33 @@ __global__ void __launch_bounds__(kThreads) norm_kernel(StepTables tables, std::
   if (threadIdx.x == 0) tables.partials[tables.row_partials[part.row].gradient_norm + part.index] = sum;
 }
 
+template <class R>
 __global__ void __launch_bounds__(kThreads, kMeasureCtas) measure_kernel(StepTables tables, std::uint64_t first_part) {
   __shared__ CodeMaps maps;
   const Part part = tables.parts[first_part + blockIdx.x];
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
-  const Piece piece = piece_of(row, work, part, Pass::measure);  // read beside `skip`, not after it
+  const Piece piece = piece_of<R>(row, work, part, Pass::measure);  // read beside `skip`, not after it
   if (work.skip) return;
   if (is_8bit(row)) copy_maps(maps);
-  const Partial sum = sum_warps(is_8bit(row) ? measure_part<true>(this_warp(), warp_index(), piece, maps)
-                                             : measure_part<false>(this_warp(), warp_index(), piece, maps));
+  const Partial sum = sum_warps(is_8bit(row) ? measure_part<R, true>(this_warp(), warp_index(), piece, maps)
+                                             : measure_part<R, false>(this_warp(), warp_index(), piece, maps));
   if (threadIdx.x == 0) tables.partials[tables.row_partials[part.row].measure + part.index] = sum;
 }
 
+template <class R>
 __global__ void __launch_bounds__(kThreads, kCtas) update_kernel(StepTables tables, std::uint64_t first_part) {
   __shared__ DeviceTables lookups;
   const Part part = tables.parts[first_part + blockIdx.x];
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];
-  const Piece piece = piece_of(row, work, part, Pass::update);  // read beside `skip`, not after it
+  const Piece piece = piece_of<R>(row, work, part, Pass::update);  // read beside `skip`, not after it
   if (work.skip) return;
   if (is_8bit(row)) {
     copy_tables(lookups);
-    update_part<true>(this_warp(), warp_index(), piece, lookups);
+    update_part<R, true>(this_warp(), warp_index(), piece, lookups);
   } else {
-    update_part<false>(this_warp(), warp_index(), piece, lookups);
+    update_part<R, false>(this_warp(), warp_index(), piece, lookups);
   }
 }
 
@@ -177,10 +179,18 @@ int finish_measure(const StepTables& tables, std::uint32_t first_row, std::uint3
   return launch(finish_kernel, tables, first_row, last_row, stream);
 }
 
-int run(const StepTables& tables, Pass pass, std::uint64_t first, std::uint64_t last, StreamHandle stream) {
-  if (pass == Pass::gradient_norm) return launch(norm_kernel, tables, first, last, stream);
-  if (pass == Pass::measure) return launch(measure_kernel, tables, first, last, stream);
-  return launch(update_kernel, tables, first, last, stream);
+struct OfRule {
+  void (*measure)(StepTables, std::uint64_t);
+  void (*update)(StepTables, std::uint64_t);
+};
+#define PAGEDOPT_KERNELS(id, Rule) {measure_kernel<Rule>, update_kernel<Rule>},
+const OfRule kOfRule[kRules] = {PAGEDOPT_RULES(PAGEDOPT_KERNELS)};
+#undef PAGEDOPT_KERNELS
+
+int run(const StepTables& tables, Launch what, std::uint64_t first, std::uint64_t last, StreamHandle stream) {
+  if (what.pass == Pass::gradient_norm) return launch(norm_kernel, tables, first, last, stream);
+  const OfRule& kernels = kOfRule[static_cast<int>(what.rule)];
+  return launch(what.pass == Pass::measure ? kernels.measure : kernels.update, tables, first, last, stream);
 }
 
 }  // namespace

@@ -17,11 +17,12 @@ PAGEDOPT_HD std::uint64_t part_count(const Row& row) {
 
 // The piece of a part, with the row's scalars. Under tensorwise8 the update reads the absmax of the step before from
 // `work`, because finish_measure has written the new one over it.
+template <class R>
 PAGEDOPT_HD Piece piece_of(const Row& row, RowWork& work, const Part& part, Pass pass) {
-  Piece piece = piece_of(row, part.first(), part.last(row.numel), work.amsgrad, work.skip_zeros);
+  Piece piece = piece_of(row, part.first(), part.last(row.numel), kSlotsOf<R>, work.skip_zeros);
   piece.scalars = work.scalars;
   if (row.codec != Codec::tensorwise8 || pass != Pass::update) return piece;
-  for (int slot = 0; slot < kSlots; ++slot) {
+  for (int slot = 0; slot < kSlotsOf<R>; ++slot) {
     piece.absmax[slot] = &work.absmax_before[slot];
     piece.new_absmax[slot] = work.new_absmax[slot];
   }
@@ -49,7 +50,7 @@ PAGEDOPT_HD Partial sum_partials(const Warp& warp, int index, const Partial* fro
       s.grad_square += from[i].grad_square;
       s.move_square += from[i].move_square;
       s.param_square += from[i].param_square;
-      for (int slot = 0; slot < kSlots; ++slot) raise(s.absmax[slot], bits_of(from[i].absmax[slot]));
+      for (int slot = 0; slot < kMostSlots; ++slot) raise(s.absmax[slot], bits_of(from[i].absmax[slot]));
     }
   });
   return sum_lanes(warp, sums);
@@ -107,9 +108,8 @@ PAGEDOPT_HD void begin_row(const Warp& warp, const StepTables& tables, std::uint
   warp.first([&] {
     Hyper hyper = group.hyper;
     hyper.lr = lr_of(group);
-    work.scalars = adam_scalars(hyper, t, grad_scale);
-    work.scalars.grad_scale = static_cast<float>(work.scalars.grad_scale * clip);
-    work.amsgrad = hyper.amsgrad;
+    work.scalars = make_scalars<float>(hyper, t, grad_scale);
+    work.scalars.common.grad_scale = static_cast<float>(work.scalars.common.grad_scale * clip);
     work.skip_zeros = hyper.skip_zeros;
     *row.step += 1.0f;
   });
@@ -139,10 +139,10 @@ PAGEDOPT_HD void finish_row(const Warp& warp, const StepTables& tables, std::uin
   warp.first([&] {
     if (group.hyper.max_unorm > 0.0) {
       const double limit = unorm_limit(group.hyper.max_unorm, lr_of(group), sum.move_square, sum.param_square);
-      work.scalars.rate = static_cast<float>(work.scalars.rate * limit);
+      work.scalars.common.rate = static_cast<float>(work.scalars.common.rate * limit);
     }
     if (row.codec != Codec::tensorwise8) return;
-    for (int slot = 0; slot < (work.amsgrad ? kSlots : kSlots - 1); ++slot) {
+    for (int slot = 0; slot < slots_of(group.hyper.rule); ++slot) {
       work.absmax_before[slot] = *row.absmax[slot];
       work.new_absmax[slot] = sum.absmax[slot];
       *row.absmax[slot] = sum.absmax[slot];

@@ -28,10 +28,11 @@ class Builder {
   }
 
  private:
-  bool has(std::uint32_t row, Pass pass) const { return has_pass(rows_[row], pass, hypers_.at(rows_[row].group)); }
+  const Hyper& hyper(std::uint32_t row) const { return hypers_.at(rows_[row].group); }
+  bool has(std::uint32_t row, Pass pass) const { return has_pass(rows_[row], pass, hyper(row)); }
 
   void gradient_norms() {
-    stage(Pass::gradient_norm, 0, static_cast<std::uint32_t>(rows_.size()));
+    stage({Pass::gradient_norm}, 0, static_cast<std::uint32_t>(rows_.size()));
     std::uint64_t next = 0;
     for (std::uint32_t row = 0; row < rows_.size(); ++row) {
       if (!has(row, Pass::gradient_norm)) continue;
@@ -50,13 +51,15 @@ class Builder {
     made_.first_part.push_back(made_.parts.size());
   }
 
-  // One batch from row `first`; returns the row after it. Rows without a measure pass only end a batch that has one.
+  // One batch from row `first`; returns the row after it. Another rule ends it; rows without a measure pass, by their
+  // number, only a batch that has one.
   std::uint32_t batch(std::uint32_t first) {
     std::int64_t elements = 0;
     std::uint64_t next = 0;  // the gradient norms have been used by now, and so have the batches before
     bool measured = false;
     std::uint32_t row = first;
     for (; row < rows_.size(); ++row) {
+      if (hyper(row).rule != hyper(first).rule) break;
       const bool measures_row = has(row, Pass::measure);
       elements += rows_[row].numel;
       if (row > first && elements > kBatchElements && (measured || measures_row)) break;
@@ -65,23 +68,24 @@ class Builder {
       if (measures_row) next += parts(rows_[row].numel);
     }
     made_.partial_count = std::max(made_.partial_count, next);
-    stage(Pass::measure, first, row);
-    stage(Pass::update, first, row);
+    stage({Pass::measure, hyper(first).rule}, first, row);
+    stage({Pass::update, hyper(first).rule}, first, row);
     return row;
   }
 
-  // Appends the tasks of a pass of rows [first, last), to the stage before if that is of the same pass.
-  void stage(Pass pass, std::uint32_t first, std::uint32_t last) {
+  // Appends the tasks of rows [first, last), to the stage before if that runs the same.
+  void stage(Launch launch, std::uint32_t first, std::uint32_t last) {
     const std::uint64_t first_task = made_.tasks.size();
     for (std::uint32_t row = first; row < last; ++row)
-      if (has(row, pass)) add_tasks(made_.tasks, row, rows_[row].numel, pass);
+      if (has(row, launch.pass)) add_tasks(made_.tasks, row, rows_[row].numel, launch.pass);
     const std::uint64_t last_task = made_.tasks.size();
     if (first_task == last_task) return;
-    if (!made_.stages.empty() && made_.stages.back().pass == pass) {
-      made_.stages.back().last_task = last_task;
-      made_.stages.back().last_row = last;
+    Stage* const before = made_.stages.empty() ? nullptr : &made_.stages.back();
+    if (before && before->launch.pass == launch.pass && before->launch.rule == launch.rule) {
+      before->last_task = last_task;
+      before->last_row = last;
     } else {
-      made_.stages.push_back({pass, first_task, last_task, first, last});
+      made_.stages.push_back({launch, first_task, last_task, first, last});
     }
   }
 

@@ -46,11 +46,11 @@ struct DeviceHyper {
 
 // What kernels find out about a row, for the kernels after them.
 struct RowWork {
-  AdamScalars scalars;          // with clipping, max_unorm and the sign of `maximize` in them
-  float absmax_before[kSlots];  // tensorwise8: of the step before
-  float new_absmax[kSlots];     // tensorwise8: of this step
-  bool skip;                    // no gradient, or found_inf
-  bool amsgrad, skip_zeros;     // the group's
+  Scalars<float> scalars;           // with clipping, max_unorm and the sign of `maximize` in them
+  float absmax_before[kMostSlots];  // tensorwise8: of the step before
+  float new_absmax[kMostSlots];     // tensorwise8: of this step
+  bool skip;                        // no gradient, or found_inf
+  bool skip_zeros;                  // the group's
 };
 
 // Where a row's partial results start; part i of the row (elements from i * kPartElements) has the i-th from there.
@@ -71,10 +71,15 @@ struct StepTables {
   double host_grad_scale = 1.0;       // multiplies every gradient
 };
 
-// Tasks of one pass that one launch, or one after another in order, may run; all that they build on is in stages
-// before.
-struct Stage {
+// What a launch runs: a pass, by the rule of its rows (gradient norms are the same for all).
+struct Launch {
   Pass pass;
+  RuleId rule{};
+};
+
+// Tasks that one launch, or one after another in order, may run; all that they build on is in stages before.
+struct Stage {
+  Launch launch;
   std::uint64_t first_task, last_task;
   std::uint32_t first_row, last_row;  // their rows are among [first_row, last_row)
 };
@@ -89,7 +94,8 @@ struct DeviceTasks {
 };
 
 // The tasks of a step in the order of their launches: the gradient norms of all rows, which touch no state; then, batch
-// of rows by batch, measure and update. To be made anew when rows or one of max_unorm, percentile_clipping changed.
+// of rows (of one rule) by batch, measure and update. To be made anew when rows or one of max_unorm,
+// percentile_clipping changed.
 DeviceTasks make_device_tasks(const std::vector<Row>& rows, const std::vector<Hyper>& hypers);
 
 // Each returns a cudaError_t, 0 when the launch was accepted; an error of the launch is cleared. Nothing waits.
@@ -97,7 +103,7 @@ DeviceTasks make_device_tasks(const std::vector<Row>& rows, const std::vector<Hy
 struct DeviceKernels {
   int (*begin_rows)(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row, StreamHandle stream);
   int (*finish_measure)(const StepTables& tables, std::uint32_t first_row, std::uint32_t last_row, StreamHandle stream);
-  int (*run)(const StepTables& tables, Pass pass, std::uint64_t first_part, std::uint64_t last_part,
+  int (*run)(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part,
              StreamHandle stream);
 };
 

@@ -1,4 +1,4 @@
-// The kernels of a step on a GPU, for one warp: guard, load, the moments by name, move, store. `Warp` says how a warp
+// The kernels of a step on a GPU, for one warp: load, update, encode, store. `Warp` says how a warp
 // is there: its lanes are threads (gpu/kernels/kernels.cu) or a loop (emulated/kernels.cpp).
 //
 //   warp.each(lanes, f)     f(lane, registers of the lane), for every lane
@@ -12,9 +12,9 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "gpu/kernels/adam.h"
 #include "gpu/kernels/encode.h"
 #include "gpu/kernels/lane.h"
+#include "gpu/kernels/quick.h"
 #include "gpu/kernels/tables.h"
 
 namespace pagedopt {
@@ -26,15 +26,24 @@ inline constexpr int kWarps = 8;
 // ---- kinds of rows: what is compiled apart. skip_zeros costs a compare, so it is not. ----
 
 // How the slots are stored; `run` as in element_of.
-template <bool is_8bit_, bool amsgrad_, int run_>
+template <class R, bool is_8bit_, int run_>
 struct State {
-  static constexpr bool is_8bit = is_8bit_, amsgrad = amsgrad_, plain = false;
+  using Rule = R;
+  static constexpr bool is_8bit = is_8bit_, plain = false;
   static constexpr int run = run_, bytes = is_8bit ? 1 : 4;
 };
 
-template <Dtype dtype_, bool is_8bit, bool amsgrad>
-struct Kind : State<is_8bit, amsgrad, dtype_ == Dtype::f32 || !is_8bit ? 4 : 8> {
+template <class R, Dtype dtype_, bool is_8bit>
+struct Kind : State<R, is_8bit, dtype_ == Dtype::f32 || !is_8bit ? 4 : 8> {
   static constexpr Dtype dtype = dtype_;
+};
+
+// Of a gradient by itself.
+template <Dtype dtype_>
+struct GradientKind {
+  static constexpr Dtype dtype = dtype_;
+  static constexpr bool plain = false;
+  static constexpr int run = dtype_ == Dtype::f32 ? 4 : 8;
 };
 
 // Whole and aligned blocks with an absmax each, no coupled decay and nothing skipped: nearly all there are. So a block
@@ -83,37 +92,33 @@ PAGEDOPT_HD BlockAt block_at(const Piece& piece, int first) {
 // The slots as they are stored.
 template <class K>
 struct StoredSlots {
-  Stored<K::bytes> slot[kSlots];
-  float absmax[kSlots];
+  Stored<K::bytes> slot[kSlotsOf<typename K::Rule>];
+  float absmax[kSlotsOf<typename K::Rule>];
 };
 
 template <class K, bool whole, int slot>
 PAGEDOPT_HD void load_slot(const Piece& piece, const BlockAt& block, int lane, StoredSlots<K>& to) {
-  constexpr std::uint32_t fill = K::is_8bit ? kZeroCode < slot == 0 > : 0;
+  constexpr std::uint32_t fill = K::is_8bit ? kZeroCode<K::Rule::kSlots[slot].is_signed> : 0;
   to.slot[slot] = load_lane<K::bytes, K::run, whole>(piece.slot[slot], block, lane, fill);
   if (K::is_8bit) to.absmax[slot] = in_global(piece.absmax[slot])[absmax_index<K>(piece, block)];
 }
 
 template <class K, bool whole>
 PAGEDOPT_HD void load_slots(const Piece& piece, const BlockAt& block, int lane, StoredSlots<K>& to) {
-  load_slot<K, whole, 0>(piece, block, lane, to);
-  load_slot<K, whole, 1>(piece, block, lane, to);
-  if constexpr (K::amsgrad) load_slot<K, whole, 2>(piece, block, lane, to);
+  for_slots<typename K::Rule>([&](auto slot) { load_slot<K, whole, decltype(slot)::value>(piece, block, lane, to); });
 }
 
 template <class K, int slot>
 PAGEDOPT_HD void decode_slot(const StoredSlots<K>& from, const CodeMaps& maps, float (&to)[kLaneElements]) {
   if constexpr (K::is_8bit)
-    decode_lane(from.slot[slot], maps.of<slot == 0>(), from.absmax[slot], to);
+    decode_lane(from.slot[slot], maps.of<K::Rule::kSlots[slot].is_signed>(), from.absmax[slot], to);
   else
     widen<Dtype::f32>(from.slot[slot], to);
 }
 
-template <class K>
-PAGEDOPT_HD void decode_slots(const StoredSlots<K>& from, const CodeMaps& maps, Registers& r) {
-  decode_slot<K, 0>(from, maps, r.m);
-  decode_slot<K, 1>(from, maps, r.v);
-  if constexpr (K::amsgrad) decode_slot<K, 2>(from, maps, r.vmax);
+template <class K, class R = typename K::Rule>
+PAGEDOPT_HD void decode_slots(const StoredSlots<K>& from, const CodeMaps& maps, Registers<R>& r) {
+  for_slots<R>([&](auto slot) { decode_slot<K, decltype(slot)::value>(from, maps, r.slot[decltype(slot)::value]); });
 }
 
 // From an array of the parameter's type.
@@ -135,7 +140,8 @@ PAGEDOPT_HD void with_whole(const BlockAt& block, Visit visit) {
 
 // Everything is under way before anything is waited for: the bytes in flight are what the bandwidth hangs on.
 template <class K>
-PAGEDOPT_HD void load_all(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane, Registers& r) {
+PAGEDOPT_HD void load_all(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
+                          Registers<typename K::Rule>& r) {
   Stored<kDtypeBytes<K::dtype>> p, g;
   StoredSlots<K> slots;
   with_whole<K>(block, [&](auto whole) {
@@ -157,24 +163,25 @@ PAGEDOPT_HD void store_slot(const Stored<K::bytes>& stored, const Piece& piece, 
   });
 }
 
-// Stores one slot, x being its array in Registers; an 8-bit one with the absmax of the block, or of the tensor.
+// Stores one slot; an 8-bit one with the absmax of the block, or of the tensor.
 template <class K, int slot, class Warp, class Lanes>
 PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const DeviceTables& tables,
-                             float (Registers::*x)[kLaneElements], Lanes& lanes) {
-  constexpr bool is_signed = slot == 0;  // exp_avg; the others are not
+                             Lanes& lanes) {
+  using R = typename K::Rule;
   float absmax = piece.new_absmax[slot];
   if (K::is_8bit && is_blockwise<K>(piece)) {
-    absmax = float_of(warp.max(lanes, [&](Registers& r) {
+    absmax = float_of(warp.max(lanes, [&](Registers<R>& r) {
       if constexpr (in_parts<K>) return r.most[slot];
-      return largest_bits(r.*x);
+      return largest_bits(r.slot[slot]);
     }));
     warp.first([&] { in_global(piece.absmax[slot])[absmax_index<K>(piece, block)] = absmax; });
   }
-  warp.each(lanes, [&](int lane, Registers& r) {
+  warp.each(lanes, [&](int lane, Registers<R>& r) {
     if constexpr (K::is_8bit)
-      store_slot<K, slot>(encode_lane<is_signed>(tables, lane, absmax, r.*x), piece, block, lane);
+      store_slot<K, slot>(encode_lane<R::kSlots[slot].is_signed>(tables, lane, absmax, r.slot[slot]), piece, block,
+                          lane);
     else
-      store_slot<K, slot>(narrow<Dtype::f32>(r.*x), piece, block, lane);
+      store_slot<K, slot>(narrow<Dtype::f32>(r.slot[slot]), piece, block, lane);
   });
 }
 
@@ -190,34 +197,32 @@ PAGEDOPT_HD void store_params(const Stored<kDtypeBytes<K::dtype>>& params, const
 template <class K, class Warp, class Lanes>
 PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const BlockAt& block, Lanes& lanes) {
   if (K::plain || !piece.skip_zeros || piece.codec == Codec::tensorwise8) return false;
-  warp.each(lanes, [&](int lane, Registers& r) {
+  warp.each(lanes, [&](int lane, Registers<typename K::Rule>& r) {
     with_whole<K>(block, [&](auto whole) {
       widen<K::dtype>(load_params<K::dtype, K::run, decltype(whole)::value>(piece.grad, block, lane), r.g);
     });
   });
-  return warp.max(lanes, [](Registers& r) { return largest_bits(r.g); }) == 0u;
+  return warp.max(lanes, [](Registers<typename K::Rule>& r) { return largest_bits(r.g); }) == 0u;
 }
 
-template <class K, class Warp>
-PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const QuickScalars& quick,
+template <class K, class Warp, class R = typename K::Rule>
+PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const RowScalars<R>& row,
                               const DeviceTables& tables, int first) {
-  typename Warp::template Lanes<Registers> lanes;
+  typename Warp::template Lanes<Registers<R>> lanes;
   const BlockAt block = block_at<K>(piece, first);
   if (is_left_alone<K>(warp, piece, block, lanes)) return;
-  warp.each(lanes, [&](int lane, Registers& r) {
+  warp.each(lanes, [&](int lane, Registers<R>& r) {
     load_all<K>(piece, block, tables.maps, lane, r);
-    store_params<K>(update_lane<K>(piece.scalars, quick, piece.skip_zeros, r), piece, block, lane);
+    store_params<K>(update_lane<K>(piece.scalars, row, piece.skip_zeros, r), piece, block, lane);
   });
-  encode_slot<K, 0>(warp, piece, block, tables, &Registers::m, lanes);
-  encode_slot<K, 1>(warp, piece, block, tables, &Registers::v, lanes);
-  if constexpr (K::amsgrad) encode_slot<K, 2>(warp, piece, block, tables, &Registers::vmax, lanes);
+  for_slots<R>([&](auto slot) { encode_slot<K, decltype(slot)::value>(warp, piece, block, tables, lanes); });
 }
 
 // ---- what passes before the update find out ----
 
 struct LaneSums {
   double grad_square, move_square, param_square;
-  std::uint32_t absmax[kSlots];
+  std::uint32_t absmax[kMostSlots];
 };
 
 PAGEDOPT_HD double square(float x) { return static_cast<double>(x) * static_cast<double>(x); }
@@ -246,7 +251,8 @@ PAGEDOPT_HD void norm_lane(const Piece& piece, const BlockAt& block, int lane, L
 template <class K>
 PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const CodeMaps& maps, int lane,
                               LaneSums& sums) {
-  Registers r;
+  using R = typename K::Rule;
+  Registers<R> r;
   StoredSlots<K> slots;
   with_whole<K>(block, [&](auto whole) {
     load_slots<K, decltype(whole)::value>(piece, block, lane, slots);
@@ -258,15 +264,10 @@ PAGEDOPT_HD void measure_lane(const Piece& piece, const BlockAt& block, const Co
   });
   decode_slots(slots, maps, r);
   for (int i = 0; i < kLaneElements; ++i) sums.param_square += square(r.p[i]);
-  adam_lane<K>(piece.scalars, piece.skip_zeros, r);
-  for (int i = 0; i < kLaneElements; ++i) {
-    const AdamElement e{0.0f, r.m[i], r.v[i], K::amsgrad ? r.vmax[i] : 0.0f};
-    const bool still = e.m == 0.0f || (piece.skip_zeros && r.g[i] == 0.0f);
-    sums.move_square += still ? 0.0 : square(adam_move<K::amsgrad>(piece.scalars, e));
-  }
-  raise(sums.absmax[0], largest_bits(r.m));
-  raise(sums.absmax[1], largest_bits(r.v));
-  if (K::amsgrad) raise(sums.absmax[2], largest_bits(r.vmax));
+  const auto own = piece.scalars.of<R>();
+  for (int i = 0; i < kLaneElements; ++i)
+    sums.move_square += square(update_element<K>(piece.scalars.common, own, piece.skip_zeros, i, r));
+  for (int slot = 0; slot < kSlotsOf<R>; ++slot) raise(sums.absmax[slot], largest_bits(r.slot[slot]));
 }
 
 // ---- the blocks of a part that warp `index` of its CTA has ----
@@ -280,31 +281,32 @@ PAGEDOPT_HD void for_blocks_of(int index, int from, int numel, Visit visit) {
   for (int first = from + index * kBlockElements; first < numel; first += kWarps * kBlockElements) visit(first);
 }
 
+// Not with three slots: their blocks are seldom, and the compiler would need more registers.
+template <class K>
+inline constexpr bool has_plain = K::is_8bit && kSlotsOf<typename K::Rule> < kMostSlots;
+
 template <class K>
 PAGEDOPT_HD bool is_plain(const Piece& piece) {
-  return K::is_8bit && !K::amsgrad && piece.codec == Codec::blockwise8 && !piece.skip_zeros &&
-         piece.scalars.coupled_decay == 0.0f && params_aligned<K>(piece);
+  return piece.codec == Codec::blockwise8 && !piece.skip_zeros && piece.scalars.common.coupled_decay == 0.0f &&
+         params_aligned<K>(piece);
 }
 
 template <class K, class Warp>
 PAGEDOPT_HD void update_blocks(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
-  const QuickScalars quick = quick_scalars(piece.scalars);
+  const RowScalars<typename K::Rule> row(piece.scalars);
   const int numel = static_cast<int>(piece.numel);
   int plain = 0;
-  if constexpr (K::is_8bit && !K::amsgrad) {
+  if constexpr (has_plain<K>) {
     if (is_plain<K>(piece)) plain = numel / kBlockElements * kBlockElements;
-    for_blocks_of(index, 0, plain, [&](int first) { update_block<Plain<K>>(warp, piece, quick, tables, first); });
+    for_blocks_of(index, 0, plain, [&](int first) { update_block<Plain<K>>(warp, piece, row, tables, first); });
   }
-  for_blocks_of(index, plain, numel, [&](int first) { update_block<K>(warp, piece, quick, tables, first); });
+  for_blocks_of(index, plain, numel, [&](int first) { update_block<K>(warp, piece, row, tables, first); });
 }
 
-template <bool is_8bit, class Warp>
+template <class R, bool is_8bit, class Warp>
 PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
-  with_dtype(piece.dtype, [&](auto dtype) {
-    constexpr Dtype d = decltype(dtype)::value;
-    piece.amsgrad ? update_blocks<Kind<d, is_8bit, true>>(warp, index, piece, tables)
-                  : update_blocks<Kind<d, is_8bit, false>>(warp, index, piece, tables);
-  });
+  with_dtype(piece.dtype,
+             [&](auto dtype) { update_blocks<Kind<R, decltype(dtype)::value, is_8bit>>(warp, index, piece, tables); });
 }
 
 template <class Warp>
@@ -312,7 +314,7 @@ PAGEDOPT_HD Partial norm_part(const Warp& warp, int index, const Piece& piece) {
   typename Warp::template Lanes<LaneSums> sums = {};
   with_dtype(piece.dtype, [&](auto dtype) {
     for_blocks_of(index, 0, static_cast<int>(piece.numel), [&](int first) {
-      using K = Kind<decltype(dtype)::value, true, false>;
+      using K = GradientKind<decltype(dtype)::value>;
       const BlockAt block = block_at<K>(piece, first);
       warp.each(sums, [&](int lane, LaneSums& s) { norm_lane<K>(piece, block, lane, s); });
     });
@@ -320,16 +322,14 @@ PAGEDOPT_HD Partial norm_part(const Warp& warp, int index, const Piece& piece) {
   return sum_lanes(warp, sums);
 }
 
-template <bool is_8bit, class Warp>
+template <class R, bool is_8bit, class Warp>
 PAGEDOPT_HD Partial measure_part(const Warp& warp, int index, const Piece& piece, const CodeMaps& maps) {
+  using K = State<R, is_8bit, 4>;
   typename Warp::template Lanes<LaneSums> sums = {};
-  const auto all = [&](auto state) {
-    for_blocks_of(index, 0, static_cast<int>(piece.numel), [&](int first) {
-      const BlockAt block = block_at<decltype(state)>(piece, first);
-      warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<decltype(state)>(piece, block, maps, lane, s); });
-    });
-  };
-  piece.amsgrad ? all(State<is_8bit, true, 4>{}) : all(State<is_8bit, false, 4>{});
+  for_blocks_of(index, 0, static_cast<int>(piece.numel), [&](int first) {
+    const BlockAt block = block_at<K>(piece, first);
+    warp.each(sums, [&](int lane, LaneSums& s) { measure_lane<K>(piece, block, maps, lane, s); });
+  });
   return sum_lanes(warp, sums);
 }
 

@@ -22,7 +22,7 @@ class Window {
         ring_(ring),
         gpu_(gpu),
         tables_(tables),
-        pass_(stage.pass),
+        what_(stage.launch),
         stream_(stream),
         copied_(copied),
         first_(stage.first_task),
@@ -53,9 +53,9 @@ class Window {
     if (sweep_ != nullptr) sweep_->enter_on(first_, last_, is_far_ ? ring_->in() : stream_);
     const std::uint64_t first = tasks_.first_part[first_], last = tasks_.first_part[last_];
     if (is_far_)
-      ring_->run(tables_, pass_, first, last, stream_, copied_);
+      ring_->run(tables_, what_, first, last, stream_, copied_);
     else
-      gpu_.run(tables_, pass_, first, last, stream_);
+      gpu_.run(tables_, what_, first, last, stream_);
     if (sweep_ != nullptr) sweep_->leave_on(first_, last_, is_far_ ? ring_->out() : stream_);
     first_ = last_;
     arriving_pages_ = 0;
@@ -83,7 +83,7 @@ class Window {
   Ring* ring_;
   Gpu& gpu_;
   const StepTables& tables_;
-  Pass pass_;
+  Launch what_;
   StreamHandle stream_;
   Ring::Copied& copied_;
   std::uint64_t first_, last_;      // in the window
@@ -184,12 +184,12 @@ template <class Launch>
 void DeviceStep::walk(StreamHandle stream, Launch&& launch) {
   bool begun = false;
   for (const Stage& stage : tasks_.stages) {
-    if (stage.pass != Pass::gradient_norm && !begun) {
+    if (stage.launch.pass != Pass::gradient_norm && !begun) {
       gpu_->begin_rows(tables_, 0, static_cast<std::uint32_t>(rows_), stream);
       begun = true;
     }
     launch(stage);
-    if (stage.pass == Pass::measure) gpu_->finish_measure(tables_, stage.first_row, stage.last_row, stream);
+    if (stage.launch.pass == Pass::measure) gpu_->finish_measure(tables_, stage.first_row, stage.last_row, stream);
   }
 }
 
@@ -214,7 +214,7 @@ Ring::Copied DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyp
   begin(arguments);
   if (sweep == nullptr && memory.begin == nullptr) {
     walk(stream, [&](const Stage& stage) {
-      gpu_->run(tables_, stage.pass, tasks_.first_part[stage.first_task], tasks_.first_part[stage.last_task], stream);
+      gpu_->run(tables_, stage.launch, tasks_.first_part[stage.first_task], tasks_.first_part[stage.last_task], stream);
     });
     return {};
   }

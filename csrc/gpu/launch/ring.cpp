@@ -10,7 +10,7 @@ namespace {
 // whole tensor: all tasks of the row share it, and the update does not write it.
 template <class Visit>
 void for_state(const Row& row, const Task& task, Visit visit) {
-  Span spans[2 * kSlots];
+  Span spans[2 * kMostSlots];
   const std::size_t count = spans_of(row, task, spans);
   for (std::size_t i = 0; i < count; ++i) {
     Span& span = spans[i];
@@ -127,7 +127,7 @@ std::vector<Copy> Ring::place(std::byte* to) {
   return copies;
 }
 
-void Ring::run(const StepTables& tables, Pass pass, std::uint64_t first, std::uint64_t last, StreamHandle compute,
+void Ring::run(const StepTables& tables, Launch what, std::uint64_t first, std::uint64_t last, StreamHandle compute,
                Copied& copied) {
   if (kRowsBytes + bytes_ > window_bytes_) throw std::invalid_argument("a task does not fit a window of the ring");
   Window& window = windows_[next_];
@@ -145,15 +145,15 @@ void Ring::run(const StepTables& tables, Pass pass, std::uint64_t first, std::ui
   StepTables moved = tables;
   moved.rows = reinterpret_cast<const Row*>(memory) - first_row_;
   gpu_->wait(window.filled, compute);
-  gpu_->run(moved, pass, first, last, compute);
+  gpu_->run(moved, what, first, last, compute);
   gpu_->record(window.used, compute);
 
   gpu_->wait(window.used, out_);
-  if (pass == Pass::update) gpu_->copy_state(back(copies), Place::host, out_);
+  if (what.pass == Pass::update) gpu_->copy_state(back(copies), Place::host, out_);
   gpu_->record(window.emptied, out_);
 
   copied.in_bytes += bytes_;
-  copied.out_bytes += pass == Pass::update ? bytes_ : 0;
+  copied.out_bytes += what.pass == Pass::update ? bytes_ : 0;
   forget();
 }
 

@@ -50,7 +50,7 @@ class Ring {
   void add(const Row& row, const Task& task, bool is_far);
   // Runs the parts of the tasks added, [first, last), and begins the next window. Waits for the copy that the same
   // memory was last used for. Adds to `copied`.
-  void run(const StepTables& tables, Pass pass, std::uint64_t first, std::uint64_t last, StreamHandle compute,
+  void run(const StepTables& tables, Launch what, std::uint64_t first, std::uint64_t last, StreamHandle compute,
            Copied& copied);
   // What comes on `compute` from here on finds the state in its place, and the ring's memory unused.
   void finish(StreamHandle compute);

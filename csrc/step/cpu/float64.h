@@ -10,35 +10,29 @@ namespace pagedopt {
 namespace PAGEDOPT_ISA {
 namespace {
 
-using Element64 = AdamElementOf<double>;
-
-// Calls visit(i, new element) for every element that the step moves.
-template <bool amsgrad, class Visit>
+// Calls visit(i, new element, its move) for every element that the step moves.
+template <class R, class Visit>
 PAGEDOPT_HD void for_moved64(const Piece& piece, Visit visit) {
   const auto* const p = static_cast<const double*>(piece.param);
   const auto* const g = static_cast<const double*>(piece.grad);
-  const auto slot = [&](int i) { return static_cast<const double*>(piece.slot[i]); };
-  const bool decay = piece.scalars64.coupled_decay != 0.0;
+  const CommonScalars<double> common = piece.scalars64.common;
+  const auto own = piece.scalars64.of<R>();
   for (std::int64_t i = 0; i < piece.numel; ++i) {
     if (piece.skip_zeros && g[i] == 0.0) continue;
-    Element64 e{p[i], slot(0)[i], slot(1)[i], amsgrad ? slot(2)[i] : 0.0};
-    adam<amsgrad>(piece.scalars64, decay, g[i], e);
-    visit(i, e);
+    Element<R, double> e{p[i], {}};
+    for (int k = 0; k < kSlotsOf<R>; ++k) e.slot[k] = static_cast<const double*>(piece.slot[k])[i];
+    const double move = update<R>(common, own, common.coupled_decay != 0.0, g[i], e);
+    visit(i, e, move);
   }
 }
 
-template <bool amsgrad>
+template <class R>
 void update64(const Piece& piece) {
-  const auto slot = [&](int i) { return static_cast<double*>(piece.slot[i]); };
-  for_moved64<amsgrad>(piece, [&](std::int64_t i, const Element64& e) {
+  for_moved64<R>(piece, [&](std::int64_t i, const Element<R, double>& e, double) {
     static_cast<double*>(piece.param)[i] = e.p;
-    slot(0)[i] = e.m;
-    slot(1)[i] = e.v;
-    if (amsgrad) slot(2)[i] = e.vmax;
+    for (int k = 0; k < kSlotsOf<R>; ++k) static_cast<double*>(piece.slot[k])[i] = e.slot[k];
   });
 }
-
-void update64(const Piece& piece) { piece.amsgrad ? update64<true>(piece) : update64<false>(piece); }
 
 double square_sum64(const void* numbers, std::int64_t numel) {
   const auto* const x = static_cast<const double*>(numbers);
@@ -53,19 +47,15 @@ Partial gradient_norm64(const Piece& piece) {
   return partial;
 }
 
-template <bool amsgrad>
+template <class R>
 Partial measure64(const Piece& piece) {
   Partial partial;
   partial.param_square = square_sum64(piece.param, piece.numel);
-  for_moved64<amsgrad>(piece, [&](std::int64_t, const Element64& e) {
-    if (e.m == 0.0) return;
-    const double move = adam_move<amsgrad>(piece.scalars64, e);
-    partial.move_square += move * move;
+  for_moved64<R>(piece, [&](std::int64_t, const Element<R, double>& e, double move) {
+    if (!R::is_still(e.slot)) partial.move_square += move * move;
   });
   return partial;
 }
-
-Partial measure64(const Piece& piece) { return piece.amsgrad ? measure64<true>(piece) : measure64<false>(piece); }
 
 }  // namespace
 }  // namespace PAGEDOPT_ISA

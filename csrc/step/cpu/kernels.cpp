@@ -4,7 +4,6 @@
 // Nothing here may be shared by the linker with another instruction set: all is in an unnamed namespace or always
 // inlined, and no function of the standard library is called but memcpy and memset.
 #include <cfloat>
-#include <type_traits>
 
 #include "step/cpu/blocks.h"
 #include "step/cpu/float64.h"
@@ -20,18 +19,25 @@ namespace {
 // One block of elements in float32. Short blocks are filled up with zeros, so that every loop runs to kBlockElements.
 struct Block {
   alignas(64) float p[kBlockElements], g[kBlockElements];
-  alignas(64) float slot[kSlots][kBlockElements];
+  alignas(64) float slot[kMostSlots][kBlockElements];
 };
+
+// Where the numbers of one block are while it is worked on: in a Block, or where they are stored.
+struct Place {
+  float* p;
+  const float* g;
+  float* slot[kMostSlots];
+};
+
+PAGEDOPT_HD Place place_of(Block& block) { return {block.p, block.g, {block.slot[0], block.slot[1], block.slot[2]}}; }
 
 // ---- the rule over a run of elements ----
 
-// The largest magnitude of each moment, as bits: those of finite numbers compare like integers.
+// The largest magnitude of each new slot, as bits: those of finite numbers compare like integers.
 struct Largest {
-  std::int32_t m = 0, v = 0, vmax = 0;
+  std::int32_t of_slot[kMostSlots] = {};
 
-  PAGEDOPT_HD float of(int slot) const {
-    return float_of(static_cast<std::uint32_t>(slot == 0 ? m : slot == 1 ? v : vmax));
-  }
+  PAGEDOPT_HD float of(int slot) const { return float_of(static_cast<std::uint32_t>(of_slot[slot])); }
 };
 
 PAGEDOPT_HD std::int32_t larger_magnitude(std::int32_t most, float x) {
@@ -39,49 +45,75 @@ PAGEDOPT_HD std::int32_t larger_magnitude(std::int32_t most, float x) {
   return size > most ? size : most;
 }
 
-// skip: elements with a zero gradient stay as they are. guard, for 8-bit slots: an element whose v' is not finite keeps
-// its parameter and its moments become zero (a non-finite gradient makes v' so); returns the largest new moments.
-template <bool decay, bool amsgrad, bool skip, bool guard>
-PAGEDOPT_HD Largest adam_run(const AdamScalars& s, std::int64_t n, float* __restrict p, const float* __restrict g,
-                             float* __restrict m, float* __restrict v, float* __restrict vmax) {
-  Largest most;
+// What is compiled apart.
+template <bool decay_, bool skip_, bool guard_>
+struct Flags {
+  static constexpr bool decay = decay_, skip = skip_, guard = guard_;
+};
+
+// decay: coupled weight decay is on. skip: elements with a zero gradient stay as they are. guard, for 8-bit slots: where
+// the new slots are not finite (as a gradient that is not makes them), the parameter stays and the slots become zero;
+// returns the largest new slots. `moves`, where not null, takes what was subtracted from each parameter.
+// A line a slot, and no branch: compilers vectorise no loop over an array of pointers.
+template <class R, class F>
+PAGEDOPT_HD Largest update_run(const Scalars<float>& s, F flags, std::int64_t n, float* __restrict p,
+                               const float* __restrict g, float* __restrict slot0, float* __restrict slot1,
+                               float* __restrict slot2, float* __restrict moves) {
+  constexpr int slots = kSlotsOf<R>;
+  static_assert(slots >= 1 && kMostSlots == 3);
+  const CommonScalars<float> common = s.common;
+  const auto own = s.of<R>();
+  std::int32_t most0 = 0, most1 = 0, most2 = 0;
   for (std::int64_t i = 0; i < n; ++i) {
-    const AdamElement before{p[i], m[i], v[i], amsgrad ? vmax[i] : 0.0f};
-    AdamElement e = before;
-    adam<decay, amsgrad>(s, g[i], e);
-    if (guard) {
-      const bool finite = e.v <= FLT_MAX;
+    Element<R, float> before;
+    before.p = p[i];
+    before.slot[0] = slot0[i];
+    if constexpr (slots > 1) before.slot[1] = slot1[i];
+    if constexpr (slots > 2) before.slot[2] = slot2[i];
+    Element<R, float> e = before;
+    const float move = update<R>(common, own, flags.decay, g[i], e);
+    const bool finite = !flags.guard || is_finite(e, FLT_MAX), keep = flags.skip && g[i] == 0.0f;
+    if (moves) moves[i] = keep || !finite || R::is_still(e.slot) ? 0.0f : move;
+    if (flags.guard) {
       e.p = finite ? e.p : before.p;
-      e.m = finite ? e.m : 0.0f;
-      e.v = finite ? e.v : 0.0f;
-      e.vmax = finite ? e.vmax : 0.0f;
+      e.slot[0] = finite ? e.slot[0] : 0.0f;
+      if constexpr (slots > 1) e.slot[1] = finite ? e.slot[1] : 0.0f;
+      if constexpr (slots > 2) e.slot[2] = finite ? e.slot[2] : 0.0f;
     }
-    const bool keep = skip && g[i] == 0.0f;
     p[i] = keep ? before.p : e.p;
-    m[i] = keep ? before.m : e.m;
-    v[i] = keep ? before.v : e.v;
-    if (amsgrad) vmax[i] = keep ? before.vmax : e.vmax;
-    if (!guard) continue;
-    most.m = larger_magnitude(most.m, m[i]);
-    most.v = larger_magnitude(most.v, v[i]);
-    if (amsgrad) most.vmax = larger_magnitude(most.vmax, vmax[i]);
+    slot0[i] = keep ? before.slot[0] : e.slot[0];
+    if constexpr (slots > 1) slot1[i] = keep ? before.slot[1] : e.slot[1];
+    if constexpr (slots > 2) slot2[i] = keep ? before.slot[2] : e.slot[2];
+    if (!flags.guard) continue;
+    most0 = larger_magnitude(most0, slot0[i]);
+    if constexpr (slots > 1) most1 = larger_magnitude(most1, slot1[i]);
+    if constexpr (slots > 2) most2 = larger_magnitude(most2, slot2[i]);
   }
-  return most;
+  return {{most0, most1, most2}};
 }
 
-// exp_avg is signed, the others are not.
+// Of one block.
+template <class R, class F>
+Largest update_block(const Scalars<float>& s, const Place& at) {
+  return update_run<R>(s, F{}, kBlockElements, at.p, at.g, at.slot[0], at.slot[1], at.slot[2], nullptr);
+}
+
+using UpdateBlock = Largest (*)(const Scalars<float>&, const Place&);
+
+template <class R>
 void decode_slot(const Piece& piece, int slot, std::int64_t first, int n, float* to) {
   const auto* codes = static_cast<const std::uint8_t*>(piece.slot[slot]) + first;
   const float absmax = piece.absmax[slot][piece.codec == Codec::blockwise8 ? first / kBlockElements : 0];
-  slot == 0 ? decode_block<true>(codes, n, absmax, to) : decode_block<false>(codes, n, absmax, to);
+  R::kSlots[slot].is_signed ? decode_block<true>(codes, n, absmax, to) : decode_block<false>(codes, n, absmax, to);
 }
 
 // `most`: the largest magnitude in `from`.
+template <class R>
 void encode_slot(const Piece& piece, int slot, std::int64_t first, int n, float* from, float most) {
   auto* codes = static_cast<std::uint8_t*>(piece.slot[slot]) + first;
   float absmax = piece.new_absmax[slot];
   if (piece.codec == Codec::blockwise8) piece.absmax[slot][first / kBlockElements] = absmax = most;
-  slot == 0 ? encode_block<true>(from, n, absmax, codes) : encode_block<false>(from, n, absmax, codes);
+  R::kSlots[slot].is_signed ? encode_block<true>(from, n, absmax, codes) : encode_block<false>(from, n, absmax, codes);
 }
 
 // ---- passes ----
@@ -95,40 +127,23 @@ PAGEDOPT_HD void for_blocks(std::int64_t numel, Visit visit) {
   }
 }
 
-PAGEDOPT_HD int slots_of(const Piece& piece) { return piece.amsgrad ? 3 : 2; }
-
-// Where the numbers of one block are while it is worked on: in a Block, or where they are stored.
-struct Place {
-  float* p;
-  const float* g;
-  float* slot[kSlots];
-};
-
-PAGEDOPT_HD Place place_of(Block& block) { return {block.p, block.g, {block.slot[0], block.slot[1], block.slot[2]}}; }
-
-// New parameter and slots of one block.
-template <bool decay, bool amsgrad, bool skip, bool guard>
-Largest adam_block(const AdamScalars& s, const Place& at) {
-  return adam_run<decay, amsgrad, skip, guard>(s, kBlockElements, at.p, at.g, at.slot[0], at.slot[1], at.slot[2]);
-}
-
-using AdamBlock = Largest (*)(const AdamScalars&, const Place&);
-
+template <class R>
 void load_slots(const Piece& piece, std::int64_t first, int n, Block& block) {
-  for (int slot = 0; slot < slots_of(piece); ++slot) {
+  for (int slot = 0; slot < kSlotsOf<R>; ++slot) {
     if (piece.codec == Codec::f32)
       load(piece.slot[slot], first, n, Dtype::f32, block.slot[slot]);
     else
-      decode_slot(piece, slot, first, n, block.slot[slot]);
+      decode_slot<R>(piece, slot, first, n, block.slot[slot]);
   }
 }
 
+template <class R>
 void store_slots(const Piece& piece, std::int64_t first, int n, Block& block, const Largest& most) {
-  for (int slot = 0; slot < slots_of(piece); ++slot) {
+  for (int slot = 0; slot < kSlotsOf<R>; ++slot) {
     if (piece.codec == Codec::f32)
       store(block.slot[slot], first, n, Dtype::f32, piece.slot[slot]);
     else
-      encode_slot(piece, slot, first, n, block.slot[slot], most.of(slot));
+      encode_slot<R>(piece, slot, first, n, block.slot[slot], most.of(slot));
   }
 }
 
@@ -145,18 +160,19 @@ void fetch(const void* base, std::int64_t start, std::int64_t bytes) {
 }
 
 // Asks for the numbers of a block further on: while one is decoded and encoded, the hardware sees no stream to follow.
-void fetch_ahead(const Piece& piece, std::int64_t first) {
+void fetch_ahead(const Piece& piece, std::int64_t first, int slots) {
   constexpr std::int64_t kBlocksAhead = 4;
   const std::int64_t item = piece.dtype == Dtype::f32 ? 4 : 2, start = first + kBlocksAhead * kBlockElements;
   fetch(piece.grad, start * item, kBlockElements * item);
   fetch(piece.param, start * item, kBlockElements * item);
-  for (int slot = 0; slot < slots_of(piece); ++slot) fetch(piece.slot[slot], start, kBlockElements);
+  for (int slot = 0; slot < slots; ++slot) fetch(piece.slot[slot], start, kBlockElements);
 }
 
-void update_blocks(const Piece& piece, AdamBlock adam_block) {
+template <class R>
+void update_blocks(const Piece& piece, UpdateBlock update_block) {
   Block block;
   for_blocks(piece.numel, [&](std::int64_t first, int n) {
-    if (is_8bit(piece.codec)) fetch_ahead(piece, first);
+    if (is_8bit(piece.codec)) fetch_ahead(piece, first, kSlotsOf<R>);
     Place at = place_of(block);
     const bool whole = n == kBlockElements, params_in_place = whole && piece.dtype == Dtype::f32;
     const bool slots_in_place = whole && piece.codec == Codec::f32;
@@ -166,52 +182,49 @@ void update_blocks(const Piece& piece, AdamBlock adam_block) {
     if (piece.skip_zeros && piece.codec != Codec::tensorwise8 && all_zero(at.g)) return;
     if (params_in_place) at.p = static_cast<float*>(piece.param) + first;
     if (!params_in_place) load(piece.param, first, n, piece.dtype, block.p);
-    for (int slot = 0; slots_in_place && slot < slots_of(piece); ++slot)
+    for (int slot = 0; slots_in_place && slot < kSlotsOf<R>; ++slot)
       at.slot[slot] = static_cast<float*>(piece.slot[slot]) + first;
-    if (!slots_in_place) load_slots(piece, first, n, block);
-    const Largest most = adam_block(piece.scalars, at);
+    if (!slots_in_place) load_slots<R>(piece, first, n, block);
+    const Largest most = update_block(piece.scalars, at);
     if (!params_in_place) store(block.p, first, n, piece.dtype, piece.param);
-    if (!slots_in_place) store_slots(piece, first, n, block, most);
+    if (!slots_in_place) store_slots<R>(piece, first, n, block, most);
   });
 }
 
-template <bool decay, bool amsgrad, bool skip>
+template <class R, class F>
 void update_in_place(const Piece& piece) {
   const auto slot = [&](int i) { return static_cast<float*>(piece.slot[i]); };
-  adam_run<decay, amsgrad, skip, false>(piece.scalars, piece.numel, static_cast<float*>(piece.param),
-                                        static_cast<const float*>(piece.grad), slot(0), slot(1), slot(2));
+  update_run<R>(piece.scalars, F{}, piece.numel, static_cast<float*>(piece.param),
+                static_cast<const float*>(piece.grad), slot(0), slot(1), slot(2), nullptr);
 }
 
-// Calls visit with every flag as a type.
-template <class Visit>
+// Calls visit(Flags).
+template <bool guard, class Visit>
 PAGEDOPT_HD void with_flags(const Piece& piece, Visit visit) {
-  const auto flag = [](bool on, auto next) { on ? next(std::true_type{}) : next(std::false_type{}); };
-  flag(piece.scalars.coupled_decay != 0.0f, [&](auto decay) {
-    flag(piece.amsgrad, [&](auto amsgrad) { flag(piece.skip_zeros, [&](auto skip) { visit(decay, amsgrad, skip); }); });
-  });
+  const bool decay = piece.scalars.common.coupled_decay != 0.0f;
+  if (piece.skip_zeros)
+    decay ? visit(Flags<true, true, guard>{}) : visit(Flags<false, true, guard>{});
+  else
+    decay ? visit(Flags<true, false, guard>{}) : visit(Flags<false, false, guard>{});
 }
 
-AdamBlock adam_block_for(const Piece& piece) {
-  AdamBlock chosen = nullptr;
-  with_flags(piece, [&](auto decay, auto amsgrad, auto skip) {
-    constexpr bool d = decltype(decay)::value, a = decltype(amsgrad)::value, s = decltype(skip)::value;
-    chosen = piece.codec == Codec::f32 ? adam_block<d, a, s, false> : adam_block<d, a, s, true>;
-  });
+template <class R, bool guard>
+UpdateBlock update_block_for(const Piece& piece) {
+  UpdateBlock chosen = nullptr;
+  with_flags<guard>(piece, [&](auto flags) { chosen = update_block<R, decltype(flags)>; });
   return chosen;
 }
 
-void update(const Piece& piece) {
-  if (piece.codec == Codec::f64) {
-    update64(piece);
-    return;
-  }
-  if (piece.codec != Codec::f32 || piece.dtype != Dtype::f32) {
-    update_blocks(piece, adam_block_for(piece));
-    return;
-  }
-  with_flags(piece, [&](auto decay, auto amsgrad, auto skip) {
-    update_in_place<decltype(decay)::value, decltype(amsgrad)::value, decltype(skip)::value>(piece);
-  });
+template <class R>
+void update_piece(const Piece& piece) {
+  if (piece.codec == Codec::f64)
+    update64<R>(piece);
+  else if (piece.codec != Codec::f32)
+    update_blocks<R>(piece, update_block_for<R, true>(piece));
+  else if (piece.dtype != Dtype::f32)
+    update_blocks<R>(piece, update_block_for<R, false>(piece));
+  else
+    with_flags<false>(piece, [&](auto flags) { update_in_place<R, decltype(flags)>(piece); });
 }
 
 Partial gradient_norm(const Piece& piece) {
@@ -225,30 +238,27 @@ Partial gradient_norm(const Piece& piece) {
   return partial;
 }
 
-// The move of every element, given its new moments: none where nothing is moved.
-void moves(const Piece& piece, const Block& block, float* to) {
-  for (int i = 0; i < kBlockElements; ++i) {
-    const AdamElement e{0.0f, block.slot[0][i], 0.0f, block.slot[piece.amsgrad ? 2 : 1][i]};
-    const bool still = e.m == 0.0f || (piece.skip_zeros && block.g[i] == 0.0f);
-    to[i] = still ? 0.0f : adam_move<true>(piece.scalars, e);
-  }
-}
+// As Flags, for the pass that need not be as quick as it is to compile.
+struct AnyFlags {
+  bool decay, skip, guard;
+};
 
-Partial measure(const Piece& piece) {
-  if (piece.codec == Codec::f64) return measure64(piece);
+template <class R>
+Partial measure_piece(const Piece& piece) {
+  if (piece.codec == Codec::f64) return measure64<R>(piece);
   Partial partial;
   Block block;
-  alignas(64) float move[kBlockElements];
-  const AdamBlock adam_block = adam_block_for(piece);
+  alignas(64) float moves[kBlockElements];
+  const AnyFlags flags{piece.scalars.common.coupled_decay != 0.0f, piece.skip_zeros, piece.codec != Codec::f32};
   for_blocks(piece.numel, [&](std::int64_t first, int n) {
     load(piece.param, first, n, piece.dtype, block.p);
     load(piece.grad, first, n, piece.dtype, block.g);
-    load_slots(piece, first, n, block);
+    load_slots<R>(piece, first, n, block);
     partial.param_square += square_sum(block.p);
-    adam_block(piece.scalars, place_of(block));
-    moves(piece, block, move);
-    partial.move_square += square_sum(move);
-    for (int slot = 0; slot < slots_of(piece); ++slot)
+    update_run<R>(piece.scalars, flags, kBlockElements, block.p, block.g, block.slot[0], block.slot[1], block.slot[2],
+                  moves);
+    partial.move_square += square_sum(moves);
+    for (int slot = 0; slot < kSlotsOf<R>; ++slot)
       partial.absmax[slot] = larger(partial.absmax[slot], largest(block.slot[slot]));
   });
   return partial;
@@ -311,7 +321,10 @@ void decode_all(const std::uint8_t* codes, const float* absmax, std::int64_t num
 
 }  // namespace
 
-const Kernels kernels = {PAGEDOPT_NAME(PAGEDOPT_ISA), gradient_norm, measure, update, encode_all, decode_all};
+#define PAGEDOPT_KERNELS(id, Rule) {measure_piece<Rule>, update_piece<Rule>},
+const Kernels kernels = {
+    PAGEDOPT_NAME(PAGEDOPT_ISA), gradient_norm, {PAGEDOPT_RULES(PAGEDOPT_KERNELS)}, encode_all, decode_all};
+#undef PAGEDOPT_KERNELS
 
 }  // namespace PAGEDOPT_ISA
 }  // namespace pagedopt
