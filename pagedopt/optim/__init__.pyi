@@ -764,7 +764,6 @@ class Lion8bit(RuleOptimizer):
         lr: learning rate.
         betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
         weight_decay: weight decay, decoupled from the gradient.
-        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
             `max_unorm` and `skip_zeros` replace the arguments of that name.
         min_8bit_size: parameters with fewer elements keep 32-bit state.
@@ -772,6 +771,7 @@ class Lion8bit(RuleOptimizer):
             100 steps; 100 is off.
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         maximize: ascend instead of descending.
         foreach: an argument of torch.optim, which changes nothing here.
         fused: an argument of torch.optim, which changes nothing here: a step is always fused.
@@ -790,13 +790,13 @@ class Lion8bit(RuleOptimizer):
         lr: float | Tensor = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        optim_bits: int = 8,
         args: object = None,
         min_8bit_size: int = 4096,
         percentile_clipping: int = 100,
         block_wise: bool = True,
         is_paged: bool = False,
         *,
+        optim_bits: int = 8,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -815,7 +815,6 @@ class Lion32bit(RuleOptimizer):
         lr: learning rate.
         betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
         weight_decay: weight decay, decoupled from the gradient.
-        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
             `max_unorm` and `skip_zeros` replace the arguments of that name.
         min_8bit_size: parameters with fewer elements keep 32-bit state.
@@ -823,6 +822,7 @@ class Lion32bit(RuleOptimizer):
             100 steps; 100 is off.
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
         is_paged: whether the state lives in pages.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         maximize: ascend instead of descending.
         foreach: an argument of torch.optim, which changes nothing here.
         fused: an argument of torch.optim, which changes nothing here: a step is always fused.
@@ -841,13 +841,13 @@ class Lion32bit(RuleOptimizer):
         lr: float | Tensor = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        optim_bits: int = 32,
         args: object = None,
         min_8bit_size: int = 4096,
         percentile_clipping: int = 100,
         block_wise: bool = True,
         is_paged: bool = False,
         *,
+        optim_bits: int = 32,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -897,8 +897,8 @@ class PagedLion(RuleOptimizer):
         min_8bit_size: int = 4096,
         percentile_clipping: int = 100,
         block_wise: bool = True,
-        is_paged: bool = True,
         *,
+        is_paged: bool = True,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -917,13 +917,13 @@ class PagedLion8bit(RuleOptimizer):
         lr: learning rate.
         betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
         weight_decay: weight decay, decoupled from the gradient.
-        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
             `max_unorm` and `skip_zeros` replace the arguments of that name.
         min_8bit_size: parameters with fewer elements keep 32-bit state.
         percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
             100 steps; 100 is off.
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         foreach: an argument of torch.optim, which changes nothing here.
@@ -943,13 +943,13 @@ class PagedLion8bit(RuleOptimizer):
         lr: float | Tensor = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        optim_bits: int = 8,
         args: object = None,
         min_8bit_size: int = 4096,
         percentile_clipping: int = 100,
         block_wise: bool = True,
-        is_paged: bool = True,
         *,
+        optim_bits: int = 8,
+        is_paged: bool = True,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,
@@ -968,13 +968,13 @@ class PagedLion32bit(RuleOptimizer):
         lr: learning rate.
         betas: how much of the moment the direction keeps, and how much the moment itself keeps, each in [0, 1).
         weight_decay: weight decay, decoupled from the gradient.
-        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         args: a mapping or an object whose `optim_bits`, `min_8bit_size`, `percentile_clipping`, `block_wise`,
             `max_unorm` and `skip_zeros` replace the arguments of that name.
         min_8bit_size: parameters with fewer elements keep 32-bit state.
         percentile_clipping: scale each parameter's gradient to at most this percentile of the norms of its last
             100 steps; 100 is off.
         block_wise: one absmax for 256 elements of 8-bit state; False: one for the whole tensor.
+        optim_bits: bits of the state: 32 or 8. Also an option of parameter groups.
         is_paged: whether the state lives in pages.
         maximize: ascend instead of descending.
         foreach: an argument of torch.optim, which changes nothing here.
@@ -994,13 +994,13 @@ class PagedLion32bit(RuleOptimizer):
         lr: float | Tensor = 0.0001,
         betas: tuple[float, float] = (0.9, 0.99),
         weight_decay: float = 0.0,
-        optim_bits: int = 32,
         args: object = None,
         min_8bit_size: int = 4096,
         percentile_clipping: int = 100,
         block_wise: bool = True,
-        is_paged: bool = True,
         *,
+        optim_bits: int = 32,
+        is_paged: bool = True,
         maximize: bool = False,
         foreach: bool | None = None,
         fused: bool | None = None,

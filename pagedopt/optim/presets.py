@@ -8,18 +8,11 @@ from collections.abc import Callable, Mapping
 from inspect import Parameter
 from typing import Any
 
-from pagedopt.optim.arguments import Argument
 from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.overrides import is_bitsandbytes_loaded
 from pagedopt.optim.rules import FAMILIES, VARIANTS, Family, Variant
 
 __all__ = ["CLASSES", "signature_of"]
-
-
-def _rows(family: Family, variant: Variant) -> list[tuple[Argument, bool]]:
-    """The arguments of a class with its own defaults, and whether each is keyword-only."""
-    rows = [(row, False) for row in family.positional] + [(row, True) for row in family.keywords]
-    return [(row.but(variant.fixed.get(row.name, row.default)), is_keyword) for row, is_keyword in rows]
 
 
 def signature_of(family: Family, variant: Variant) -> inspect.Signature:
@@ -28,7 +21,7 @@ def signature_of(family: Family, variant: Variant) -> inspect.Signature:
         Parameter("self", Parameter.POSITIONAL_OR_KEYWORD),
         Parameter("params", Parameter.POSITIONAL_OR_KEYWORD, annotation="ParamsT"),
     ]
-    for row, is_keyword in _rows(family, variant):
+    for row, is_keyword in family.signature(variant):
         place = Parameter.KEYWORD_ONLY if is_keyword else Parameter.POSITIONAL_OR_KEYWORD
         parameters.append(Parameter(row.name, place, default=row.default, annotation=row.kind))
     return inspect.Signature(parameters, return_annotation=None)
@@ -38,7 +31,7 @@ def _doc(family: Family, variant: Variant) -> str:
     decay = "decoupled from the gradient" if family.decoupled else "added to the gradient unless decoupled"
     lines = [f"{family.summary}; {variant.note}.", "", f"The rule is that of {family.source}.", "", "Args:"]
     lines.append("    params: parameters, or dicts of parameter groups.")
-    for row, _ in _rows(family, variant):
+    for row, _ in family.signature(variant):
         lines.append(f"    {row.name}: " + row.text.format(decay=decay).replace("\n", "\n        "))
     lines += ["", "Raises:", "    ValueError: for a value that is not allowed or contradicts the class."]
     return "\n".join(lines)

@@ -84,6 +84,8 @@ class Family:
         decoupled: whether decay is decoupled; None where `decoupled_weight_decay` is an argument (default False).
         summary: first line of the docstrings.
         source: the paper.
+        places_fixed: whether classes take the options that they fix by position too, as Adam8bit takes optim_bits and
+            Lion8bit does not: the order of bitsandbytes.
     """
 
     stem: str
@@ -92,21 +94,20 @@ class Family:
     decoupled: bool | None
     summary: str
     source: str
+    places_fixed: bool = True
 
-    @cached_property
-    def positional(self) -> tuple[Argument, ...]:
-        """The arguments after `params` that may be given by position."""
-        return (*self.arguments, *STORAGE)
-
-    @cached_property
-    def keywords(self) -> tuple[Argument, ...]:
-        """The arguments by keyword alone."""
-        return tuple(argument for argument in KEYWORDS if argument is not DECOUPLED or self.decoupled is None)
+    def signature(self, variant: Variant) -> list[tuple[Argument, bool]]:
+        """The arguments of a class after `params`, with its own defaults, and whether each is keyword-only."""
+        storage = [row.but(variant.fixed.get(row.name, row.default)) for row in STORAGE]
+        placed = [row for row in storage if self.places_fixed or row.name not in variant.fixed]
+        keywords = [row for row in storage if row not in placed]
+        keywords += [row for row in KEYWORDS if row is not DECOUPLED or self.decoupled is None]
+        return [(row, False) for row in (*self.arguments, *placed)] + [(row, True) for row in keywords]
 
     @cached_property
     def options(self) -> dict[str, Argument]:
         """The options of a parameter group, by name."""
-        arguments = (*self.positional, *KEYWORDS, *ARGS_OPTIONS)
+        arguments = (*self.arguments, *STORAGE, *KEYWORDS, *ARGS_OPTIONS)
         return {argument.name: argument for argument in arguments if argument.read is not None}
 
 
@@ -164,6 +165,7 @@ FAMILIES = (
         True,
         "Lion with decoupled weight decay",
         "https://arxiv.org/abs/2302.06675",
+        places_fixed=False,
     ),
 )
 

@@ -95,6 +95,7 @@ int main(int argc, char**) {
   const Option options[] = {
       {"adamw", [](Hyper&) {}, {Codec::f32, Codec::blockwise8, Codec::tensorwise8}, every},
       {"amsgrad", [](Hyper& h) { set_rule(h, RuleId::amsgrad); }, state, bf16},
+      {"lion", [](Hyper& h) { set_rule(h, RuleId::lion); }, state, bf16},
       {"skip_zeros", [](Hyper& h) { h.skip_zeros = true; }, state, bf16},
       {"max_unorm", [](Hyper& h) { h.max_unorm = 0.1; }, state, bf16},
       {"clipping", [](Hyper& h) { h.percentile_clipping = 50; }, {Codec::f32}, every},

@@ -1,8 +1,9 @@
-"""Adam and its 8-bit state in float64 and plain numpy, from the formulas: what the optimizers are measured against."""
+"""The rules and their 8-bit state in float64 and plain numpy, from the papers: what optimizers are measured against."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +60,29 @@ def clip_factor(norms: list[float], norm: float, percentile: int) -> float:
     return min(1.0, clip / norm) if norm > 0 else 1.0
 
 
-def adam_step(param: Array, grad: Array, state: State, o: Options) -> tuple[Array, State]:
+Formula = Callable[[Array, dict[str, Array], int, Options], tuple[Array, dict[str, Array]]]
+"""Gradient, slots, step and options to the direction and the new slots."""
+
+
+def adam(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
+    """Kingma & Ba 2015; AMSGrad: Reddi, Kale & Kumar 2018."""
+    b1, b2 = o.betas
+    m, v, vmax = (slots.get(name, np.zeros_like(g)) for name in SLOTS)
+    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
+    vmax = np.maximum(vmax, v)
+    size = np.sqrt((vmax if o.amsgrad else v) / (1 - b2**t))
+    new = {"exp_avg": m, "exp_avg_sq": v} | ({"max_exp_avg_sq": vmax} if o.amsgrad else {})
+    return (m / (1 - b1**t)) / (size + o.eps), new
+
+
+def lion(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
+    """Chen et al. 2023, algorithm 2."""
+    b1, b2 = o.betas
+    m = slots.get("exp_avg", np.zeros_like(g))
+    return np.sign(b1 * m + (1 - b1) * g), {"exp_avg": b2 * m + (1 - b2) * g}
+
+
+def oracle_step(formula: Formula, param: Array, grad: Array, state: State, o: Options) -> tuple[Array, State]:
     """One step: the new parameter and state."""
     t = state.t + 1
     norm = float(np.sqrt((grad**2).sum()))
@@ -67,19 +90,11 @@ def adam_step(param: Array, grad: Array, state: State, o: Options) -> tuple[Arra
     g = grad * factor * (-1 if o.maximize else 1)
     if not o.decoupled_weight_decay:
         g = g + o.weight_decay * param
-    b1, b2 = o.betas
-    m, v, vmax = (state.slots.get(name, np.zeros_like(param)) for name in SLOTS)
-    m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
-    vmax = np.maximum(vmax, v)
-    size = np.sqrt((vmax if o.amsgrad else v) / (1 - b2**t))
-    move = (m / (1 - b1**t)) / (size + o.eps)
+    move, new = formula(g, state.slots, t, o)
     moved = (grad != 0) | (not o.skip_zeros)
     unorm, most = math.sqrt((move[moved] ** 2).sum()), o.max_unorm * math.sqrt((param**2).sum())
     limit = most / unorm if o.max_unorm > 0 and unorm > most else 1.0
     keep = 1 - o.lr * o.weight_decay if o.decoupled_weight_decay else 1.0
-    new = dict(zip(SLOTS, (m, v, vmax), strict=True))
-    if not o.amsgrad:
-        del new["max_exp_avg_sq"]
     kept = {name: np.where(moved, value, state.slots.get(name, np.zeros_like(param))) for name, value in new.items()}
     return np.where(moved, param * keep - o.lr * limit * move, param), State(t, kept, [*state.norms, norm])
 

@@ -21,16 +21,12 @@ from pagedopt.errors import ConfigError
 NAMES = [
     f"{paged}{stem}{suffix}"
     for paged in ("", "Paged")
-    for stem in ("Adam", "AdamW")
+    for stem in ("Adam", "AdamW", "Lion")
     for suffix in ("", "8bit", "32bit")
 ]
-POSITIONAL = [
-    ("params", inspect.Parameter.empty),
-    ("lr", 1e-3),
-    ("betas", (0.9, 0.999)),
-    ("eps", 1e-8),
-    ("weight_decay", 0.0),
-    ("amsgrad", False),
+ADAM = [("lr", 1e-3), ("betas", (0.9, 0.999)), ("eps", 1e-8), ("weight_decay", 0.0), ("amsgrad", False)]
+LION = [("lr", 1e-4), ("betas", (0.9, 0.99)), ("weight_decay", 0.0)]
+STORAGE = [
     ("optim_bits", 32),
     ("args", None),
     ("min_8bit_size", 4096),
@@ -40,6 +36,12 @@ POSITIONAL = [
 ]
 
 
+def fixed_by(name: str) -> dict[str, Any]:
+    """The options that a class fixes."""
+    bits = {"optim_bits": 8 if name.endswith("8bit") else 32} if name.endswith("bit") else {}
+    return bits | ({"is_paged": True} if "Paged" in name else {})
+
+
 def make(name: str, **arguments: Any) -> Any:
     return getattr(optim, name)([torch.nn.Parameter(torch.ones(3))], **arguments)
 
@@ -47,16 +49,17 @@ def make(name: str, **arguments: Any) -> Any:
 @pytest.mark.parametrize("name", NAMES)
 def test_signature(name: str) -> None:
     cls = getattr(optim, name)
-    own = {"weight_decay": 1e-2} if "W" in name else {}
-    own |= {"optim_bits": 8} if "8bit" in name else {}
-    own |= {"is_paged": True} if "Paged" in name else {}
+    is_lion, fixed = "Lion" in name, fixed_by(name)
+    own = ({"weight_decay": 1e-2} if "W" in name else {}) | fixed
     parameters = list(inspect.signature(cls).parameters.values())
     positional = [(p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert positional == [(key, own.get(key, default)) for key, default in POSITIONAL]
+    storage = [(key, default) for key, default in STORAGE if not is_lion or key not in fixed]
+    expected = [(key, own.get(key, default)) for key, default in [*(LION if is_lion else ADAM), *storage]]
+    assert positional == [("params", inspect.Parameter.empty), *expected]
     keyword = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    decoupled = {} if "W" in name else {"decoupled_weight_decay": False}
+    decoupled = {} if "W" in name or is_lion else {"decoupled_weight_decay": False}
     switches = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
-    assert keyword == {"maximize": False, **decoupled, **switches, "paging": None}
+    assert keyword == {**(fixed if is_lion else {}), "maximize": False, **decoupled, **switches, "paging": None}
     assert (cls.__name__, cls.__qualname__, cls.__module__) == (name, name, "pagedopt.optim")
     assert pickle.loads(pickle.dumps(cls)) is cls
     undocumented = [p.name for p in parameters if f"\n    {p.name}: " not in inspect.getdoc(cls)]
@@ -74,16 +77,19 @@ def test_all_names_the_classes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_positional_arguments_are_taken_in_order(name: str) -> None:
-    bits, is_paged = 8 if "8bit" in name else 32, "Paged" in name
-    params = [torch.nn.Parameter(torch.ones(3))]
-    args = {"max_unorm": 0.5}
-    optimizer = getattr(optim, name)(params, 0.1, (0.8, 0.9), 1e-4, 0.2, True, bits, args, 1, 50, False, is_paged)
+    is_lion, fixed = "Lion" in name, fixed_by(name)
+    storage = {
+        "optim_bits": 32, "args": {"max_unorm": 0.5}, "min_8bit_size": 1, "percentile_clipping": 50,
+        "block_wise": False, "is_paged": False,
+    } | fixed  # fmt: skip
+    own = {"lr": 0.1, "betas": (0.8, 0.9)} | ({} if is_lion else {"eps": 1e-4}) | {"weight_decay": 0.2}
+    own |= {} if is_lion else {"amsgrad": True}
+    placed = [value for key, value in storage.items() if not is_lion or key not in fixed]
+    optimizer = getattr(optim, name)([torch.nn.Parameter(torch.ones(3))], *own.values(), *placed)
     group = optimizer.param_groups[0]
-    expected = {
-        "lr": 0.1, "betas": (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.2, "amsgrad": True, "optim_bits": bits,
-        "min_8bit_size": 1, "percentile_clipping": 50, "block_wise": False, "is_paged": is_paged, "max_unorm": 0.5,
-        "skip_zeros": False, "maximize": False, "decoupled_weight_decay": "W" in name,
-    }  # fmt: skip
+    expected = own | {key: value for key, value in storage.items() if key != "args"}
+    expected |= {"max_unorm": 0.5, "skip_zeros": False, "maximize": False}
+    expected["decoupled_weight_decay"] = "W" in name or is_lion
     assert {key: group[key] for key in expected} == expected
 
 
