@@ -15,8 +15,18 @@ from native_builds import CUDA_SOURCES, NO_NVCC, NVCC, CudaCode, known_gpus
 
 # What every element goes through.
 HOT = ("update_kernel", "measure_kernel", "norm_kernel")
-# Kernels that store, and what their loads and stores may be at the widest: 16 bytes.
+# What their loads and stores may be at the widest: 16 bytes.
 WIDE = {"update_kernel": ("LDG", "STG"), "measure_kernel": ("LDG",), "norm_kernel": ("LDG",)}
+KERNEL = re.compile(r"(update_kernel|measure_kernel|norm_kernel)(?:INS_\d+(\w+?)EE)?")
+"""A kernel in a mangled name, and its rule."""
+
+# Stores of 16 bytes a lane and block. float32 state: two a slot, and two of a float32 parameter; 8-bit state: two of a
+# float32 parameter, one of each 16-bit type.
+STORES = {
+    "Adam": (2 + 4) + 2 * 4 + 2 + 2 * 1,
+    "AmsGrad": (2 + 6) + 2 * 6 + 2 + 2 * 1,
+    "Lion": (2 + 2) + 2 * 2 + 2 + 2 * 1,
+}
 
 # What a warp does for a block of 256 elements with 8-bit state: 16 levels are looked up; parameter, gradient and two
 # slots are loaded, all but the gradient stored, with an absmax for each slot.
@@ -59,6 +69,7 @@ def resources(said: str) -> dict[tuple[str, str], str]:
 
 def test_no_kernel_spills(compiled: dict[Path, str]) -> None:
     kernels = [(name, gpu, text) for said in compiled.values() for (name, gpu), text in resources(said).items()]
+    assert {rule for name, _, _ in kernels for _, rule in KERNEL.findall(name) if rule} == set(STORES)
     for hot in HOT:
         assert {gpu for name, gpu, _ in kernels if hot in name} == set(gpus()), f"{hot} is missing"
     for name, gpu, text in kernels:
@@ -78,8 +89,8 @@ def cuda_tool(name: str) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def machine_code(compiled: dict[Path, str]) -> dict[tuple[str, str], str]:
-    """(kernel, GPU) -> its instructions."""
+def machine_code(compiled: dict[Path, str]) -> dict[tuple[str, str, str], str]:
+    """(kernel, rule, GPU) -> its instructions; gradient norms have no rule."""
     cuobjdump, nvdisasm = cuda_tool("cuobjdump"), cuda_tool("nvdisasm")
     for name, tool in (("cuobjdump", cuobjdump), ("nvdisasm", nvdisasm)):
         if tool is None:
@@ -94,33 +105,36 @@ def machine_code(compiled: dict[Path, str]) -> dict[tuple[str, str], str]:
             )  # fmt: skip
             assert done.returncode == 0, done.stderr[-2000:]
             for function in done.stdout.split("Function : ")[1:]:
-                for kernel in WIDE:
-                    if kernel in function.splitlines()[0]:
-                        found[kernel, gpu] = function
+                for kernel, rule in KERNEL.findall(function.splitlines()[0]):
+                    found[kernel, rule, gpu] = function
     return found
 
 
 @pytest.mark.parametrize("kernel", WIDE)
-def test_accesses_are_wide(machine_code: dict[tuple[str, str], str], kernel: str) -> None:
-    for gpu in gpus():
-        text = machine_code[kernel, gpu]
+def test_accesses_are_wide(machine_code: dict[tuple[str, str, str], str], kernel: str) -> None:
+    texts = {key: text for key, text in machine_code.items() if key[0] == kernel}
+    assert len(texts) == len(gpus()) * (1 if kernel == "norm_kernel" else len(STORES))
+    for key, text in texts.items():
         for access in WIDE[kernel]:
-            assert re.search(rf"\b{access}\.E[.A-Z]*\.128\b", text), f"{kernel} for {gpu}: no {access} of 16 bytes"
-        assert not re.search(r"\b(LDL|STL)\b", text), f"{kernel} for {gpu} uses local memory"
+            assert re.search(rf"\b{access}\.E[.A-Z]*\.128\b", text), f"{key}: no {access} of 16 bytes"
+        assert not re.search(r"\b(LDL|STL)\b", text), f"{key} uses local memory"
 
 
-def test_every_kind_of_row_is_updated_by_wide_accesses(machine_code: dict[tuple[str, str], str]) -> None:
-    # Stores of 16 bytes a lane and block: p, m, v, with and without vmax. float32 state: 6 + 8 with float32 parameters,
-    # 4 + 6 with each of the 16-bit types; 8-bit state: the parameter's 2 + 2 float32, 1 + 1 of each 16-bit type.
+@pytest.mark.parametrize("rule", STORES)
+def test_every_kind_of_row_is_updated_by_wide_accesses(
+    machine_code: dict[tuple[str, str, str], str], rule: str
+) -> None:
     for gpu in gpus():
-        stores = len(re.findall(r"\bSTG\.E[.A-Z]*\.128\b", machine_code["update_kernel", gpu]))
-        assert stores >= 14 + 2 * 10 + 4 + 2 * 2, f"update_kernel for {gpu}: {stores} stores of 16 bytes"
+        stores = len(re.findall(r"\bSTG\.E[.A-Z]*\.128\b", machine_code["update_kernel", rule, gpu]))
+        assert stores >= STORES[rule], f"update_kernel of {rule} for {gpu}: {stores} stores of 16 bytes"
 
 
 @pytest.mark.parametrize("dtype", BLOCKS)
-def test_a_block_of_8_bit_state_takes_few_instructions(machine_code: dict[tuple[str, str], str], dtype: str) -> None:
+def test_a_block_of_8_bit_state_takes_few_instructions(
+    machine_code: dict[tuple[str, str, str], str], dtype: str
+) -> None:
     for gpu in gpus():
-        block = Code(machine_code["update_kernel", gpu]).round(BLOCKS[dtype])
+        block = Code(machine_code["update_kernel", "Adam", gpu]).round(BLOCKS[dtype])
         all_of_them, half_rate = len(block), sum(one.is_half_rate for one in block)
         print(f"{gpu}, {dtype}: {all_of_them} instructions for 256 elements, {half_rate} at half the rate")
         most, most_half_rate = MOST[gpu][dtype]

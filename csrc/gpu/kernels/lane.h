@@ -146,7 +146,8 @@ PAGEDOPT_HD Stored<size> load_lane(const void* base, const BlockAt& block, int l
 
 template <int size, int run, bool whole>
 PAGEDOPT_HD void store_lane(const Stored<size>& stored, void* base, const BlockAt& block, int lane) {
-  auto* const own = static_cast<std::byte*>(base) + block.lane_bytes<size, run>(lane);
+  // Unsigned: this address is made anew where registers are short, and then without the instruction for its sign.
+  auto* const own = static_cast<std::byte*>(base) + static_cast<unsigned>(block.lane_bytes<size, run>(lane));
   for (int i = 0; whole && i < kLaneElements; i += run)
     store_words<run * size / 4>(stored.word + i * size / 4, own + element_of<run>(0, i) * size);
   for (int i = 0; !whole && i < kLaneElements; ++i)
