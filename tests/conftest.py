@@ -11,27 +11,27 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from native_builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
+from native.builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
 
 SLOW: Final = {
-    "core": "compilers, sanitizers, machine code",
+    "native": "compilers, sanitizers, machine code",
     "fuzz": "thousands of inputs",
     "life": "processes interrupted everywhere",
-    "paging/test_dying_disk.py": "file systems made and killed",
-    "paging/test_faults.py": "disks that fill",
-    "paging/test_faulty_calls.py": "a process for each failing call",
-    "paging/test_limits.py": "control groups",
-    "paging/test_out_of_memory.py": "control groups",
+    "end_to_end/test_dying_disk.py": "file systems made and killed",
+    "end_to_end/test_faults.py": "disks that fill",
+    "end_to_end/test_faulty_calls.py": "a process for each failing call",
+    "end_to_end/test_limits.py": "control groups",
+    "end_to_end/test_out_of_memory.py": "control groups",
     "monitor/test_training.py": "whole trainings that are watched",
     "monitor/test_watcher_limits.py": "time limits of connections",
-    "device/test_gpu_bench.py": "every section of a benchmark",
-    "device/test_locked_memory.py": "pytest in pytest",
-    "device/test_ptx_steps.py": "nvcc, and its PTX interpreted",
+    "emulated_gpu/test_gpu_bench.py": "every section of a benchmark",
+    "emulated_gpu/test_locked_memory.py": "pytest in pytest",
+    "emulated_gpu/test_ptx_steps.py": "nvcc, and its PTX interpreted",
     "optim/test_distributed.py": "two ranks",
     "top/test_top_live.py": "real terminals",
-    "test_bench.py": "every section of a benchmark",
+    "tools/test_bench.py": "every section of a benchmark",
     "test_demo.py": "trainings",
-    "test_gpu_tools.py": "runs of tools/gpu_check",
+    "tools/test_gpu_tools.py": "runs of tools/gpu_check",
 }
 """What `tools/check --fast` leaves out, folders and files, and what takes the time there."""
 

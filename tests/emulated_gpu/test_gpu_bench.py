@@ -31,7 +31,7 @@ OTHERS = {
 
 
 def run(out: Path, *arguments: str) -> dict[str, Any]:
-    command = [sys.executable, "tools/gpu_bench.py", "--emulate", "--out", str(out), *arguments]
+    command = [sys.executable, "tools", "gpu.bench", "--emulate", "--out", str(out), *arguments]
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "PYTHONPATH": path}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=280, check=False)

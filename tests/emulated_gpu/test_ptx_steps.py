@@ -1,6 +1,6 @@
 """Whole optimizers on an emulated GPU whose kernels are nvcc's PTX, interpreted: bit for bit those of the host.
 
-`PTX=all .venv/bin/python -m pytest tests/device/test_ptx_steps.py --timeout 0` runs every row for every GPU.
+`PTX=all .venv/bin/python -m pytest tests/emulated_gpu/test_ptx_steps.py --timeout 0` runs every row for every GPU.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 import torch
-from device_training import train
-from native_builds import GPUS, CudaCode
+from emulated_gpu.device_training import train
+from native.builds import GPUS, CudaCode
 
 import pagedopt
 from pagedopt import optim

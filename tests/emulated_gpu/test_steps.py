@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from device_training import train
+from emulated_gpu.device_training import train
 
 import pagedopt
 from pagedopt import optim

@@ -7,20 +7,17 @@ but for what needs torch's CUDA.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
+from gpu.tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
 
 import pagedopt
 from pagedopt import _core, runtime
 from pagedopt.optim import devices
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "optim"))
 
 
 def absence() -> str | None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from gpu_cases import SIZES, assert_same, make, parameters, train, values
-from tested_card import IS_EMULATED, Card
+from gpu.gpu_cases import SIZES, assert_same, make, parameters, train, values
+from gpu.tested_card import IS_EMULATED, Card
 
 import pagedopt
 from pagedopt import _core, runtime

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from interrupted import OPERATIONS
-from programs import TIMES, Program
+from life.programs import TIMES, Program
 
 
 @pytest.fixture(scope="module")

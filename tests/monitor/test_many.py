@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from watched import ARENA, SNAPSHOT, until
+from monitor.watched import ARENA, SNAPSHOT, until
 
 from pagedopt.monitor import wire
 from pagedopt.monitor.feed import Feed

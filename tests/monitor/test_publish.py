@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 import zmq
-from watched import Looks, hostile_frames, until
+from monitor.watched import Looks, hostile_frames, until
 from zmq.auth import create_certificates
 
 from pagedopt.errors import MonitorError

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from watched import SNAPSHOT, TRAINING, until
+from monitor.watched import SNAPSHOT, TRAINING, until
 
 from pagedopt._core import COUNTERS
 from pagedopt.cli import main

@@ -1,4 +1,4 @@
-"""What several test files build of the C++ and CUDA sources, and how. The fixtures are in conftest.py.
+"""What several test files build of the C++ and CUDA sources, and how. The fixtures are in tests/conftest.py.
 
 Builds are kept in build/ for the next run, which compiles what changed.
 """
@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CSRC = ROOT / "csrc"
 CUDA_SOURCES = sorted(CSRC.rglob("*.cu"))
 GPUS = ("sm_80", "sm_90", "sm_100")

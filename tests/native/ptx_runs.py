@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from native_builds import CudaCode
+from native.builds import CudaCode
 
 FIGURES = ("instructions", "load_sectors", "store_sectors", "load_wavefronts", "store_wavefronts")
 

@@ -10,8 +10,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from machine_code import Code
-from native_builds import CUDA_SOURCES, NO_NVCC, NVCC, CudaCode, known_gpus
+from native.builds import CUDA_SOURCES, NO_NVCC, NVCC, CudaCode, known_gpus
+from native.machine_code import Code
 
 # What every element goes through.
 HOT = ("update_kernel", "measure_kernel", "norm_kernel")

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from native_builds import CSRC, build, configure
+from native.builds import CSRC, build, configure
 
 from pagedopt.pager.spill import spill_directory
 

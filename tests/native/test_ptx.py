@@ -1,7 +1,7 @@
 """nvcc's PTX of the CUDA source, interpreted, against steps of the host: equal to the bit. And breaks of it are seen.
 
-`PTX=all .venv/bin/python -m pytest tests/core/test_ptx.py tests/device/test_ptx_steps.py --timeout 0` runs every row
-for every GPU, and breaks each selector, mask and vector access by itself.
+`PTX=all .venv/bin/python -m pytest tests/native/test_ptx.py tests/emulated_gpu/test_ptx_steps.py --timeout 0` runs
+every row for every GPU, and breaks each selector, mask and vector access by itself.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from native_builds import GPUS, ROOT, CudaCode
-from ptx_runs import count, ptx_of, rises, run
+from native.builds import GPUS, ROOT, CudaCode
+from native.ptx_runs import count, ptx_of, rises, run
 
 ALL = os.environ.get("PTX") == "all"
 STEP_TEST = ROOT / "tests/native/step_device_test.cpp"

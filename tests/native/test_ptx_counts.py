@@ -1,6 +1,6 @@
 """What nvcc's PTX costs a block of 256 elements: none of it rises.
 
-`PTX=record .venv/bin/python -m pytest tests/core/test_ptx_counts.py` records what it costs now, in
+`PTX=record .venv/bin/python -m pytest tests/native/test_ptx_counts.py` records what it costs now, in
 tests/native/ptx_counts.json. Figures may fall without that; who makes them fall records them, so that they stay there.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from native_builds import NVCC, ROOT, CudaCode, must_run
-from ptx_runs import Counts, count, rises
+from native.builds import NVCC, ROOT, CudaCode, must_run
+from native.ptx_runs import Counts, count, rises
 
 RECORD = os.environ.get("PTX") == "record"
 RECORDED = ROOT / "tests/native/ptx_counts.json"

@@ -64,8 +64,8 @@ def test_signature(name: str) -> None:
 
 
 def test_the_stub_is_current() -> None:
-    module = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_optim_stub.py"))
-    assert module["STUB"].read_text() == module["render"](), "run tools/make_optim_stub.py"
+    module = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make" / "optim_stub.py"))
+    assert module["STUB"].read_text() == module["render"](), "run: python tools make.optim_stub"
 
 
 def test_all_names_the_classes() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from adam_oracle import values_of
+from optim.adam_oracle import values_of
 
 from pagedopt import optim
 from pagedopt.errors import CheckpointError

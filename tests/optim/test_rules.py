@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adam_oracle import SLOTS, Options, State, absmax_of, adam_step, code_errors, values_of
+from optim.adam_oracle import SLOTS, Options, State, absmax_of, adam_step, code_errors, values_of
 
 from pagedopt import optim
 

@@ -1,6 +1,6 @@
 """Run the policies over simulated memory and compare their moves with the floor.
 
-    python tools/replay.py --pages 256 --budget 128 --policy all --cycles 20
+    python tests/pager/simulate_policies.py --pages 256 --budget 128 --policy all --cycles 20
 
 The simulated machine has the rules of the real mover and none of its bytes: one writer and one reader, each taking its
 moves in plan order; a move waits until the work it names is done; a prefetch also waits until resident + in flight is
@@ -241,7 +241,7 @@ def start_tiers(pages: int, budget_pages: int, start: str, rng: np.random.Genera
     return tier
 
 
-def replay(policy: Policy, options: argparse.Namespace) -> tuple[list[Tally], Memory]:
+def simulate(policy: Policy, options: argparse.Namespace) -> tuple[list[Tally], Memory]:
     """The tally of every cycle, and the memory afterwards."""
     order = np.random.default_rng(options.seed).permutation(options.pages).astype(np.int64)
     tier = start_tiers(options.pages, options.budget, options.start, np.random.default_rng(options.seed + 1))
@@ -253,7 +253,7 @@ def replay(policy: Policy, options: argparse.Namespace) -> tuple[list[Tally], Me
 
 def row(policy: Policy, options: argparse.Namespace) -> str:
     """One line of the table: means over the second half of the cycles."""
-    tallies, memory = replay(policy, options)
+    tallies, memory = simulate(policy, options)
     steady = tallies[len(tallies) // 2 :]
     floor = floor_pages(options.pages, options.budget)
     mean = {f.name: sum(getattr(tally, f.name) for tally in steady) / len(steady) for f in fields(Tally)}

@@ -6,15 +6,11 @@ import json
 import statistics
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
-
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
-sys.path.insert(0, str(TOOLS))
-
-import bench_samples as samples  # noqa: E402
+from bench import samples
+from bench.machine import TOOLS
 
 TINY_SECTIONS = ("one_tensor", "nothing_to_move", "streaming", "moves", "cost")
 
@@ -71,7 +67,7 @@ def test_an_absent_peer_is_null_with_its_reason() -> None:
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out = tmp_path_factory.mktemp("results")
-    command = [sys.executable, str(TOOLS / "bench.py"), "--tiny", "--out", str(out), "--sections", *TINY_SECTIONS]
+    command = [sys.executable, str(TOOLS), "bench", "--tiny", "--out", str(out), "--sections", *TINY_SECTIONS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     [path] = out.iterdir()

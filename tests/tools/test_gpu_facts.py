@@ -13,14 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
-sys.path.insert(0, str(TOOLS))
-
-import gpu_bench  # noqa: E402
-import gpu_predicted  # noqa: E402
-import gpu_touch  # noqa: E402
-from gpu_run import goal  # noqa: E402
+from bench.machine import TOOLS
+from gpu import bench, predicted, touch
+from gpu.run import goal
 
 # A driver of one card whose attributes are twice their numbers.
 DRIVER = """
@@ -48,7 +43,7 @@ def with_driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def told(env: dict[str, str]) -> list[str]:
-    command = [sys.executable, str(TOOLS / "gpu_facts.py")]
+    command = [sys.executable, str(TOOLS), "gpu.facts"]
     return subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
 
 
@@ -71,7 +66,7 @@ def held(with_driver: dict[str, str]) -> Iterator[subprocess.Popen[str]]:
     """A process that starts one that holds the card, prints its id and what it says, and stays until its input ends."""
     script = f"""
         import subprocess, sys
-        command = [sys.executable, {str(TOOLS / "gpu_facts.py")!r}, "--hold"]
+        command = [sys.executable, {str(TOOLS)!r}, "gpu.facts", "--hold"]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         print(child.pid, child.stdout.readline().strip(), flush=True)
         sys.stdin.read()
@@ -103,14 +98,14 @@ def test_the_card_is_held_until_the_one_who_asked_ends(held: subprocess.Popen[st
 
 
 def test_memory_is_touched_in_whole_pieces_and_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gpu_touch, "PIECE_BYTES", 1 << 20)
-    assert gpu_touch.touch((3 << 20) + 5, 60.0) == 3 << 20
-    assert gpu_touch.touch(1 << 40, 0.05) < 1 << 40
-    assert gpu_touch.touch(1 << 40, 0.0) == 0
+    monkeypatch.setattr(touch, "PIECE_BYTES", 1 << 20)
+    assert touch.touch((3 << 20) + 5, 60.0) == 3 << 20
+    assert touch.touch(1 << 40, 0.05) < 1 << 40
+    assert touch.touch(1 << 40, 0.0) == 0
 
 
 def test_what_decides_most_is_measured_first() -> None:
-    sections = list(gpu_bench.SECTIONS)
+    sections = list(bench.SECTIONS)
     assert sections[:4] == ["link", "moves", "managed_link", "resident_one_tensor"]
     assert sections[4:9] == [name for name in sections if name.startswith(("paged_s", "paged_d"))]
 
@@ -120,18 +115,18 @@ CARDS = [("NVIDIA H200", 0.85, "0.85-0.96"), ("NVIDIA H100 80GB HBM3", 0.90, "0.
 
 @pytest.mark.parametrize(("card", "least", "cell"), CARDS)
 def test_the_table_has_what_was_predicted_beside_measured_and_goal(card: str, least: float | None, cell: str) -> None:
-    predicted = gpu_predicted.of_copy(card, "bfloat16", 8)
-    assert (predicted and predicted[0]) == least
-    one = goal("8-bit, of copy bandwidth", 0.7, at_least=0.8, predicted=predicted)
+    share = predicted.of_copy(card, "bfloat16", 8)
+    assert (share and share[0]) == least
+    one = goal("8-bit, of copy bandwidth", 0.7, at_least=0.8, predicted=share)
     sections = {"link": {"goals": [one]}}
     results = {"gpu": {"name": card}, "commit": {"id": None}, "date": "2026-01-01", "is_whole": True}
-    text = gpu_bench.table({**results, "emulated": False, "sections": sections})
+    text = bench.table({**results, "emulated": False, "sections": sections})
     assert "| section | what | predicted | measured | goal | |" in text
     assert f"| link | 8-bit, of copy bandwidth | {cell} | 0.700 | >= 0.80 | SHORT |" in text
 
 
 def test_every_prediction_is_of_something_that_is_measured() -> None:
-    assert {f"paged_{placement}" for placement in gpu_predicted.OF_LINK} <= set(gpu_bench.SECTIONS)
-    for shares in gpu_predicted.OF_COPY.values():
+    assert {f"paged_{placement}" for placement in predicted.OF_LINK} <= set(bench.SECTIONS)
+    for shares in predicted.OF_COPY.values():
         assert set(shares) == {(dtype, bits) for dtype in ("float32", "bfloat16") for bits in (32, 8)}
         assert all(0 < low <= high <= 1 for low, high in shares.values())

@@ -11,13 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-ROOT = Path(__file__).resolve().parent.parent
-TOOLS = ROOT / "tools"
-sys.path.insert(0, str(TOOLS))
-
-from gpu_profile import CASES, SANITIZERS, TESTS, ncu_verdict, sanitizer_verdict  # noqa: E402
-from gpu_tests import ENVIRONMENT, PYTEST  # noqa: E402
+from gpu import profile as gpu_profile
+from gpu.profile import CASES, SANITIZERS, TESTS, ncu_verdict, sanitizer_verdict
+from gpu.tests import ENVIRONMENT, PYTEST, ROOT, TOOLS
 
 # Stand for the tools: note how they are called, run the command behind their options (the tests once, not for each
 # tool), and write a log as they would.
@@ -58,7 +54,7 @@ def run(folder: Path, sanitizer_text: str = CLEAN, *, seconds: str = "900") -> t
         )
         path.chmod(0o755)
     env = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(TOOLS / "gpu_profile.py"), "--emulate", "--seconds", seconds]
+    command = [sys.executable, str(TOOLS), "gpu.profile", "--emulate", "--seconds", seconds]
     command += ["--out", str(folder / "out"), "--prefix", "emulated-gpu"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode in (0, 1), done.stdout + done.stderr
@@ -142,8 +138,6 @@ def test_what_has_no_time_is_cut_off_and_said(tmp_path: Path) -> None:
 
 
 def test_a_missing_tool_is_skipped_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import gpu_profile
-
     monkeypatch.setattr(gpu_profile, "tool_path", lambda name: None)
     assert gpu_profile.main(["--out", str(tmp_path), "--prefix", "gpu"]) == 0
     outcomes = json.loads((tmp_path / "gpu-profile.json").read_text())

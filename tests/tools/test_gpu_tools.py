@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-TOOLS = Path(__file__).resolve().parent.parent / "tools"
-sys.path.insert(0, str(TOOLS))
-
-from gpu_again import again  # noqa: E402
-from gpu_journal import records  # noqa: E402
-from gpu_tests import by_value, verdicts  # noqa: E402
+from gpu.journal import records
+from gpu.retry import again
+from gpu.tests import TOOLS, by_value, verdicts
 
 
 def script(folder: Path, text: str) -> list[str]:
@@ -70,7 +66,7 @@ SUITE = """
 def run_suite(tmp_path: Path, text: str, limit_s: str = "2") -> tuple[int, str, dict[str, str]]:
     file, journal = tmp_path / "test_suite.py", tmp_path / "journal.jsonl"
     file.write_text(textwrap.dedent(text))
-    command = [sys.executable, str(TOOLS / "gpu_tests.py"), "--journal", str(journal), "--seconds", "100", str(file)]
+    command = [sys.executable, str(TOOLS), "gpu.tests", "--journal", str(journal), "--seconds", "100", str(file)]
     env, pipes = {**os.environ, "GPU_TEST_S": limit_s}, {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     done = subprocess.run(command, env=env, text=True, timeout=120, check=False, **pipes)
     found = {test.split("::")[1]: outcome for test, (outcome, _) in verdicts(journal).items()}
@@ -153,29 +149,29 @@ def test_files_that_the_order_does_not_name_come_last() -> None:
 def run_of_sections(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.CompletedProcess[str], Any]:
     """A run whose second section hangs, whose fourth holds on to its memory and whose fifth raises."""
     folder = tmp_path_factory.mktemp("bench")
-    path = folder / "bench.py"
+    path = folder / "sections.py"
     path.write_text(
         textwrap.dedent(
-            f"""
+            """
             import sys, time
-            sys.path.insert(0, {str(TOOLS)!r})
-            import gpu_bench
-            from gpu_bench_paged import Paged
+            from gpu import bench
+            from gpu.paged import Paged
             held = []
             def holds(run):
                 held.append(Paged(run, 8))
-                return {{"held": True}}
+                return {"held": True}
             def fails(run):
                 raise ValueError("as it should")
-            gpu_bench.SECTIONS.update(hangs=lambda run: time.sleep(600), holds=holds, fails=fails)
-            gpu_bench.SECTION_S["hangs"] = gpu_bench.GRACE_S = 0.2
-            sys.exit(gpu_bench.main(sys.argv[1:]))
+            bench.SECTIONS.update(hangs=lambda run: time.sleep(600), holds=holds, fails=fails)
+            bench.SECTION_S["hangs"] = bench.GRACE_S = 0.2
+            sys.exit(bench.main(sys.argv[1:], [sys.executable, __file__]))
             """
         )
     )
     names = ["placement_auto", "hangs", "link", "holds", "fails", "managed_link"]
     command = [sys.executable, str(path), "--emulate", "--minutes", "3", "--out", str(folder / "out"), "--sections"]
-    done = subprocess.run([*command, *names], capture_output=True, text=True, timeout=280, check=False)
+    env = {**os.environ, "PYTHONPATH": str(TOOLS)}
+    done = subprocess.run([*command, *names], env=env, capture_output=True, text=True, timeout=280, check=False)
     [results] = (folder / "out").glob("*.json")
     return done, (results.name, json.loads(results.read_text()))
 
@@ -203,7 +199,7 @@ def test_results_of_a_rehearsal_say_so(run_of_sections: Any) -> None:
 
 
 def test_without_a_gpu_nothing_is_measured(tmp_path: Path) -> None:
-    command = [sys.executable, str(TOOLS / "gpu_bench.py"), "--minutes", "1", "--out", str(tmp_path)]
+    command = [sys.executable, str(TOOLS), "gpu.bench", "--minutes", "1", "--out", str(tmp_path)]
     env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scenes
 from rich.console import Console
+from top import scenes
 
 from pagedopt.top.view.screen import VIEWS, Look, Wanted, Watched, report, screen
 

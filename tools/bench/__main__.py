@@ -1,9 +1,8 @@
-#!/usr/bin/env python3
 """pagedopt beside its peers, in one run: prints goal against reached and writes dated JSON into tools/results.
 
-python tools/bench.py                    the full run (about 10 GiB of memory, 6 GiB of disk, a quiet machine)
-python tools/bench.py --sections streaming moves
-python tools/bench.py --tiny --out /tmp/results
+python tools bench                       the full run (about 10 GiB of memory, 6 GiB of disk, a quiet machine)
+python tools bench --sections streaming moves
+python tools bench --tiny --out /tmp/results
 """
 
 from __future__ import annotations
@@ -22,14 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import bench_cost
-import bench_machine
-import bench_moves
-import bench_steps
 import psutil
 import torch
-from bench_disk import Streaming, streaming
-from bench_samples import say
+from bench import cost, machine, moves, steps
+from bench.disk import Streaming, streaming
+from bench.samples import say
 
 SCHEMA = 1
 MIB = 1 << 20
@@ -100,20 +96,20 @@ def run_streaming(sizes: Sizes, directory: Path) -> dict[str, Any]:
 
 def run_moves(sizes: Sizes, directory: Path) -> dict[str, Any]:
     numel = sizes.moves_state_bytes // 8 // 16
-    return bench_moves.moves(bench_moves.Moves(16, numel, sizes.percents, sizes.moves_steps, directory))
+    return moves.moves(moves.Moves(16, numel, sizes.percents, sizes.moves_steps, directory))
 
 
 def run_cost(sizes: Sizes, directory: Path) -> dict[str, Any]:
     numel = sizes.cost_state_bytes // 8 // 16
-    return bench_cost.cost(bench_cost.Cost(16, numel, sizes.cost_percents, sizes.cost_steps, directory, sizes.limited))
+    return cost.cost(cost.Cost(16, numel, sizes.cost_percents, sizes.cost_steps, directory, sizes.limited))
 
 
 SECTIONS: dict[str, Section] = {
-    "one_tensor": lambda s, _: bench_steps.one_tensor(s.numel, s.rounds, s.slow_rounds),
-    "one_tensor_bf16": lambda s, _: bench_steps.one_tensor_bf16(s.numel, s.rounds, s.slow_rounds),
-    "many_tensors": lambda s, _: bench_steps.many_tensors(s.count, s.small_numel, s.rounds, s.slow_rounds),
-    "nothing_to_move": lambda s, _: bench_steps.nothing_to_move(1, s.numel, s.idle_rounds),
-    "nothing_to_move_many": lambda s, _: bench_steps.nothing_to_move(s.count, s.small_numel, s.idle_rounds),
+    "one_tensor": lambda s, _: steps.one_tensor(s.numel, s.rounds, s.slow_rounds),
+    "one_tensor_bf16": lambda s, _: steps.one_tensor_bf16(s.numel, s.rounds, s.slow_rounds),
+    "many_tensors": lambda s, _: steps.many_tensors(s.count, s.small_numel, s.rounds, s.slow_rounds),
+    "nothing_to_move": lambda s, _: steps.nothing_to_move(1, s.numel, s.idle_rounds),
+    "nothing_to_move_many": lambda s, _: steps.nothing_to_move(s.count, s.small_numel, s.idle_rounds),
     "streaming": run_streaming,
     "moves": run_moves,
     "cost": run_cost,
@@ -136,15 +132,15 @@ def busy_cpu_s() -> float:
 def run_section(name: str, sizes: Sizes, directory: Path) -> dict[str, Any]:
     """One section, with how busy the machine was with other work meanwhile."""
     say(f"{name} ...")
-    start, own, busy, before = time.monotonic(), own_cpu_s(), busy_cpu_s(), bench_machine.load()
+    start, own, busy, before = time.monotonic(), own_cpu_s(), busy_cpu_s(), machine.load()
     result = SECTIONS[name](sizes, directory)
     gc.collect()
     seconds = time.monotonic() - start
     other_s = max(0.0, busy_cpu_s() - busy - (own_cpu_s() - own))
     cores = other_s / seconds
-    machine = {"seconds": seconds, "other_work_cores": cores, "before": before, "after": bench_machine.load()}
+    on_machine = {"seconds": seconds, "other_work_cores": cores, "before": before, "after": machine.load()}
     say(f"{name}: {seconds:.0f} s; other work took {cores:.2f} cores meanwhile")
-    return {"machine": machine, **result}
+    return {"machine": on_machine, **result}
 
 
 def row_text(section: str, row: dict[str, Any]) -> str:
@@ -186,7 +182,7 @@ def is_final(results: dict[str, Any]) -> bool:
 def write(results: dict[str, Any], out: Path) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     suffix = "" if results["final"] else "-trial"
-    path = out / f"{results['date'][:10]}-{bench_machine.slug()}{suffix}.json"
+    path = out / f"{results['date'][:10]}-{machine.slug()}{suffix}.json"
     path.write_text(json.dumps(results, indent=1) + "\n")
     return path
 
@@ -195,7 +191,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--tiny", action="store_true", help="sizes that only show that the script works")
-    parser.add_argument("--out", type=Path, default=bench_machine.ROOT / "tools" / "results")
+    parser.add_argument("--out", type=Path, default=machine.TOOLS / "results")
     parser.add_argument("--dir", type=Path, default=Path("/var/tmp"), help="a directory on the disk to measure")
     return parser.parse_args(arguments)
 
@@ -210,10 +206,10 @@ def main(arguments: list[str]) -> None:
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "tiny": options.tiny,
         "sizes": vars(sizes),
-        "machine": bench_machine.machine(options.dir),
-        "versions": bench_machine.versions(),
+        "machine": machine.machine(options.dir),
+        "versions": machine.versions(),
         "torch_threads": torch.get_num_threads(),
-        "commit": bench_machine.commit(),
+        "commit": machine.commit(),
         "sections": {},
     }
     with tempfile.TemporaryDirectory(dir=options.dir) as directory:

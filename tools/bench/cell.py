@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench_samples import MissingError
+from bench.machine import TOOLS
+from bench.samples import MissingError
 
-CHILD = Path(__file__).with_name("bench_child.py")
 CGROUPS = Path("/sys/fs/cgroup")
 REPLY_TIMEOUT_S = 600.0
 SLACK_BYTES = 64 << 20
@@ -80,7 +80,7 @@ class Cell:
         self.name = name
         self.limit = None if limit_bytes is None else make_limit(name)
         self.child = subprocess.Popen(
-            [sys.executable, str(CHILD), json.dumps({**spec, "limited": self.limit is not None})],
+            [sys.executable, str(TOOLS), "bench.child", json.dumps({**spec, "limited": self.limit is not None})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

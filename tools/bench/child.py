@@ -1,4 +1,4 @@
-"""The child of bench_cell.py: steps one optimizer whose state does not fit, one JSON line per request.
+"""The child of cell.py: steps one optimizer whose state does not fit, one JSON line per request.
 
 Kinds: `paged` is PagedAdamW with the budget of its environment; `fault` is torch's fused AdamW whose state lies in a
 shared mapping of a file, paged by the kernel alone.

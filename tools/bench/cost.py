@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_cell import SLACK_BYTES, Cell
-from bench_disk import paged_environment
-from bench_moves import PAGE_BYTES
-from bench_samples import MissingError
+from bench.cell import SLACK_BYTES, Cell
+from bench.disk import paged_environment
+from bench.moves import PAGE_BYTES
+from bench.samples import MissingError
 
 CONTENDERS = ("next_use", "lru", "fault")
 ALL_RESIDENT = ("next_use", 100)

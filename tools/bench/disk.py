@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_cell import SLACK_BYTES, Cell
-from bench_samples import Comparison, Contender, MissingError, Series, Step, compare, run_rounds
+from bench.cell import SLACK_BYTES, Cell
+from bench.samples import Comparison, Contender, MissingError, Series, Step, compare, run_rounds
 
 HUGE_PAGE_BYTES = 2 << 20
 WARM_STEPS = 2

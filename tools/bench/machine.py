@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools"
 PACKAGES = ("pagedopt", "torch", "bitsandbytes", "torchao", "numpy")
 
 

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """A step over very many small tensors: what it costs to look at each of them, beside torch's fused and another build.
 
-python tools/bench_many.py --against DIR     DIR: another build, made by `pip install --no-deps --target DIR .` there
+python tools bench.many --against DIR     DIR: another build, made by `pip install --no-deps --target DIR .` there
 
 Builds and torch take turns, each in a process of its own, for every count; ratios are of medians of the rounds'
 bests.
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-import bench_machine
+from bench import machine
 
 COUNTS = (10_000, 100_000)
 NUMEL = 256
@@ -63,7 +62,8 @@ def measure(build: str, contender: str, count: int, steps: int, threads: int) ->
 
 
 def child(build: str, contender: str, count: int, steps: int, threads: int) -> list[float]:
-    command = [sys.executable, __file__, "--child", build, contender, str(count), str(steps), str(threads)]
+    command = [sys.executable, str(machine.TOOLS), "bench.many", "--child", build, contender]
+    command += [str(count), str(steps), str(threads)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [float(text) for text in json.loads(done.stdout.splitlines()[-1])]
 
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--out", type=Path, default=bench_machine.ROOT / "tools/results")
+    parser.add_argument("--out", type=Path, default=machine.TOOLS / "results")
     parser.add_argument("--child", nargs=5)
     arguments = parser.parse_args()
     if arguments.child:
@@ -101,8 +101,8 @@ def main() -> None:
         return
     result = run(arguments.against, arguments.rounds, arguments.steps, arguments.threads)
     today = datetime.date.today().isoformat()
-    path = arguments.out / f"{today}-{bench_machine.slug()}-many.json"
-    facts = {"machine": bench_machine.machine(bench_machine.ROOT), "commit": bench_machine.commit()}
+    path = arguments.out / f"{today}-{machine.slug()}-many.json"
+    facts = {"machine": machine.machine(machine.ROOT), "commit": machine.commit()}
     path.write_text(json.dumps({"date": today, **facts, **result}, indent=1) + "\n")
     print(path)
 

@@ -2,7 +2,7 @@
 
 Blocks of steps take turns (A B B A ...), so load from outside falls on both sides; a ratio is of one pair of blocks.
 Wall time on a shared machine is noisy: the processor time of the process and of the publisher's threads is given
-beside it. `python tools/bench_monitor.py [--pairs N] [--out FILE]`, about a minute.
+beside it. `python tools bench.monitor [--pairs N] [--out FILE]`, about a minute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench_machine import ROOT, commit, load, machine, slug, versions
+from bench.machine import TOOLS, commit, load, machine, slug, versions
 
 from pagedopt import optim, runtime
 
@@ -145,7 +145,7 @@ def main() -> None:
         wall, cpu = (found[name][f"{key}_ratio"]["median"] for key in ("step_s", "step_cpu_s"))
         share = list(found[name]["monitor_cpu_share"].values())[1]
         print(f"{name}: wall {wall:.4f}, processor {cpu:.4f}, publisher {share:.3%} of a core (goal {1 + goal})")
-    out = arguments.out or ROOT / "tools" / "results" / f"{datetime.now(timezone.utc):%Y-%m-%d}-{slug()}-monitor.json"
+    out = arguments.out or TOOLS / "results" / f"{datetime.now(timezone.utc):%Y-%m-%d}-{slug()}-monitor.json"
     environment = {"machine": machine(Path(tempfile.gettempdir())), "versions": versions(), "commit": commit()}
     document = {**environment, "readers": READERS, "load": [before, load()], "comparisons": found}
     out.write_text(json.dumps(document, indent=1) + "\n")

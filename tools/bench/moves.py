@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench_cell import Cell
-from bench_disk import paged_environment
-from bench_samples import MissingError
+from bench.cell import Cell
+from bench.disk import paged_environment
+from bench.samples import MissingError
 
 PAGE_BYTES = 2 << 20
 WARM_STEPS = 4

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench_samples import Comparison, Contender, MissingError, Step, section, warmed
+from bench.samples import Comparison, Contender, MissingError, Step, section, warmed
 
 Tensors = list[torch.nn.Parameter]
 WARMUP = 3

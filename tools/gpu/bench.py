@@ -1,11 +1,11 @@
 """Measure the optimizers on a GPU, section by section within a time budget, and compare with the goals.
 
-    python tools/gpu_bench.py                 # everything, six minutes, into tools/results
-    python tools/gpu_bench.py --emulate --minutes 0.3 --out /tmp/x    # that the script works, where there is no GPU
+    python tools gpu.bench                 # everything, six minutes, into tools/results
+    python tools gpu.bench --emulate --minutes 0.3 --out /tmp/x    # that the script works, where there is no GPU
 
 It writes <date>-<gpu>.json after every section and a table beside it; with -trial in the name where not all sections
 were asked for. A section that hangs or breaks the card's context costs itself alone: another process goes on behind it.
-Never more managed memory than a quarter of what the card has free, nor than 16 GiB: see gpu_card.py.
+Never more managed memory than a quarter of what the card has free, nor than 16 GiB: see card.py.
 """
 
 from __future__ import annotations
@@ -18,44 +18,43 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import bench_machine
-import gpu_bench_paged
-import gpu_bench_resident
-import gpu_bench_training
-from bench_samples import MissingError, say
-from gpu_again import again
-from gpu_bench_link import link
-from gpu_card import Card, EmulatedCard, Managed, managed_allowance
-from gpu_run import Run
+from bench import machine
+from bench.samples import MissingError, say
+from gpu import paged, resident, training
+from gpu.card import Card, EmulatedCard, Managed, managed_allowance
+from gpu.link import link
+from gpu.retry import again
+from gpu.run import Run
 
 SCHEMA = 2
 BROKEN_STATUS = 3
+THIS = (sys.executable, str(machine.TOOLS), "gpu.bench")
 Section = Callable[[Run], dict[str, Any]]
 
 SECTIONS: dict[str, Section] = {
     "link": link,
-    "moves": gpu_bench_paged.moves,
-    "managed_link": gpu_bench_paged.managed_link,
-    "resident_one_tensor": gpu_bench_resident.one_tensor,
-    "paged_stream": partial(gpu_bench_paged.placed, placement="stream", bits=32),
-    "paged_staged": partial(gpu_bench_paged.placed, placement="staged", bits=32),
-    "paged_direct": partial(gpu_bench_paged.placed, placement="direct", bits=32),
-    "paged_stream_8bit": partial(gpu_bench_paged.placed, placement="stream", bits=8),
-    "paged_staged_8bit": partial(gpu_bench_paged.placed, placement="staged", bits=8),
-    "resident_one_tensor_f32": gpu_bench_resident.one_tensor_f32,
-    "placement_auto": gpu_bench_paged.auto,
-    "residency": gpu_bench_paged.residency,
-    "training": gpu_bench_training.training,
-    "resident_llama": gpu_bench_resident.llama,
-    "resident_small": gpu_bench_resident.small_tensors,
-    "paged_none": gpu_bench_paged.none,
-    "bitsandbytes_paged": gpu_bench_resident.bitsandbytes_paged,
-    "torchao": gpu_bench_resident.torchao,
+    "moves": paged.moves,
+    "managed_link": paged.managed_link,
+    "resident_one_tensor": resident.one_tensor,
+    "paged_stream": partial(paged.placed, placement="stream", bits=32),
+    "paged_staged": partial(paged.placed, placement="staged", bits=32),
+    "paged_direct": partial(paged.placed, placement="direct", bits=32),
+    "paged_stream_8bit": partial(paged.placed, placement="stream", bits=8),
+    "paged_staged_8bit": partial(paged.placed, placement="staged", bits=8),
+    "resident_one_tensor_f32": resident.one_tensor_f32,
+    "placement_auto": paged.auto,
+    "residency": paged.residency,
+    "training": training.training,
+    "resident_llama": resident.llama,
+    "resident_small": resident.small_tensors,
+    "paged_none": paged.none,
+    "bitsandbytes_paged": resident.bitsandbytes_paged,
+    "torchao": resident.torchao,
 }
 """What decides most comes first: what the time does not suffice for is at the end."""
 
@@ -166,7 +165,7 @@ def save(results: dict[str, Any], path: Path) -> None:
 
 
 def commit() -> dict[str, Any]:
-    found = bench_machine.commit()
+    found = machine.commit()
     return {**found, "id": found["id"] or os.environ.get("COMMIT") or None}
 
 
@@ -174,7 +173,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=6.0, help="no section begins after so many minutes")
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--out", type=Path, default=bench_machine.ROOT / "tools" / "results")
+    parser.add_argument("--out", type=Path, default=machine.TOOLS / "results")
     parser.add_argument("--emulate", action="store_true", help="tiny sizes on the core's emulated GPU")
     # For the process that measures:
     parser.add_argument("--run", help=argparse.SUPPRESS, metavar="DATE")
@@ -192,8 +191,8 @@ def header(card: Card, options: argparse.Namespace) -> dict[str, Any]:
         "gpu": card.describe(),
         "free_bytes": card.free_bytes,
         "managed_allowance_bytes": managed_allowance(card.free_bytes),
-        "machine": bench_machine.machine(options.out.parent),
-        "versions": bench_machine.versions(),
+        "machine": machine.machine(options.out.parent),
+        "versions": machine.versions(),
         "commit": commit(),
         "sections": {},
     }
@@ -229,15 +228,15 @@ def measure(options: argparse.Namespace) -> int:
     return 0
 
 
-def main(arguments: list[str]) -> int:
-    """Measure in a process, and where that ends early in another one."""
+def main(arguments: list[str], command: Sequence[str] = THIS) -> int:
+    """Measure in a process that `command` starts, and where that ends early in another one."""
     options = parse(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     if options.run:
         return measure(options)
     date = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     deadline = time.monotonic() + options.minutes * 60
-    command = [sys.executable, sys.argv[0], *arguments, "--run", date, "--deadline", repr(deadline)]
+    command = [*command, *arguments, "--run", date, "--deadline", repr(deadline)]
 
     def progress() -> str | None:
         path = results_of(options.out, date)

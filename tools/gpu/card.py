@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from bench_machine import first_line
-from bench_samples import MissingError
+from bench.machine import first_line
+from bench.samples import MissingError
 
 from pagedopt import _core, runtime
 from pagedopt.optim import devices

@@ -1,7 +1,7 @@
 """What the driver says of a card before anything uses it; and a process that keeps the driver at it.
 
-    python tools/gpu_facts.py            # driver, MemTotal and the attributes that decide how pages may move
-    python tools/gpu_facts.py --hold     # stays until the process that started it ends
+    python tools gpu.facts            # driver, MemTotal and the attributes that decide how pages may move
+    python tools gpu.facts --hold     # stays until the process that started it ends
 
 Without a process that has a card open its driver shuts it down, and starts it again for the next one, which takes
 seconds. --hold opens it and makes no context: that would take memory of the card, and keep others away where it is in

@@ -1,6 +1,6 @@
 """A plugin of pytest that writes down each test as it begins and as it ends, for the next process to go on behind it.
 
-    GPU_JOURNAL=FILE GPU_TEST_S=45 PYTHONPATH=tools python -m pytest -p gpu_journal tests/gpu
+    GPU_JOURNAL=FILE GPU_TEST_S=45 PYTHONPATH=tools python -m pytest -p gpu.journal tests/gpu
 
 A line of FILE is a test that began, or what it came to. Tests that it tells of are left out. A test that takes longer
 than GPU_TEST_S, or that leaves the card's context broken, ends the process. Exit status 0: nothing is left.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from gpu_run import Run, Timed, side_by_side
+from gpu.run import Run, Timed, side_by_side
 
 ROUNDS = 12
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import psutil
 import torch
-from bench_samples import MissingError, Series
-from gpu_bench_link import warm
-from gpu_bench_resident import optimizer, params_of
-from gpu_card import managed_allowance
-from gpu_predicted import OF_LINK as OF_LINK_PREDICTED
-from gpu_predicted import OF_MOVES
-from gpu_run import Run, Timed, goal, side_by_side
+from bench.samples import MissingError, Series
+from gpu.card import managed_allowance
+from gpu.link import warm
+from gpu.predicted import OF_LINK as OF_LINK_PREDICTED
+from gpu.predicted import OF_MOVES
+from gpu.resident import optimizer, params_of
+from gpu.run import Run, Timed, goal, side_by_side
 
 from pagedopt import _core, runtime
 

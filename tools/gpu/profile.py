@@ -1,7 +1,7 @@
 """Why the update kernels take the time they take, and whether they touch what they may not: ncu and compute-sanitizer.
 
-    python tools/gpu_profile.py --out DIR                  # about three minutes
-    python tools/gpu_profile.py --out DIR --emulate        # that the script works, where there is no GPU
+    python tools gpu.profile --out DIR                  # about three minutes
+    python tools gpu.profile --out DIR --emulate        # that the script works, where there is no GPU
 
 A log for each case, and <prefix>-profile.json with what each came to. What a machine lacks is skipped by name. Exit
 status 1: something failed, found an error in a kernel of ours, or was cut off.
@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from gpu_tests import ENVIRONMENT, PYTEST, ROOT
+from gpu.tests import ENVIRONMENT, PYTEST, ROOT, TOOLS
 
 CASES = {
     "f32_32bit": ("float32", "AdamW"),
@@ -153,7 +153,8 @@ class Profile:
     def all(self) -> int:
         for name in CASES:
             log = self.out / f"{self.prefix}-ncu-{name}.txt"
-            command = [sys.executable, __file__, "--steps-of", name, *(["--emulate"] if self.emulate else [])]
+            command = [sys.executable, str(TOOLS), "gpu.profile", "--steps-of", name]
+            command += ["--emulate"] if self.emulate else []
             self.case("ncu", f"ncu {name}", ncu_arguments(log), command, log)
         tests = [f"{ROOT / 'tests' / 'gpu' / 'test_gpu_kernels.py'}::{test}" for test in TESTS]
         for tool in SANITIZERS:
@@ -165,9 +166,9 @@ class Profile:
 def take_steps(name: str, emulate: bool) -> None:
     """What ncu looks at: steps over one tensor, resident."""
     import torch  # the profile itself needs none
-    from gpu_bench_resident import optimizer, params_of
-    from gpu_card import Card, EmulatedCard, Managed
-    from gpu_run import Run
+    from gpu.card import Card, EmulatedCard, Managed
+    from gpu.resident import optimizer, params_of
+    from gpu.run import Run
 
     dtype, kind = CASES[name]
     card = EmulatedCard() if emulate else Card()
@@ -181,7 +182,7 @@ def take_steps(name: str, emulate: bool) -> None:
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=ROOT / "tools" / "results")
+    parser.add_argument("--out", type=Path, default=TOOLS / "results")
     parser.add_argument("--prefix", default="gpu")
     parser.add_argument("--seconds", type=float, default=180.0)
     parser.add_argument("--emulate", action="store_true", help="on the core's emulated GPU")

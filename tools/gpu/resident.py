@@ -7,10 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench_samples import MissingError
-from gpu_card import STATE_SHARE, managed_allowance
-from gpu_predicted import of_copy
-from gpu_run import Run, Timed, goal, ratio, share, side_by_side
+from bench.samples import MissingError
+from gpu.card import STATE_SHARE, managed_allowance
+from gpu.predicted import of_copy
+from gpu.run import Run, Timed, goal, ratio, share, side_by_side
 from torch import Tensor
 
 LR, DECAY = 1e-2, 1e-2

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from bench_samples import MissingError, Series, say
-from gpu_card import Card, Managed
+from bench.samples import MissingError, Series, say
+from gpu.card import Card, Managed
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Run tests/gpu, a file at a time, and tell what failed. What hangs or crashes costs its own test alone.
 
-    python tools/gpu_tests.py --journal gpu-tests.jsonl --seconds 180
+    python tools gpu.tests --journal gpu-tests.jsonl --seconds 180
 
 Exit status 0 says that every test that began passed, that all began, and that not all of them skipped.
 """
@@ -14,10 +14,11 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from gpu_again import again
-from gpu_journal import records
+from gpu.journal import records
+from gpu.retry import again
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / "tools"
 ORDER = ("kernels", "moves", "streams", "life", "resume")
 FILE_S = 100.0
 """Seconds a file may take, so that one does not take the time of all others."""
@@ -73,14 +74,14 @@ def main(arguments: list[str]) -> int:
     journal = options.journal.resolve()
     journal.unlink(missing_ok=True)
     os.environ.update(ENVIRONMENT, GPU_JOURNAL=str(journal))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "tools"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(TOOLS), *filter(None, [os.environ.get("PYTHONPATH")])])
     files = [file.resolve() for file in options.files] or by_value(list((ROOT / "tests" / "gpu").glob("test_*.py")))
     deadline, cut_off = time.monotonic() + options.seconds, []
     for file in files:
         end = min(deadline, time.monotonic() + options.file_seconds)
         # Not where the sources are: they hold no core, and would hide the package that was installed.
         if not again(
-            [*PYTEST, "-p", "gpu_journal", str(file)],
+            [*PYTEST, "-p", "gpu.journal", str(file)],
             end,
             lambda: journal.exists() and journal.stat().st_size,
             journal.parent,

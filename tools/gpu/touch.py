@@ -1,6 +1,6 @@
 """Touch the host's memory once, so that a virtual machine has it before anything is timed.
 
-    python tools/gpu_touch.py --gib 24 --seconds 20
+    python tools gpu.touch --gib 24 --seconds 20
 
 A hypervisor gives memory when it is first used, at microseconds a page; copies that meet that are timed wrong. Never
 more than half of what is available here, control groups included.

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench_samples import MissingError, Series
-from gpu_bench_resident import DECAY, optimizer
-from gpu_run import Run, goal
+from bench.samples import MissingError, Series
+from gpu.resident import DECAY, optimizer
+from gpu.run import Run, goal
 from torch.nn import functional
 
 from pagedopt.demo.model import GPT, Shape

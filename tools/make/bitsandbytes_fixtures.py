@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Writes tests/optim/data/bitsandbytes_*.pt with the real bitsandbytes (made with 0.50.2 on a CPU).
 
 Needs torch and bitsandbytes, not pagedopt. Each file holds the parameters and state_dict after two steps of its class,
@@ -15,7 +14,7 @@ from typing import Any
 import bitsandbytes as bnb
 import torch
 
-OUT = Path(__file__).parents[1] / "tests" / "optim" / "data"
+OUT = Path(__file__).parents[2] / "tests" / "optim" / "data"
 WRAPPED = "__bnb_optimizer_quant_state__"
 OPTIONS = {"lr": 1e-2, "weight_decay": 0.1, "min_8bit_size": 2000}
 

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
-"""Draws docs/cost-of-paging.svg from a result of tools/bench.py.
+"""Draws docs/cost-of-paging.svg from a result of `python tools bench`.
 
-python tools/cost_plot.py tools/results/<date>-<machine>.json
+python tools make.cost_plot tools/results/<date>-<machine>.json
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 LINES = {
     "fault": ("demand faulting (torch, file mapping)", "#000000", "s"),
     "lru": ("pagedopt, lru", "#d55e00", "^"),

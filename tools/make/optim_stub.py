@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Writes pagedopt/optim/__init__.pyi from the table of classes; with --check, fails where it is not current."""
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from pathlib import Path
 
 from pagedopt.optim.presets import CLASSES, signature_of
 
-STUB = Path(__file__).parents[1] / "pagedopt" / "optim" / "__init__.pyi"
+STUB = Path(__file__).parents[2] / "pagedopt" / "optim" / "__init__.pyi"
 
 HEAD = '''\
-"""Made by tools/make_optim_stub.py from the tables in rules.py and presets.py."""
+"""Made by tools/make/optim_stub.py from the tables in rules.py and presets.py."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,6 @@
-#!/usr/bin/env python3
 """Draws docs/top.svg: `pagedopt top` as it looks while a model trains here under a quarter of the memory it asks for.
 
-python tools/top_svg.py [--seconds 20] [--out docs/top.svg]
+python tools make.top_svg [--seconds 20] [--out docs/top.svg]
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from rich.text import Text
 from pagedopt.top.sources import Live
 from pagedopt.top.view.screen import Look, Wanted, Watched, screen
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH = 80
 OVERVIEW_LINES, PAGES_LINES = 19, 22
 START_S = 120.0
