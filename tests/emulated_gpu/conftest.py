@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from emulated_gpu.emulated_devices import EmulatedDevices
 
 import pagedopt
 from pagedopt import _core, runtime
@@ -17,30 +19,11 @@ PAGE_BYTES = 64 << 10
 Emulate = Callable[..., _core.EmulatedGpu]
 
 
-class Allocator:
-    """Lends memory as a GPU's does: others use it before and after, behind what the stream had to do with it."""
-
-    def __init__(self, gpu: _core.EmulatedGpu, allocate: Callable[[torch.device, int], torch.Tensor | None]) -> None:
-        self._gpu, self._allocate = gpu, allocate
-        self._ring: torch.Tensor | None = None
-
-    def lend(self, device: torch.device, nbytes: int) -> torch.Tensor | None:
-        if self._ring is not None and self._ring.nbytes < nbytes:
-            self._gpu.synchronize()
-            self._ring = None
-        if self._ring is None:
-            self._ring = self._allocate(device, nbytes)
-        if self._ring is None:
-            return None
-        self._gpu.clear(self._ring.data_ptr(), self._ring.nbytes)
-        return self._ring[:nbytes]
-
-
 @pytest.fixture
-def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
+def emulate() -> Iterator[Emulate]:
     """Put CPU tensors on an emulated GPU: `emulate(seed=1, eager=False, budget="1MiB")`."""
     made: list[_core.EmulatedGpu] = []
-    allocate = devices.aligned_memory
+    used = contextlib.ExitStack()
 
     def start(
         *,
@@ -61,8 +44,7 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
             is_coherent=is_coherent,
         )
         made.append(gpu)
-        monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
-        monkeypatch.setattr(devices, "aligned_memory", Allocator(gpu, allocate).lend)
+        used.enter_context(devices.use(EmulatedDevices(gpu)))
         runtime.reset()
         runtime.configure(
             **{
@@ -75,12 +57,13 @@ def emulate(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulate]:
         )
         return gpu
 
-    yield start
-    for gpu in made:
-        gpu.synchronize()
-    assert all(gpu.starved_bytes == 0 for gpu in made), "a real card would have ended the context"
-    assert all(arena.counters["failed_moves"] == 0 for arena in pagedopt.stats().arenas)
-    assert all(home.arena.is_valid() for home in runtime.homes().values())
+    with used:
+        yield start
+        for gpu in made:
+            gpu.synchronize()
+        assert all(gpu.starved_bytes == 0 for gpu in made), "a real card would have ended the context"
+        assert all(arena.counters["failed_moves"] == 0 for arena in pagedopt.stats().arenas)
+        assert all(home.arena.is_valid() for home in runtime.homes().values())
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from emulated_gpu.emulated_devices import EmulatedDevices
 
 import pagedopt
 from pagedopt import _core, optim, runtime
@@ -53,6 +54,15 @@ class Torch:
         self.held_bytes = nbytes
 
 
+class DevicesOfTorch(EmulatedDevices):
+    def __init__(self, gpu: _core.EmulatedGpu, held: Torch) -> None:
+        super().__init__(gpu)
+        self._held = held
+
+    def held_bytes(self, device: Any) -> int:
+        return self._held.held_bytes
+
+
 def test_peak_of_the_last_iterations_is_kept_free() -> None:
     gpu = _core.EmulatedGpu(total_bytes=64 * MIB, seed=0, eager=True)
     torch = Torch(gpu)
@@ -76,13 +86,11 @@ def wait_until(condition: Callable[[], bool]) -> bool:
     return condition()
 
 
-def test_pages_leave_before_torch_needs_their_room(
-    twins: Callable[..., Any], emulate: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pages_leave_before_torch_needs_their_room(twins: Callable[..., Any], emulate: Any) -> None:
     _, params = twins([500_000] * 4)  # 16 MiB of state
     gpu = emulate(device_limit="32MiB", interval_s=0.01, low_watermark="5%", high_watermark="10%")
     torch = Torch(gpu)
-    monkeypatch.setattr(devices, "_held_bytes", lambda device: torch.held_bytes)
+    devices.use(DevicesOfTorch(gpu, torch))  # until the end of `emulate`
     optimizer = optim.PagedAdamW(params)
     optimizer.step()
     assert wait_until(lambda: pagedopt.stats().arenas[0].upper_bytes > 15 * MIB)
@@ -105,14 +113,12 @@ def budgets_of_looks(count: int) -> set[int | None]:
     return budgets
 
 
-def test_memory_that_the_driver_keeps_is_counted_on(
-    twins: Callable[..., Any], emulate: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_the_driver_keeps_is_counted_on(twins: Callable[..., Any], emulate: Any) -> None:
     """A card that torch fills up, up to the pages' budget: evicting shows in nothing that the driver says."""
     _, params = twins([500_000] * 4)
     gpu = emulate(total_bytes=64 * MIB, max_managed_fraction=0.5, interval_s=1000, low_watermark="5%")
     torch = Torch(gpu)
-    monkeypatch.setattr(devices, "_held_bytes", lambda device: torch.held_bytes)
+    devices.use(DevicesOfTorch(gpu, torch))  # until the end of `emulate`
     torch.hold(20 * MIB)
     optimizer = optim.PagedAdamW(params)
     optimizer.step()

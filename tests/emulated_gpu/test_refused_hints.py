@@ -146,7 +146,7 @@ def test_pages_that_there_is_memory_for_come_and_the_others_stay() -> None:
     gpu.take(3 * PAGE_BYTES)
     assert gpu.device_bytes == 0
     assert arena.is_valid()
-    assert bytes(memoryview(extent.view(0, nbytes))) == bytes(range(256)) * (nbytes // 256)  # type: ignore[arg-type]
+    assert bytes(memoryview(extent.view(0, nbytes))) == bytes(range(256)) * (nbytes // 256)
 
 
 def test_a_page_begins_on_the_host_where_the_card_has_no_memory() -> None:
@@ -176,7 +176,7 @@ def test_a_freed_page_whose_content_could_not_be_discarded_is_zeros_again() -> N
     again = arena.allocate(4 * PAGE_BYTES)
     assert arena.prefetch(again.address, 4 * PAGE_BYTES) == 4
     gpu.synchronize()
-    assert not any(memoryview(again.view(0, 4 * PAGE_BYTES)))  # type: ignore[arg-type]
+    assert not any(memoryview(again.view(0, 4 * PAGE_BYTES)))
     assert arena.is_valid()
 
 

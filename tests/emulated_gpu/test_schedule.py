@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from emulated_gpu.emulated_devices import EmulatedDevices
 
 import pagedopt
 from pagedopt import _core, optim, runtime
@@ -19,7 +20,6 @@ from pagedopt.pager.policy import Plan
 
 SIZES = [70_000, 131_072, 300, 262_144, 50_001, 200_000] * 2
 PAGE_BYTES = 64 << 10
-ALLOCATE = devices.aligned_memory  # before a test puts another in its place
 
 
 def run(optimizer: Any, gpu: Any, steps: int) -> list[list[tuple[str, int, int, int, int]]]:
@@ -78,6 +78,7 @@ def test_no_more_is_moved_than_the_lag_asks(seed: int, twins: Callable[..., Any]
     (arena,) = pagedopt.stats().arenas
     moved = sum(arena.counters[name] - before[name] for name in ("prefetched_bytes", "evicted_bytes"))
     home = runtime.homes()["cpu"]
+    assert arena.budget_bytes is not None
     pages, budget_pages = arena.allocated_bytes // PAGE_BYTES, arena.budget_bytes // PAGE_BYTES
     lag_pages = home.arena.order().window + 4
     # The rule of pagedopt.pager.policy: 2 h N / (N - lag) a cycle, h = N - K.
@@ -196,9 +197,12 @@ def test_a_staged_step_that_fails_leaves_its_memory_to_others(twins: Callable[..
     assert failed > 5
 
 
-def test_a_ring_that_torch_has_no_memory_for_is_done_without(
-    twins: Callable[..., Any], emulate: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+class FullDevices(EmulatedDevices):
+    def allocate(self, device: torch.device, nbytes: int) -> torch.Tensor:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+def test_a_ring_that_torch_has_no_memory_for_is_done_without(twins: Callable[..., Any], emulate: Any) -> None:
     on_host, on_gpu = twins(SIZES)
     host = optim.AdamW(on_host)
     for _ in range(4):
@@ -206,13 +210,7 @@ def test_a_ring_that_torch_has_no_memory_for_is_done_without(
     gpu = emulate(budget="2MiB", placement="staged", seed=3, eager=False)
     optimizer = optim.PagedAdamW(on_gpu)
     run(optimizer, gpu, 2)
-
-    def full(*_: Any, **__: Any) -> torch.Tensor:
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(torch, "empty", full)
-        patch.setattr(devices, "aligned_memory", ALLOCATE)
+    with devices.use(FullDevices(gpu)):
         logs = run(optimizer, gpu, 2)
     assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
     assert not any(entry[0].startswith("copy ") for log in logs for entry in log)

@@ -90,22 +90,23 @@ def test_a_budget_holds_a_page_of_the_device(
     pagedopt.configure(budget="1MiB")
 
 
-def test_a_gpu_that_cannot_be_used_is_refused_at_construction(
-    twins: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(device: torch.device) -> None:
+class OldGpus(devices.Provider):
+    def gpu_of(self, device: torch.device) -> None:
         raise _core.GpuError("Tesla T4 has compute capability 7.5")
 
+
+def test_a_gpu_that_cannot_be_used_is_refused_at_construction(twins: Callable[..., Any]) -> None:
     params, others = twins([300])
     optimizer = optim.AdamW(params)
-    monkeypatch.setattr(devices, "gpu_of", refuse)
-    for make in (optim.AdamW, optim.PagedAdamW8bit):
+    with devices.use(OldGpus()):
+        for make in (optim.AdamW, optim.PagedAdamW8bit):
+            with pytest.raises(pagedopt.errors.DeviceError, match=r"7\.5"):
+                make(others)
         with pytest.raises(pagedopt.errors.DeviceError, match=r"7\.5"):
-            make(others)
-    with pytest.raises(pagedopt.errors.DeviceError, match=r"7\.5"):
-        optimizer.add_param_group({"params": others})
-    assert len(optimizer.param_groups) == 1
-    optim.AdamW([torch.empty(3, device="meta", requires_grad=True)])  # is looked at once it is somewhere
+            optimizer.add_param_group({"params": others})
+        assert len(optimizer.param_groups) == 1
+        optim.AdamW([torch.empty(3, device="meta", requires_grad=True)])  # is looked at once it is somewhere
+    make(others)  # on the devices of this machine again
 
 
 @pytest.mark.parametrize("can_migrate", [True, False])

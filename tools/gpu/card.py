@@ -41,7 +41,9 @@ class Card:
         if not torch.cuda.is_available() or not _core.cuda_device_count():
             raise SystemExit(f"no GPU to measure: {_core.cuda_absence() or 'torch finds no CUDA device'}")
         self.device = torch.device("cuda", 0)
-        self.gpu: _core.Gpu = devices.gpu_of(self.device)  # type: ignore[assignment]
+        gpu = devices.gpu_of(self.device)
+        assert gpu is not None
+        self.gpu = gpu
 
     @property
     def free_bytes(self) -> int:
@@ -121,6 +123,16 @@ class Card:
         return self.name.lower().replace(" ", "-")
 
 
+class EmulatedDevices(devices.Provider):
+    """Torch's CPU as a device that an emulated GPU stands behind."""
+
+    def __init__(self, gpu: _core.EmulatedGpu) -> None:
+        self._gpu = gpu
+
+    def gpu_of(self, device: torch.device) -> _core.Gpu:
+        return self._gpu
+
+
 class EmulatedCard(Card):
     """CPU tensors whose kernels run on the core's emulated GPU. Its seconds mean nothing."""
 
@@ -130,7 +142,7 @@ class EmulatedCard(Card):
         self.device = torch.device("cpu")
         gpu = _core.EmulatedGpu(total_bytes=4 << 30, seed=1, eager=True)
         self.gpu = gpu
-        devices.gpu_of = lambda device: gpu  # type: ignore[assignment]
+        devices.use(EmulatedDevices(gpu))
 
     def scaled(self, full: int, tiny: int) -> int:
         return tiny
