@@ -6,6 +6,7 @@ import functools
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,8 @@ def paths() -> frozenset[tuple[str, ...]]:
 
 def exists(name: str) -> bool:
     """Whether there is a module or an object of this dotted name."""
-    module, found = "pagedopt", importlib.import_module("pagedopt")
+    module = "pagedopt"
+    found: Any = importlib.import_module(module)
     for part in name.split(".")[1:]:
         module = f"{module}.{part}"
         try:

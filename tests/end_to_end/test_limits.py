@@ -13,8 +13,9 @@ import torch
 
 import pagedopt
 from pagedopt import _core, optim, runtime
-from pagedopt.pager import arenas, pager
+from pagedopt.pager import arenas
 from pagedopt.pager.arenas import least_page_bytes
+from pagedopt.pager.host_memory import HostUpper
 
 GIB, KIB = 1 << 30, 1 << 10
 
@@ -161,7 +162,7 @@ def unknown(*_: Any) -> Any:
 
 def test_memory_that_nothing_tells(paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a budget that is a size nothing needs to be known; without one, nothing is begun by halves."""
-    monkeypatch.setattr(pager.HostUpper, "read", unknown)
+    monkeypatch.setattr(HostUpper, "read", unknown)
     arena = paging(budget="3MiB", interval_s=0.01)
     parameter = torch.nn.Parameter(torch.zeros(500_000))
     optimizer = optim.PagedAdamW([parameter])
@@ -181,7 +182,7 @@ def test_memory_that_nothing_tells(paging: Any, monkeypatch: pytest.MonkeyPatch)
 def test_budget_outlives_a_look_that_fails(paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     arena = paging(budget="auto")
     budget = arena.budget_pages
-    monkeypatch.setattr(pager.HostUpper, "read", unknown)
+    monkeypatch.setattr(HostUpper, "read", unknown)
     runtime.configure(depth=4)  # looks again
     assert arena.budget_pages == budget
     runtime.check()

@@ -23,7 +23,7 @@ def make_parameters(dtype: torch.dtype = torch.float32) -> list[torch.nn.Paramet
 
 
 def train(
-    cls: type[torch.optim.Optimizer], between: Callable[[int], None] = lambda step: None, **kwargs: Any
+    cls: Callable[..., torch.optim.Optimizer], between: Callable[[int], None] = lambda step: None, **kwargs: Any
 ) -> list[torch.Tensor]:
     parameters = make_parameters()
     optimizer = cls(parameters, lr=1e-2, weight_decay=0.1, **kwargs)

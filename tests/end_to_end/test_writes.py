@@ -56,10 +56,15 @@ def fill_from_file(tensor: torch.Tensor, value: float) -> None:
     """The kernel writes: read(2) into the tensor."""
     reader, writer = os.pipe()
     source = np.full(tensor.numel(), value, np.float32).tobytes()
-    thread = threading.Thread(target=lambda: (os.write(writer, source), os.close(writer)))
+
+    def send() -> None:
+        os.write(writer, source)
+        os.close(writer)
+
+    thread = threading.Thread(target=send)
     thread.start()
     with open(reader, "rb", buffering=0) as file:
-        view, done = memoryview(tensor.numpy().reshape(-1)).cast("B"), 0
+        view, done = tensor.numpy().reshape(-1).data.cast("B"), 0
         while done < len(view):
             done += file.readinto(view[done:]) or 0
     thread.join()
@@ -220,7 +225,7 @@ def test_the_kernel_reads_what_moves(tmp_path: Path) -> None:
     try:
         with (tmp_path / "copy").open("w+b", buffering=0) as file:
             for _ in range(200):
-                assert os.pwrite(file.fileno(), memoryview(moved.bytes.numpy()), 0) == moved.nbytes
+                assert os.pwrite(file.fileno(), moved.bytes.numpy().data, 0) == moved.nbytes
                 assert os.pread(file.fileno(), moved.nbytes, 0) == b"\xa5" * moved.nbytes
     finally:
         stop.set()

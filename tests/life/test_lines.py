@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from interrupted import OPERATIONS
+from life.interrupted import OPERATIONS
 from life.programs import TIMES, Program
 
 

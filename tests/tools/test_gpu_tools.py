@@ -67,10 +67,11 @@ def run_suite(tmp_path: Path, text: str, limit_s: str = "2") -> tuple[int, str, 
     file, journal = tmp_path / "test_suite.py", tmp_path / "journal.jsonl"
     file.write_text(textwrap.dedent(text))
     command = [sys.executable, str(TOOLS), "gpu.tests", "--journal", str(journal), "--seconds", "100", str(file)]
-    env, pipes = {**os.environ, "GPU_TEST_S": limit_s}, {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    done = subprocess.run(command, env=env, text=True, timeout=120, check=False, **pipes)
+    env = {**os.environ, "GPU_TEST_S": limit_s}
+    with subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as done:
+        said, _ = done.communicate(timeout=120)
     found = {test.split("::")[1]: outcome for test, (outcome, _) in verdicts(journal).items()}
-    return done.returncode, done.stdout, found
+    return done.returncode, said, found
 
 
 def test_a_test_that_hangs_or_crashes_costs_itself_alone(tmp_path: Path) -> None:

@@ -240,7 +240,7 @@ def main(arguments: list[str], command: Sequence[str] = THIS) -> int:
 
     def progress() -> str | None:
         path = results_of(options.out, date)
-        return path and path.read_text()
+        return None if path is None else path.read_text()
 
     slower = EMULATED_SLOWER if options.emulate else 1
     is_done = again(command, deadline + (GRACE_S + 10) * slower, progress)

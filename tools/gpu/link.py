@@ -39,7 +39,7 @@ def link(run: Run) -> dict[str, Any]:
     """A large copy on the card (bytes read plus written), and pinned copies in, out, and both at once."""
     copied = run.card.scaled(4 << 30, 8 << 20)
     moved = run.card.scaled(1 << 30, 4 << 20)
-    make = {"dtype": torch.uint8, "device": run.card.device}
+    make: dict[str, Any] = {"dtype": torch.uint8, "device": run.card.device}
     source, target = torch.randint(256, (copied,), **make), torch.empty(copied, **make)
     host = run.card.pinned(moved), run.card.pinned(moved)
     card = source[:moved], target[:moved]

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import psutil
@@ -38,7 +39,7 @@ LEAST_PAGES = 64
 """Stay in at 100 % out, too: what a step holds at once, and some to read into."""
 
 MOVED = ("prefetched_bytes", "evicted_bytes", "staged_in_bytes", "staged_out_bytes")
-COUNTERS = (*MOVED, "populated_bytes", "direct_pages", "stalled_pages", "stall_ns", "read_ns")
+COUNTERS: tuple[str, ...] = (*MOVED, "populated_bytes", "direct_pages", "stalled_pages", "stall_ns", "read_ns")
 COUNTERS += ("write_ns", "refused_moves", "failed_moves", "used_pages")
 
 
@@ -105,7 +106,8 @@ def counted(arena: _core.Arena) -> dict[str, int]:
 
 def sample(paged: Paged, before_each: Any = None) -> tuple[list[float], dict[str, float]]:
     """Seconds of steps in a steady state, each with all of its kernels done, and the counters of a step."""
-    run, samples = paged.run, []
+    run = paged.run
+    samples: list[float] = []
     most, end = run.card.scaled(STEPS, 4), time.monotonic() + WARM_S
     for _ in range(WARM_STEPS):
         paged.optimizer.step()
@@ -243,7 +245,8 @@ def managed_link(run: Run) -> dict[str, Any]:
 
 def moves(run: Run) -> dict[str, Any]:
     """Moves of state as the pager asks for them, by themselves: until they are done, and until the calls return."""
-    paged, samples = Paged(run, 32, pager=False), {name: [] for name in MOVES}
+    paged = Paged(run, 32, pager=False)
+    samples: dict[str, list[float]] = {name: [] for name in MOVES}
     ways = choose_evict_way(run, paged.arena)
     half = len(paged.slots) // 2
     one, other = paged.slots[:half], paged.slots[half:]
@@ -299,6 +302,11 @@ def none(run: Run) -> dict[str, Any]:
     return {"contenders": cells, "goals": goals_of(cells, None)}
 
 
+def read_all(slots: list[torch.Tensor]) -> None:
+    for slot in slots:
+        slot.amax()
+
+
 def residency(run: Run) -> dict[str, Any]:
     """Where pages are shows in how fast the card reads them; what the driver says is free is only told."""
     paged = Paged(run, 8)
@@ -307,7 +315,7 @@ def residency(run: Run) -> dict[str, Any]:
         paged.put_out(percent)
         slots = [entry["exp_avg"] for entry in paged.optimizer.state.values()]
         nbytes = sum(slot.nbytes for slot in slots)
-        samples = [run.card.seconds(lambda slots=slots: [slot.amax() for slot in slots]) for _ in range(3)]
+        samples = [run.card.seconds(partial(read_all, slots)) for _ in range(3)]
         upper = paged.arena.ledger()["upper_pages"] * paged.arena.page_bytes
         series = Series(nbytes, samples).as_json()
         free = {"free_bytes": run.card.free_bytes, "host_free_bytes": psutil.virtual_memory().available}

@@ -32,9 +32,21 @@ CASES = {
 STEPS, SKIPPED_STEPS = 4, 2
 ELEMENTS, TINY_ELEMENTS = 1 << 27, 1 << 14
 
-NCU_SECTIONS = ("SpeedOfLight", "SchedulerStats", "WarpStateStats", "InstructionStats", "MemoryWorkloadAnalysis")
+NCU_SECTIONS: tuple[str, ...] = (
+    "SpeedOfLight",
+    "SchedulerStats",
+    "WarpStateStats",
+    "InstructionStats",
+    "MemoryWorkloadAnalysis",
+)
 NCU_SECTIONS += ("Occupancy",)
-SUMMARY = ("Duration", "DRAM Throughput", "Memory Throughput", "Issue Slots Busy", "Executed Ipc Active")
+SUMMARY: tuple[str, ...] = (
+    "Duration",
+    "DRAM Throughput",
+    "Memory Throughput",
+    "Issue Slots Busy",
+    "Executed Ipc Active",
+)
 SUMMARY += ("No Eligible", "Registers Per Thread", "Achieved Occupancy")
 
 SANITIZERS = ("memcheck", "racecheck", "initcheck")
@@ -118,13 +130,17 @@ class Profile:
         output = log.with_suffix(".out")
         with output.open("w") as file:
             try:
-                pipes = {"stdout": file, "stderr": subprocess.STDOUT}
-                done = subprocess.run(
-                    command, timeout=limit_s, check=False, env=self.environment, cwd=self.out, **pipes
-                )
+                return subprocess.run(
+                    command,
+                    timeout=limit_s,
+                    check=False,
+                    env=self.environment,
+                    cwd=self.out,
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                ).returncode
             except subprocess.TimeoutExpired:
                 return None
-        return done.returncode
 
     def add(self, name: str, status: str, reason: str, begin: float, log: Path) -> None:
         outcome = Outcome(name, status, reason, round(time.monotonic() - begin, 1), log.name)

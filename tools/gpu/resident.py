@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ WIDTH, INNER, VOCABULARY = 4096, 11008, 32000
 LLAMA_LAYERS = 32
 
 
-def params_of(run: Run, shapes: list[tuple[int, ...]], dtype: torch.dtype) -> list[Tensor]:
+def params_of(run: Run, shapes: list[tuple[int, ...]], dtype: torch.dtype) -> list[torch.nn.Parameter]:
     """Parameters with gradients, normal with 1, as no real ones are: every step moves them."""
     torch.manual_seed(1)
     made = []
@@ -34,22 +34,23 @@ def params_of(run: Run, shapes: list[tuple[int, ...]], dtype: torch.dtype) -> li
     return made
 
 
-def optimizer(module: str, kind: str, params: list[Tensor], **arguments: Any) -> Any:
+def optimizer(module: str, kind: str, params: Sequence[Tensor], **arguments: Any) -> Any:
     try:
         return getattr(importlib.import_module(module), kind)(params, lr=LR, weight_decay=DECAY, **arguments)
     except (ImportError, AttributeError, OSError) as error:
         raise MissingError(f"{module}.{kind}: {type(error).__name__}: {error}") from error
 
 
-def check_first_step(made: Any, params: list[Tensor]) -> None:
+def check_first_step(made: Any, params: Sequence[Tensor]) -> None:
     """A first step in float64, for a sample of each parameter and its last elements.
 
     Raises:
         MissingError: the optimizer is wrong, so that its speed means nothing.
     """
     worst = 0.0
-    samples = [sample_of(param.detach()) for param in params[:4] + params[-1:]]
-    grads = [param.grad for param in params[:4] + params[-1:]]
+    checked = [param for param in (*params[:4], *params[-1:]) if param.grad is not None]
+    samples = [sample_of(param.detach()) for param in checked]
+    grads = [param.grad for param in checked if param.grad is not None]
     before = [
         (param.flatten()[at].double(), grad.flatten()[at].double())
         for (param, at), grad in zip(samples, grads, strict=True)
@@ -76,7 +77,7 @@ def contender(
     name: str,
     module: str,
     kind: str,
-    params: list[Tensor],
+    params: Sequence[Tensor],
     state: float,
     *,
     checked: bool = False,
@@ -98,7 +99,7 @@ def contender(
     return Timed(name, prepare, int(numel * (3 * item + 2 * state)), rounds, repeats=4)
 
 
-def peers(params: list[Tensor]) -> list[Timed]:
+def peers(params: Sequence[Tensor]) -> list[Timed]:
     same = params[0].element_size() * 2  # torch keeps its state in the dtype of the parameter
     return [
         contender("pagedopt_adamw", "pagedopt.optim", "AdamW", params, STATE_BYTES["32"], checked=True),

@@ -24,7 +24,15 @@ FILE_S = 100.0
 """Seconds a file may take, so that one does not take the time of all others."""
 
 # No settings of pyproject.toml, which name plugins that may be missing; no plugins of others, which may be there.
-PYTEST = (sys.executable, "-m", "pytest", "-c", os.devnull, f"--rootdir={ROOT}", f"--confcutdir={ROOT / 'tests'}")
+PYTEST: tuple[str, ...] = (
+    sys.executable,
+    "-m",
+    "pytest",
+    "-c",
+    os.devnull,
+    f"--rootdir={ROOT}",
+    f"--confcutdir={ROOT / 'tests'}",
+)
 PYTEST += ("-p", "no:cacheprovider", "-v", "--no-header", "--no-summary")
 ENVIRONMENT = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -60,7 +61,8 @@ class Job:
 
 def train(run: Run, job: Job, upper_bytes: Callable[[], int]) -> dict[str, Any]:
     """Steps, each with the card idle at its end, and the most memory that torch and the pages took together."""
-    samples, peak, most = [], 0, run.card.scaled(STEPS, 3)
+    samples: list[float] = []
+    peak, most = 0, run.card.scaled(STEPS, 3)
     for _ in range(run.card.scaled(WARM_STEPS, 1)):
         job.step()
     run.card.synchronize()
@@ -113,14 +115,14 @@ def attempt(call: Callable[[], dict[str, Any]], run: Run) -> dict[str, Any]:
 
 def training(run: Run) -> dict[str, Any]:
     """The limit leaves room for all but the larger part of the 32-bit state."""
-    found = {name: attempt(lambda name=name: resident(run, name), run) for name in ("torch_fused", "resident_32bit")}
+    found = {name: attempt(partial(resident, run, name), run) for name in ("torch_fused", "resident_32bit")}
     whole = found["resident_32bit"]
     if whole["median_s"] is None:
         raise MissingError(f"resident_32bit: {whole['reason']}")
     state_bytes = 8 * whole["parameters"]
     limit = None if run.card.is_emulated else int(whole["peak_bytes"] - (1 - STATE_SHARE) * state_bytes)
     for name in ("paged_32bit", "paged_8bit"):
-        found[name] = attempt(lambda name=name: paged(run, name, limit, state_bytes), run)
+        found[name] = attempt(partial(paged, run, name, limit, state_bytes), run)
     goals = [goal(f"{name}: tokens a second", one.get("tokens_per_s")) for name, one in found.items()]
     goals += [goal(f"{name}: peak memory, GB", gigabytes(one.get("peak_bytes"))) for name, one in found.items()]
     return {"state_bytes": state_bytes, "device_limit_bytes": limit, "contenders": found, "goals": goals}
