@@ -6,6 +6,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -50,7 +51,15 @@ def reset() -> Iterator[None]:
     yield
     if (runtime := sys.modules.get("pagedopt.runtime")) is not None:
         runtime.reset()
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("pagedopt-")]
+        end_s = time.monotonic() + 30  # on a busy machine a thread ends a little after it was waited for
+        while (left := threads()) and time.monotonic() < end_s:
+            time.sleep(0.01)
+        assert not left
+
+
+def threads() -> list[str]:
+    """The package's own threads in this process, by name."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("pagedopt-")]
 
 
 @pytest.fixture

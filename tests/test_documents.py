@@ -12,10 +12,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "csrc/README.md", *ROOT.glob("pagedopt/**/*.py")]
-ELSEWHERE = {"crt/host_defines.h"}
+DOCUMENTS += [*ROOT.glob("tools/**/*.md"), *ROOT.glob("tools/**/*.py"), ROOT / "tests/conftest.py"]
+ELSEWHERE = {"crt/host_defines.h", "cuda.h"}
 """Files of a CUDA toolkit."""
 
 FILE = re.compile(r"(?<![\w/.{<~-])((?:[A-Za-z][\w-]*/)*[A-Za-z]\w*\.(?:py|pyi|h|cpp|cu|md))\b")
+FOLDER = re.compile(r"(?<![\w/.{<~-])((?:csrc|docs|pagedopt|tests|tools)(?:/[a-z]\w*)+)(?![\w*.<{-])")
 NAME = re.compile(r"(?<![\w/.~\"-])(pagedopt(?:\.[A-Za-z_]\w*)+)(?![\w/])")
 SETTINGS_FILES = {"pagedopt.toml", "pagedopt.json"}
 
@@ -47,6 +49,7 @@ def test_what_a_document_refers_to_is_there(document: Path) -> None:
     text = document.read_text()
     files = set(FILE.findall(text)) - ELSEWHERE
     assert {file for file in files if tuple(file.split("/")) not in paths()} == set()
+    assert {folder for folder in FOLDER.findall(text) if not (ROOT / folder).exists()} == set()
     assert {name for name in set(NAME.findall(text)) - SETTINGS_FILES if not exists(name)} == set()
 
 
@@ -54,5 +57,10 @@ def test_references_are_found() -> None:
     """The patterns see what they should, or the test above could not fail."""
     text = "see `pager/gone.py`, csrc/gone.h and `pagedopt.pager.gone`"
     assert FILE.findall(text) == ["pager/gone.py", "csrc/gone.h"]
+    assert FOLDER.findall("`tests/gone`, tools/gpu_check, `tests/native/ptx_*` and tests/x.py") == [
+        "tests/gone",
+        "tools/gpu_check",
+        "tests/native",
+    ]
     assert [exists(name) for name in NAME.findall(text)] == [False]
     assert exists("pagedopt.pager.policy.POLICIES")

@@ -71,7 +71,7 @@ class Cell:
 
     Args:
         name: of the contender.
-        spec: what the child is to do, see bench_child.py.
+        spec: what the child is to do, see child.py.
         environment: added to the child's environment.
         limit_bytes: what the child may use beside the anonymous memory it holds when it is ready; None for no limit.
     """
