@@ -9,39 +9,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 from native.builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
-
-SLOW: Final = {
-    "native": "compilers, sanitizers, machine code",
-    "fuzz": "thousands of inputs",
-    "life": "processes interrupted everywhere",
-    "end_to_end/test_dying_disk.py": "file systems made and killed",
-    "end_to_end/test_faults.py": "disks that fill",
-    "end_to_end/test_faulty_calls.py": "a process for each failing call",
-    "end_to_end/test_limits.py": "control groups",
-    "end_to_end/test_out_of_memory.py": "control groups",
-    "monitor/test_training.py": "whole trainings that are watched",
-    "monitor/test_watcher_limits.py": "time limits of connections",
-    "emulated_gpu/test_gpu_bench.py": "every section of a benchmark",
-    "emulated_gpu/test_locked_memory.py": "pytest in pytest",
-    "emulated_gpu/test_ptx_steps.py": "nvcc, and its PTX interpreted",
-    "optim/test_distributed.py": "two ranks",
-    "top/test_top_live.py": "real terminals",
-    "tools/test_bench.py": "every section of a benchmark",
-    "test_demo.py": "trainings",
-    "tools/test_gpu_tools.py": "runs of tools/gpu_check",
-}
-"""What `tools/check --fast` leaves out, folders and files, and what takes the time there."""
+from slow_tests import is_slow
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is slow."""
     for item in items:
-        path = item.path.relative_to(config.rootpath / "tests")
-        if str(path) in SLOW or path.parts[0] in SLOW:
+        if is_slow(item.path.relative_to(config.rootpath / "tests"), item.name):
             item.add_marker("slow")
 
 

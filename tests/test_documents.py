@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slow_tests import SLOW
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "csrc/README.md", *ROOT.glob("pagedopt/**/*.py")]
@@ -51,6 +52,13 @@ def test_what_a_document_refers_to_is_there(document: Path) -> None:
     assert {file for file in files if tuple(file.split("/")) not in paths()} == set()
     assert {folder for folder in FOLDER.findall(text) if not (ROOT / folder).exists()} == set()
     assert {name for name in set(NAME.findall(text)) - SETTINGS_FILES if not exists(name)} == set()
+
+
+def test_what_is_slow_is_there() -> None:
+    for path, _, test in (key.partition("::") for key in SLOW):
+        place = ROOT / "tests" / path
+        assert place.exists(), path
+        assert not test or f"def {test}(" in place.read_text(), f"{path}::{test}"
 
 
 def test_references_are_found() -> None:

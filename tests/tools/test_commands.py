@@ -22,7 +22,6 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(COMMANDS.keys() - WITHOUT_OPTIONS))
 def test_a_command_explains_itself(name: str) -> None:
     done = run(name, "--help")

@@ -70,7 +70,6 @@ def profile(tmp_path_factory: pytest.TempPathFactory) -> tuple[int, str, list[di
     return run(tmp_path_factory.mktemp("profile"))
 
 
-@pytest.mark.slow
 def test_every_case_runs_and_has_a_log(profile: tuple[int, str, list[dict[str, Any]]]) -> None:
     status, _, outcomes = profile
     assert [one["name"] for one in outcomes] == [*(f"ncu {case}" for case in CASES), *SANITIZERS]
@@ -81,7 +80,6 @@ def test_every_case_runs_and_has_a_log(profile: tuple[int, str, list[dict[str, A
     )
 
 
-@pytest.mark.slow
 def test_the_tools_are_asked_for_what_is_wanted(profile: tuple[int, str, list[dict[str, Any]]]) -> None:
     calls = profile[1].splitlines()
     ncu, sanitizer = calls[: len(CASES)], calls[len(CASES) :]
@@ -97,7 +95,6 @@ def test_the_tools_are_asked_for_what_is_wanted(profile: tuple[int, str, list[di
         assert all(test in call for test in TESTS)
 
 
-@pytest.mark.slow
 def test_the_tests_that_are_checked_exist_and_pass(tmp_path: Path) -> None:
     tests = [f"{ROOT / 'tests' / 'gpu' / 'test_gpu_kernels.py'}::{test}" for test in TESTS]
     env = {**os.environ, **ENVIRONMENT, "EMULATE_GPU": "1", "PYTHONPATH": str(ROOT)}
