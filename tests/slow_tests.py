@@ -18,6 +18,7 @@ SLOW: Final = {
     "end_to_end/test_limits.py": "control groups",
     "end_to_end/test_order.py": "an optimizer for each parameter",
     "end_to_end/test_out_of_memory.py": "control groups",
+    "end_to_end/test_same_bits.py::test_every_policy": "a training for each policy, class and type",
     "end_to_end/test_writes.py": "a write at each moment of a move",
     "fuzz": "thousands of inputs",
     "life": "processes interrupted everywhere",
@@ -29,6 +30,7 @@ SLOW: Final = {
     "optim/test_linear.py": "operations counted at several sizes",
     "optim/test_state.py::test_loading_holds_no_second_copy": "large states in processes of their own",
     "optim/test_torch_inputs.py": "every combination of arguments",
+    "pager/test_hoard.py::test_budget_is_fair_whoever_comes_and_goes": "thousands of looks at a full card",
     "pager/test_policy.py::test_every_page_is_up_when_compute_reaches_it": "policies over many budgets",
     "pager/test_policy.py::test_next_use_meets_the_floor": "policies over many budgets",
     "pager/test_policy.py::test_planning_a_terabyte_takes_a_hundredth_of_moving_it": "a terabyte of pages",
@@ -40,6 +42,7 @@ SLOW: Final = {
     "tools/test_gpu_profile.py::test_the_tools_are_asked_for_what_is_wanted": "pytest in pytest",
     "tools/test_gpu_tools.py": "runs of tools/gpu_check",
     "top/test_top_app.py": "screens driven by keys and mouse",
+    "top/test_top_frames.py::test_no_screen_is_larger_than_its_room": "every view at every size",
     "top/test_top_live.py": "real terminals",
 }
 
