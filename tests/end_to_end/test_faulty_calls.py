@@ -86,7 +86,8 @@ print(len(struck) > 8, "passed", flush=True)
 # `nth` call of `fault` is struck, once: all that there are, or some of them at random. The last one is not mended.
 SINGLE = """
 fault = sys.argv[3]
-pagedopt.configure(page_bytes="16KiB", budget="320KiB")  # of 592 KiB; tasks are small beside it, so that pages stream
+SMALL = {"page_bytes": "16KiB", "min_paged_bytes": 0, "budget": "320KiB"}  # of 592 KiB: pages stream
+pagedopt.configure(**SMALL)
 
 stopped = []  # errors in the middle of a step
 
@@ -127,7 +128,8 @@ def one_step(ours, paged, expected, unpaged, is_mended):
 
 def trial(nth, is_mended=True):
     runtime.reset()
-    pagedopt.configure(policy="static" if fault == "populate_eio" else ["next_use", "static", "lru"][nth % 3])
+    policy = "static" if fault == "populate_eio" else ["next_use", "static", "lru"][nth % 3]
+    pagedopt.configure(**SMALL, policy=policy)
     library.fault_plan(FAULTS.index(fault), nth)
     for _ in range(2):  # the second ones have pages of the first ones
         main = twins(*[6_001] * 12, 3)
