@@ -67,7 +67,8 @@ def complete(feed: Feed) -> Frame | None:
     frame = feed.frame
     seen = frame.snapshot is not None and frame.snapshot.arenas and frame.snapshot.arenas[0].counters["steps"] > 2
     is_listed = bool(frame.tensors) and all(tensor.state_bytes for tensor in frame.tensors)
-    return frame if seen and frame.pages and is_listed and frame.settings else None
+    is_mapped = bool(frame.pages) and all(pages.order for pages in frame.pages)  # not from before the first step
+    return frame if seen and is_mapped and is_listed and frame.settings else None
 
 
 @pytest.mark.parametrize("environ", [{"PAGEDOPT_MONITOR": "0"}, {"PAGEDOPT_MONITOR_ENABLED": "false"}])
