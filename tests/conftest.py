@@ -6,41 +6,20 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
-from native_builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
-
-SLOW: Final = {
-    "core": "compilers, sanitizers, machine code",
-    "fuzz": "thousands of inputs",
-    "life": "processes interrupted everywhere",
-    "paging/test_dying_disk.py": "file systems made and killed",
-    "paging/test_faults.py": "disks that fill",
-    "paging/test_faulty_calls.py": "a process for each failing call",
-    "paging/test_limits.py": "control groups",
-    "paging/test_out_of_memory.py": "control groups",
-    "monitor/test_training.py": "whole trainings that are watched",
-    "monitor/test_watcher_limits.py": "time limits of connections",
-    "device/test_gpu_bench.py": "every section of a benchmark",
-    "device/test_locked_memory.py": "pytest in pytest",
-    "device/test_ptx_steps.py": "nvcc, and its PTX interpreted",
-    "optim/test_distributed.py": "two ranks",
-    "top/test_top_live.py": "real terminals",
-    "test_bench.py": "every section of a benchmark",
-    "test_demo.py": "trainings",
-    "test_gpu_tools.py": "runs of tools/gpu_check",
-}
-"""What `tools/check --fast` leaves out, folders and files, and what takes the time there."""
+from native.builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
+from slow_tests import is_slow
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what is slow."""
     for item in items:
-        path = item.path.relative_to(config.rootpath / "tests")
-        if str(path) in SLOW or path.parts[0] in SLOW:
+        if is_slow(item.path.relative_to(config.rootpath / "tests"), item.name):
             item.add_marker("slow")
 
 
@@ -50,7 +29,15 @@ def reset() -> Iterator[None]:
     yield
     if (runtime := sys.modules.get("pagedopt.runtime")) is not None:
         runtime.reset()
-        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("pagedopt-")]
+        end_s = time.monotonic() + 30  # on a busy machine a thread ends a little after it was waited for
+        while (left := threads()) and time.monotonic() < end_s:
+            time.sleep(0.01)
+        assert not left
+
+
+def threads() -> list[str]:
+    """The package's own threads in this process, by name."""
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("pagedopt-")]
 
 
 @pytest.fixture

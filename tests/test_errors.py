@@ -6,6 +6,8 @@ import copy
 import errno
 import inspect
 import pickle
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -66,7 +68,7 @@ def test_config_error_lists_every_problem_in_order() -> None:
 
 
 @pytest.mark.parametrize("remade", [copy.deepcopy, lambda error: pickle.loads(pickle.dumps(error))])
-def test_errors_survive_copy_and_pickle(remade) -> None:
+def test_errors_survive_copy_and_pickle(remade: Callable[[Any], Any]) -> None:
     config = remade(ConfigError(PROBLEMS))
     assert config.problems == tuple(PROBLEMS)
     assert str(config) == str(ConfigError(PROBLEMS))

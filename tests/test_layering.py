@@ -71,7 +71,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 @cache
 def imports(path: Path) -> frozenset[str]:
     """What a file imports, wherever in it and if only for annotations: modules, and names in modules."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)

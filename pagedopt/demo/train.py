@@ -148,7 +148,7 @@ def steps_of(model: GPT, optimizer: torch.optim.Optimizer, course: Course) -> It
         begin_s = time.perf_counter()
         optimizer.zero_grad()
         loss = loss_of(model, rows)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM_MAX)
         middle_s = time.perf_counter()
         optimizer.step()

@@ -2,7 +2,7 @@
 
 `Adam` couples weight decay, `AdamW` decouples it. `8bit` and `32bit` in a name fix the precision of the state, `Paged`
 its placement. `bitsandbytes_state_dict` writes a checkpoint for bitsandbytes; `load_state_dict` reads its checkpoints
-and those of torch.optim. `__init__.pyi` tells type checkers of the classes; tools/make_optim_stub.py makes it.
+and those of torch.optim. `__init__.pyi` tells type checkers of the classes; tools/make/optim_stub.py makes it.
 """
 
 from pagedopt.optim.export import bitsandbytes_state_dict

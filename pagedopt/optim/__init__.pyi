@@ -1,4 +1,4 @@
-"""Made by tools/make_optim_stub.py from the tables in rules.py and presets.py."""
+"""Made by tools/make/optim_stub.py from the tables in rules.py and presets.py."""
 
 from collections.abc import Mapping
 from typing import Any

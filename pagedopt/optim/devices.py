@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Final
 
@@ -13,14 +14,17 @@ from pagedopt.device import HOST, Device
 from pagedopt.optim.core_errors import core_errors
 
 __all__ = [
+    "Provider",
     "aligned_memory",
     "check_device",
     "device_of",
     "gpu_of",
+    "held_bytes",
     "is_on_gpu",
     "number_on",
     "stream_of",
     "tensor_over",
+    "use",
 ]
 
 ALIGNMENT: Final = 256
@@ -32,13 +36,57 @@ def _cuda_gpu(index: int) -> _core.Gpu:
     return _core.Gpu(index)
 
 
+class Provider:
+    """Where the GPUs and the memory behind torch's devices come from. A subclass can stand in for them: see `use`."""
+
+    def gpu_of(self, device: torch.device) -> _core.Gpu | None:
+        """The GPU behind a device; None for the CPU.
+
+        Raises:
+            GpuError: there is no such GPU, or this build cannot use it.
+        """
+        return None if device.type == "cpu" else _cuda_gpu(device.index or 0)
+
+    def held_bytes(self, device: torch.device) -> int:
+        """What torch's allocator holds of a device's memory."""
+        return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+
+    def allocate(self, device: torch.device, nbytes: int) -> Tensor:
+        """Memory of a device, for what the current stream does.
+
+        Raises:
+            OutOfMemoryError: of torch.cuda; there is no more.
+        """
+        return torch.empty(nbytes, dtype=torch.uint8, device=device)
+
+
+_provider = Provider()
+
+
+def use(provider: Provider) -> contextlib.ExitStack:
+    """Take GPUs and memory from another provider, at once and for all optimizers that are made or step from now on.
+
+    For tests and benchmarks: `with devices.use(provider):` puts the one before back at its end.
+    """
+    global _provider
+    undo = contextlib.ExitStack()
+    undo.callback(_use, _provider)
+    _provider = provider
+    return undo
+
+
+def _use(provider: Provider) -> None:
+    global _provider
+    _provider = provider
+
+
 def gpu_of(device: torch.device) -> _core.Gpu | None:
     """The GPU behind a device; None for the CPU.
 
     Raises:
         GpuError: there is no such GPU, or this build cannot use it.
     """
-    return None if device.type == "cpu" else _cuda_gpu(device.index or 0)
+    return _provider.gpu_of(device)
 
 
 def check_device(device: torch.device) -> None:
@@ -56,11 +104,12 @@ def device_of(device: torch.device) -> Device:
     gpu = gpu_of(device)
     if gpu is None:
         return HOST
-    return Device(str(device), gpu, functools.partial(_held_bytes, device))
+    return Device(str(device), gpu, functools.partial(held_bytes, device))
 
 
-def _held_bytes(device: torch.device) -> int:
-    return torch.cuda.memory_reserved(device) if device.type == "cuda" else 0
+def held_bytes(device: torch.device) -> int:
+    """What torch's allocator holds of a device's memory."""
+    return _provider.held_bytes(device)
 
 
 def stream_of(device: torch.device) -> int:
@@ -83,7 +132,7 @@ def aligned_memory(device: torch.device, nbytes: int) -> Tensor | None:
     if nbytes == 0:
         return None
     try:
-        memory = torch.empty(nbytes + ALIGNMENT, dtype=torch.uint8, device=device)
+        memory = _provider.allocate(device, nbytes + ALIGNMENT)
     except torch.cuda.OutOfMemoryError:
         return None
     offset = -memory.data_ptr() % ALIGNMENT

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from place import Place
+from config.place import Place
 
 from pagedopt import config
 from pagedopt.config.settings import Settings

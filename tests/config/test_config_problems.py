@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from place import ORDER, SCHEMA, SOURCES, Place
+from config.place import ORDER, SCHEMA, SOURCES, Place
 
 from pagedopt import config
 from pagedopt.config.settings import Settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from place import KINDS_OF_SOURCES, ORDER, SCHEMA, SOURCES, Place
+from config.place import KINDS_OF_SOURCES, ORDER, SCHEMA, SOURCES, Place
 
 from pagedopt import config
 from pagedopt.config.settings import Settings

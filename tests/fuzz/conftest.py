@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[1] / "monitor"))
-
-import publishing
+from monitor import publishing
 
 looks, place, publish = publishing.looks, publishing.place, publishing.publish

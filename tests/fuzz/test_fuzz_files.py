@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from fuzzing import bent, examples, mutated, start
-from watched import HEADER, PAGES, PAYLOADS, SNAPSHOT, TENSOR
+from fuzz.fuzzing import bent, examples, mutated, start
+from monitor.watched import HEADER, PAGES, PAYLOADS, SNAPSHOT, TENSOR
 
 from pagedopt.errors import MonitorError
 from pagedopt.monitor import places, wire

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from fuzzing import bent, examples, mutated, start
-from watched import HEADER, Looks, hostile_frames
-from zmtp_client import command, dial, enter, greeting
+from fuzz.fuzzing import bent, examples, mutated, start
+from monitor.watched import HEADER, Looks, hostile_frames
+from monitor.zmtp_client import command, dial, enter, greeting
 
 from pagedopt.errors import MonitorError
 from pagedopt.monitor import wire

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing import WEIRD, bent, examples, mutated, start
+from fuzz.fuzzing import WEIRD, bent, examples, mutated, start
 
 from pagedopt import config
 from pagedopt.config.settings import Settings, entries

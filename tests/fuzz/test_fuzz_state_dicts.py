@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from fuzzing import examples, mutated, start
+from fuzz.fuzzing import examples, mutated, start
 from torch import Tensor
 from torch.nn import Parameter
 

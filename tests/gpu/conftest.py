@@ -7,20 +7,18 @@ but for what needs torch's CUDA.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
+from emulated_gpu.emulated_devices import EmulatedDevices
+from gpu.tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
 
 import pagedopt
 from pagedopt import _core, runtime
 from pagedopt.optim import devices
-
-sys.path.append(str(Path(__file__).resolve().parent.parent / "optim"))
 
 
 def absence() -> str | None:
@@ -60,12 +58,14 @@ def allowance() -> Allowance:
     return Allowance()
 
 
-def _card(monkeypatch: pytest.MonkeyPatch, index: int) -> Card:
+def _card(index: int) -> Card:
     if not IS_EMULATED:
         device = torch.device("cuda", index)
-        return Card(device, devices.gpu_of(device))
+        gpu = devices.gpu_of(device)
+        assert gpu is not None
+        return Card(device, gpu)
     gpu = emulated_gpu(index)
-    monkeypatch.setattr(devices, "gpu_of", lambda device: gpu)
+    devices.use(EmulatedDevices(gpu))  # until the end of `start`
     return Card(torch.device("cpu"), gpu)
 
 
@@ -76,7 +76,7 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
 
     def begin(*, managed_bytes: int = 192 << 20, index: int = 0, **settings: Any) -> Card:
         allowance.close()
-        card = _card(monkeypatch, index)
+        card = _card(index)
         cards.append(card)
         fraction = allowance.fraction(card.gpu, managed_bytes)
         monkeypatch.setenv("PAGEDOPT_MAX_MANAGED_FRACTION", repr(fraction))
@@ -86,7 +86,8 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
         assert runtime.settings().max_managed_fraction <= fraction
         return card
 
-    yield begin
+    with devices.use(devices.Provider()):
+        yield begin
     homes = runtime.homes()
     for card in cards:
         card.synchronize()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import adam_oracle
 import numpy as np
 import pytest
 import torch
-from gpu_cases import DTYPES, NAMES, SIZES, assert_close, assert_same, make, parameters, put, train, values
+from gpu.gpu_cases import DTYPES, NAMES, SIZES, assert_close, assert_same, make, parameters, put, train, values
+from optim import adam_oracle
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},

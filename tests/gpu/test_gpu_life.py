@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import time
 import warnings
 from collections.abc import Callable
 
 import pytest
 import torch
-from gpu_cases import SIZES, assert_same, make, parameters, train, values
-from tested_card import IS_EMULATED, Card
+from gpu.gpu_cases import SIZES, assert_same, make, parameters, train, values
+from gpu.tested_card import IS_EMULATED, Card
 
 import pagedopt
 from pagedopt import _core, runtime
@@ -75,7 +76,9 @@ def test_a_device_that_is_not_there() -> None:
 
 
 @pytest.mark.cuda
-def test_an_error_names_call_file_and_line_and_nothing_exits(run_python: Callable[..., object]) -> None:
+def test_an_error_names_call_file_and_line_and_nothing_exits(
+    run_python: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     """In a process of its own: a kernel that reads where nothing is ends a context for good."""
     done = run_python(
         """

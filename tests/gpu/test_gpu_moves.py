@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu_cases import BIG_SIZES, assert_same, make, parameters, train, values
-from tested_card import IS_EMULATED, Card
+from gpu.gpu_cases import BIG_SIZES, assert_same, make, parameters, train, values
+from gpu.tested_card import IS_EMULATED, Card
 
 import pagedopt
 from pagedopt import _core, runtime

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_cases import SIZES, assert_same, make, parameters, train, values
-from tested_card import Card
+from gpu.gpu_cases import SIZES, assert_same, make, parameters, train, values
+from gpu.tested_card import Card
 
 import pagedopt
 
@@ -21,9 +21,11 @@ def extents() -> int:
 
 
 def has_paged_state(optimizer: Any, card: Card) -> bool:
-    names = [name for entry in optimizer.state.values() for name in entry if name.startswith(("exp_avg", "max_"))]
+    names: list[str] = [
+        name for entry in optimizer.state.values() for name in entry if name.startswith(("exp_avg", "max_"))
+    ]
     paged = len(list(card.state_arrays(optimizer)))
-    empty = sum(param.numel() == 0 for param in optimizer.state) * len(names) // max(1, len(optimizer.state))
+    empty: int = sum(param.numel() == 0 for param in optimizer.state) * len(names) // max(1, len(optimizer.state))
     return paged >= len(names) - empty > 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from gpu_cases import SIZES, assert_same, make, parameters, train, values
-from tested_card import Card
+from gpu.gpu_cases import SIZES, assert_same, make, parameters, train, values
+from gpu.tested_card import Card
 
 pytestmark = pytest.mark.cuda
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from programs import Program
+from life.programs import Program
 
 
 @pytest.fixture(scope="session")

@@ -25,6 +25,7 @@ import torch
 import pagedopt
 from pagedopt import optim, runtime
 from pagedopt.monitor import places
+from pagedopt.pager.arenas import Home
 
 KEPT: list[object] = []  # alive until the interpreter goes
 LONGEST_S = 60.0
@@ -189,13 +190,13 @@ def no_thread_then_one() -> None:
 def interrupted_end() -> None:
     """A Ctrl-C while the threads are being ended at exit."""
     plain()
-    stop = runtime.Home.stop
+    stop = Home.stop
 
-    def once(self: runtime.Home) -> None:
-        runtime.Home.stop = stop  # type: ignore[method-assign]
+    def once(self: Home) -> None:
+        Home.stop = stop  # type: ignore[method-assign]
         raise KeyboardInterrupt
 
-    runtime.Home.stop = once  # type: ignore[method-assign]
+    Home.stop = once  # type: ignore[method-assign]
 
 
 WAYS = {
@@ -274,7 +275,8 @@ def signalled(number: signal.Signals, count: int, seed: int, errors: Path) -> No
         os.kill(child, number)
         status = end_of(child)
         longest_s = max(longest_s, time.perf_counter() - start_s) if number == signal.SIGINT else longest_s
-        os.close(read), os.close(write)
+        os.close(read)
+        os.close(write)
         places.sweep(Path(os.environ["PAGEDOPT_RUNTIME_DIR"]))
         report(number.name, status, errors)
 

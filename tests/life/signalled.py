@@ -16,6 +16,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -37,7 +38,8 @@ def parameters(kind: str) -> list[torch.Tensor]:
 
 def make(kind: str, params: list[torch.Tensor]) -> torch.optim.Optimizer:
     bits = "8bit" if "8bit" in kind else ""
-    return getattr(optim, f"{'Paged' if 'paged' in kind else ''}AdamW{bits}")(params, lr=1e-2)
+    cls: type[optim.AdamW] = getattr(optim, f"{'Paged' if 'paged' in kind else ''}AdamW{bits}")
+    return cls(params, lr=1e-2)
 
 
 def make_twin(kind: str, params: list[torch.Tensor]) -> torch.optim.Optimizer:
@@ -112,7 +114,8 @@ def fresh() -> None:
 def interrupt_step(kind: str, clock: Clock, moments: int) -> int:
     """A step is whole or not at all."""
     ours, twin = Training(kind, make), Training(kind, make_twin)
-    ours.step(), twin.step()
+    ours.step()
+    twin.step()
     wrong = 0
     for _ in range(moments):
         ours.prepare()
@@ -123,7 +126,8 @@ def interrupt_step(kind: str, clock: Clock, moments: int) -> int:
             if not ours.equals(twin):
                 wrong += 1
                 ours, twin = Training(kind, make), Training(kind, make_twin)
-                ours.step(), twin.step()
+                ours.step()
+                twin.step()
     return wrong
 
 
@@ -174,7 +178,8 @@ def interrupt_load(kind: str, clock: Clock, moments: int) -> int:
 def interrupt_save(kind: str, clock: Clock, moments: int) -> int:
     """What was saved is whole, and saving changed nothing."""
     ours, twin = Training(kind, make), Training(kind, make_twin)
-    ours.step(), twin.step()
+    ours.step()
+    twin.step()
     expected, wrong = twin.optimizer.state_dict(), 0
     for moment in range(moments):
         save = (ours.optimizer.state_dict, lambda: copy.deepcopy(ours.optimizer).state_dict())[moment % 2]
@@ -194,32 +199,40 @@ def interrupt_construction(kind: str, clock: Clock, moments: int) -> int:
     for _ in range(moments):
         fresh()
         params = parameters(kind)
-        made = clock.interrupt(lambda params=params: make(kind, params))
+        made = clock.interrupt(partial(make, kind, params))
         del made
         gc.collect()
         wrong += pagedopt.stats().optimizers != ()
         ours, twin = Training(kind, make), Training(kind, make_twin)
-        ours.step(), twin.step()
+        ours.step()
+        twin.step()
         wrong += not ours.equals(twin) or ("paged" in kind and runtime.publisher() is None)
         del ours
     return wrong
 
 
+def shut_down_and_restart() -> None:
+    runtime.shutdown()
+    pagedopt.restart_pager()
+
+
 def interrupt_changes(kind: str, clock: Clock, moments: int) -> int:
     """Settings changed, the pager restarted, all shut down: a step then goes on with a pager that runs."""
     ours, twin, wrong = Training(kind, make), Training(kind, make_twin), 0
-    ours.step(), twin.step()
+    ours.step()
+    twin.step()
     for moment in range(moments):
         budget = "128KiB" if moment % 2 else "256KiB"
         changes: list[Callable[[], None]] = [
-            lambda budget=budget: pagedopt.configure(budget=budget),
+            partial(pagedopt.configure, budget=budget),
             pagedopt.restart_pager,
-            lambda: (runtime.shutdown(), pagedopt.restart_pager()),  # type: ignore[func-returns-value]
+            shut_down_and_restart,
         ]
         clock.interrupt(changes[moment % 3])
         if moment % 3 == 2:
             pagedopt.restart_pager()
-        ours.step(), twin.step()
+        ours.step()
+        twin.step()
         snapshot = pagedopt.stats()
         is_running = snapshot.pager is not None and snapshot.pager.is_alive
         wrong += not ours.equals(twin) or not is_running or runtime.publisher() is None

@@ -7,8 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from exits import WAYS
-from programs import TIMES, Program
+from life.exits import WAYS
+from life.programs import TIMES, Program
 
 STATUS = {"error": 1, "given_status": 3, "at_once": 4}
 STDERR = {  # the last line, where there is one

@@ -5,8 +5,8 @@ from __future__ import annotations
 import subprocess
 
 import pytest
-from interrupted import OPERATIONS
-from programs import TIMES, Program
+from life.interrupted import OPERATIONS
+from life.programs import TIMES, Program
 
 
 @pytest.fixture(scope="module")

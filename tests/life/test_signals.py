@@ -6,7 +6,7 @@ import re
 import subprocess
 
 import pytest
-from programs import TIMES, Program
+from life.programs import TIMES, Program
 
 ROWS = {
     **{f"step/{kind}": 100 for kind in ("plain", "gapped", "8bit", "8bit gapped")},

@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import publishing
 import pytest
-from watched import TRAINING, until
+from monitor import publishing
+from monitor.watched import TRAINING, until
 
 from pagedopt.monitor.places import processes
 from pagedopt.snapshot import ProcessInfo

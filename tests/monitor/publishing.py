@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from watched import Looks
+from monitor.watched import Looks
 
 from pagedopt import config
 from pagedopt.config.settings import Monitor

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from watched import ARENA, PAGER, SNAPSHOT, Looks
+from monitor.watched import ARENA, PAGER, SNAPSHOT, Looks
 
 from pagedopt.cli import main
 from pagedopt.errors import MonitorError

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import zmq
-from watched import until
+from monitor.watched import until
 from zmq.auth import create_certificates
 
 from pagedopt.errors import MonitorError
@@ -46,12 +46,12 @@ def test_gate_that_is_killed_takes_nothing_with_it(publish: Publish, keys: Path)
 def test_gate_ends_with_its_process(place: Path, keys: Path) -> None:
     script = (
         "import os, sys; sys.path[:0] = sys.argv[1:]\n"
-        "from publishing import *\nlooks = Looks()\n"
+        "from monitor.publishing import *\nlooks = Looks()\n"
         "sources = Sources(arenas=dict, snapshot=looks.snapshot, settings=None, configure=None, registry=Registry())\n"
         f"p = Publisher(Monitor(address='tcp://0.0.0.0:*', keys_dir=Path({str(keys)!r})), sources)\n"
         "print(p.process.telemetry, flush=True); input()"
     )
-    command = [sys.executable, "-c", script, str(Path(__file__).parent)]
+    command = [sys.executable, "-c", script, str(Path(__file__).parents[1])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline().startswith("tcp://0.0.0.0:")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from watched import ARENA, SNAPSHOT, until
+from monitor.watched import ARENA, SNAPSHOT, until
 
 from pagedopt.monitor import wire
 from pagedopt.monitor.feed import Feed
@@ -75,7 +75,12 @@ def test_watcher_gets_the_whole_list_in_small_replies(publish: Callable[..., Pub
     with Feed(publisher.process, topics=()) as feed:
         sizes: list[int] = []
         take = feed._joined
-        feed._joined = lambda message: (sizes.append(len(message.payload)), take(message))[1]  # type: ignore[method-assign]
+
+        def joined(message: Any) -> Any:
+            sizes.append(len(message.payload))
+            return take(message)
+
+        feed._joined = joined  # type: ignore[method-assign]
         until(lambda: feed.poll(0.1) is not None and sizes and sizes[-1] < wire.MAX_TENSORS)
         assert [row.index for row in feed.frame.tensors] == list(range(count))
     assert sizes == [wire.MAX_TENSORS] * (count // wire.MAX_TENSORS) + [count % wire.MAX_TENSORS]

@@ -11,13 +11,14 @@ import stat
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 import zmq
-from watched import Looks, hostile_frames, until
+from monitor.watched import Looks, hostile_frames, until
 from zmq.auth import create_certificates
 
 from pagedopt.errors import MonitorError
@@ -34,7 +35,8 @@ LINGER_MS = 200
 
 
 def first(feed: Feed, wanted: Callable[[Frame], Any]) -> Frame:
-    return until(lambda: frame if (frame := feed.poll(0.1)) is not None and wanted(frame) else None, 20)
+    found: Frame = until(lambda: frame if (frame := feed.poll(0.1)) is not None and wanted(frame) else None, 20)
+    return found
 
 
 @pytest.fixture
@@ -71,7 +73,13 @@ def test_nothing_is_looked_at_while_nobody_listens(publish: Publish, looks: Look
     assert publisher._server._wait_s(None) is None  # it sleeps until somebody comes
     with Feed(publisher.process, with_lists=False) as feed:
         first(feed, lambda frame: frame.snapshot is not None)
-    seen = until(lambda: looks.count if looks.count == (time.sleep(0.2), looks.count)[1] else 0, 10)
+
+    def settled() -> int:
+        count = looks.count
+        time.sleep(0.2)
+        return count if looks.count == count else 0
+
+    seen = until(settled, 10)
     time.sleep(0.3)
     assert looks.count == seen
 
@@ -182,7 +190,7 @@ def test_another_user_cannot_look(publish: Publish, place: Path) -> None:
     (discovery,) = place.glob("*.json")
     paths = [address.removeprefix("ipc://") for address in (publisher.process.telemetry, publisher.process.control)]
     allowed = [as_nobody(lambda: discovery.read_text()), as_nobody(lambda: list(place.iterdir()))]
-    allowed += [as_nobody(lambda path=path: socket.socket(socket.AF_UNIX).connect(path)) for path in paths]
+    allowed += [as_nobody(partial(socket.socket(socket.AF_UNIX).connect, path)) for path in paths]
     assert allowed == [False] * 4
     assert as_nobody(lambda: list(place.parent.iterdir())), "nobody can do nothing at all, which shows nothing"
 

@@ -10,22 +10,23 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from watched import SNAPSHOT, TRAINING, until
+from monitor.watched import SNAPSHOT, TRAINING, until
 
 from pagedopt._core import COUNTERS
 from pagedopt.cli import main
 from pagedopt.errors import MonitorError
 from pagedopt.monitor.export import chrome
 from pagedopt.monitor.export.figures import figures
-from pagedopt.monitor.feed import Feed
+from pagedopt.monitor.feed import Feed, Frame
 from pagedopt.monitor.places import processes
 from pagedopt.monitor.wire import TraceBatch
-from pagedopt.snapshot import ProcessInfo
+from pagedopt.snapshot import ProcessInfo, Snapshot
 
 Train = Callable[..., "subprocess.Popen[str]"]
 Watchable = Callable[[int], list[ProcessInfo]]
@@ -39,7 +40,7 @@ def test_two_processes_are_watched_at_once_and_their_ends_are_seen(train: Train,
     assert {process.pid for process in found} == {child.pid for child in children}
     feeds = [Feed(process) for process in found]
     for feed in feeds:
-        frame = until(lambda feed=feed: feed.poll(0.2) and _is_complete(feed) and feed.frame)
+        frame = until(partial(complete, feed))
         (arena,), (pages,) = frame.snapshot.arenas, frame.pages
         assert arena.upper_bytes + arena.lower_bytes + arena.fresh_bytes == arena.allocated_bytes
         assert arena.budget_bytes == 4 << 20
@@ -59,11 +60,15 @@ def test_two_processes_are_watched_at_once_and_their_ends_are_seen(train: Train,
         feed.close()
 
 
-def _is_complete(feed: Feed) -> bool:
+def complete(feed: Feed) -> Frame | None:
+    """The frame, once everything was heard."""
+    if not feed.poll(0.2):
+        return None
     frame = feed.frame
     seen = frame.snapshot is not None and frame.snapshot.arenas and frame.snapshot.arenas[0].counters["steps"] > 2
     is_listed = bool(frame.tensors) and all(tensor.state_bytes for tensor in frame.tensors)
-    return bool(seen and frame.pages and is_listed and frame.settings)
+    is_mapped = bool(frame.pages) and all(pages.order for pages in frame.pages)  # not from before the first step
+    return frame if seen and is_mapped and is_listed and frame.settings else None
 
 
 @pytest.mark.parametrize("environ", [{"PAGEDOPT_MONITOR": "0"}, {"PAGEDOPT_MONITOR_ENABLED": "false"}])
@@ -125,8 +130,13 @@ def test_watchers_settings_reach_the_process(train: Train, watchable: Watchable)
         until(lambda: feed.poll(0.2) and feed.frame.pages)
         changed = {setting.name: setting.value for setting in feed.ask("set", {"budget": "2MiB", "policy": "lru"})}
         assert (changed["budget"], changed["policy"]) == ("2MiB", "lru")
-        frame = until(lambda: feed.poll(0.2) and feed.frame.snapshot.arenas[0].budget_bytes == 2 << 20 and feed.frame)
-        assert frame.snapshot.pager.policy == "lru"
+
+        def snapshot() -> Snapshot | None:
+            return feed.frame.snapshot if feed.poll(0.2) else None
+
+        until(lambda: (seen := snapshot()) is not None and seen.arenas[0].budget_bytes == 2 << 20)
+        seen = until(snapshot)
+        assert seen.pager.policy == "lru"
         until(lambda: feed.poll(0.2) and any("budget = 2MiB" in event.text for event in feed.frame.events))
         with pytest.raises(MonitorError, match="page_bytes"):
             feed.ask("set", {"page_bytes": "4KiB"})

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from watched import Looks, until
-from zmtp_client import command, dial, enter, greeting, is_closed
+from monitor.watched import Looks, until
+from monitor.zmtp_client import command, dial, enter, greeting, is_closed
 
 from pagedopt.errors import MonitorError
 from pagedopt.monitor import wire

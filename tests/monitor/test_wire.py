@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from watched import HEADER, PAGES, PAYLOADS, SNAPSHOT, TENSOR, hostile_frames
+from monitor.watched import HEADER, PAGES, PAYLOADS, SNAPSHOT, TENSOR, hostile_frames
 
 from pagedopt import __version__
 from pagedopt.errors import MonitorError

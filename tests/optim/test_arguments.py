@@ -62,13 +62,13 @@ def test_signature(name: str) -> None:
     assert keyword == {**(fixed if is_lion else {}), "maximize": False, **decoupled, **switches, "paging": None}
     assert (cls.__name__, cls.__qualname__, cls.__module__) == (name, name, "pagedopt.optim")
     assert pickle.loads(pickle.dumps(cls)) is cls
-    undocumented = [p.name for p in parameters if f"\n    {p.name}: " not in inspect.getdoc(cls)]
+    undocumented = [p.name for p in parameters if f"\n    {p.name}: " not in (inspect.getdoc(cls) or "")]
     assert not undocumented
 
 
 def test_the_stub_is_current() -> None:
-    module = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make_optim_stub.py"))
-    assert module["STUB"].read_text() == module["render"](), "run tools/make_optim_stub.py"
+    module = runpy.run_path(str(Path(__file__).parents[2] / "tools" / "make" / "optim_stub.py"))
+    assert module["STUB"].read_text() == module["render"](), "run: python tools make.optim_stub"
 
 
 def test_all_names_the_classes() -> None:
@@ -166,7 +166,7 @@ def test_unknown_arguments_are_type_errors(arguments: dict[str, Any]) -> None:
     with pytest.raises(TypeError, match=rf"Adam\(\).*{next(iter(arguments))}"):
         make("Adam", **arguments)
     with pytest.raises(TypeError, match="params"):
-        optim.Adam()
+        optim.Adam()  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="args is a mapping"):
         make("Adam", args=3)
 
@@ -228,7 +228,7 @@ def test_a_parameter_in_two_groups_is_refused() -> None:
 
 def test_bits_and_sizes_are_chosen_by_group() -> None:
     params = [torch.nn.Parameter(torch.ones(300)) for _ in range(4)]
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": params[:1]},
         {"params": params[1:2], "optim_bits": 32},
         {"params": params[2:3], "min_8bit_size": 301},

@@ -1,4 +1,4 @@
-"""Checkpoints of bitsandbytes 0.50.2, made by tools/make_bitsandbytes_fixtures.py, and checkpoints for it."""
+"""Checkpoints of bitsandbytes 0.50.2, made by tools/make/bitsandbytes_fixtures.py, and checkpoints for it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from adam_oracle import values_of
+from optim.adam_oracle import values_of
 
 from pagedopt import optim
 from pagedopt.errors import CheckpointError

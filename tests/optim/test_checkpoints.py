@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from adam_oracle import values_of
+from optim.adam_oracle import values_of
 
 from pagedopt import optim
 from pagedopt.errors import CheckpointError
@@ -54,7 +54,7 @@ def saved(state: Any, **load: Any) -> Any:
 @pytest.mark.parametrize("amsgrad", [False, True])
 @pytest.mark.parametrize("name", NAMES)
 def test_torchs_state_continues_in_every_class(arena: Any, name: str, amsgrad: bool) -> None:
-    options = {"lr": 3e-3, "weight_decay": 0.1, "amsgrad": amsgrad, "betas": (0.8, 0.95)}
+    options: dict[str, Any] = {"lr": 3e-3, "weight_decay": 0.1, "amsgrad": amsgrad, "betas": (0.8, 0.95)}
     torchs = (torch.optim.AdamW if "W" in name else torch.optim.Adam)(make_params(), **options)
     train(torchs, 5)
     ours = getattr(optim, name)(clone_params(torchs))
@@ -131,13 +131,9 @@ def test_between_orders_of_memory(arena: Any, target: str, make_source: Any) -> 
     second = getattr(optim, target)([torch.nn.Parameter(weight.clone())], lr=1e-2)
     second.load_state_dict(saved(first.state_dict()))
     old, entry = next(iter(first.state.values())), next(iter(second.state.values()))
-    exact = values_of(old, "exp_avg")
-    exact = (
-        torch.empty_like(old["exp_avg"], dtype=torch.float64)
-        .as_strided((exact.size,), (1,))
-        .copy_(torch.from_numpy(exact))
-    )
-    exact = exact.as_strided(weight.shape, old["exp_avg"].stride()).reshape(-1)
+    in_memory = torch.from_numpy(values_of(old, "exp_avg"))
+    flat = torch.empty_like(old["exp_avg"], dtype=torch.float64).as_strided(in_memory.shape, (1,)).copy_(in_memory)
+    exact = flat.as_strided(weight.shape, old["exp_avg"].stride()).reshape(-1)
     found = torch.from_numpy(values_of(entry, "exp_avg"))
     torch.testing.assert_close(found, exact, rtol=1e-6, atol=0.02 * exact.abs().max().item() if "8bit" in target else 0)
 
@@ -322,6 +318,7 @@ def test_what_a_state_dict_holds_besides_is_kept(arena: Any) -> None:
     ours.load_state_dict(state)
     train(ours, 1)
     assert torch.equal(next(iter(ours.state.values()))["note"], torch.arange(3))
-    assert ours.state["shared"] == {"anything": 1}
+    kept: Any = ours.state
+    assert kept["shared"] == {"anything": 1}
     assert ours.param_groups[0]["tag"] == "decayed"
     assert "note" in saved(ours.state_dict())["state"][0]

@@ -219,25 +219,27 @@ class Wrapped(torch.Tensor):
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> Wrapped:
-        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)  # type: ignore[attr-defined]
+        return torch.Tensor._make_wrapper_subclass(cls, inner.shape, dtype=inner.dtype)
 
     def __init__(self, inner: torch.Tensor) -> None:
-        self.inner = inner
+        self.held = inner
 
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = function(*(arg.inner if isinstance(arg, Wrapped) else arg for arg in args), **(kwargs or {}))
-        return cls(out) if function is torch.ops.aten.detach.default else out
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*(arg.held if isinstance(arg, Wrapped) else arg for arg in args), **(kwargs or {}))
+        return cls(out) if func is torch.ops.aten.detach.default else out
 
 
 class WrappedByProtocol(Wrapped):
     def __tensor_flatten__(self) -> tuple[list[str], None]:
-        return ["inner"], None
+        return ["held"], None
 
 
-def torchao_weight() -> torch.Tensor:
+def torchao_weight() -> Any:
     module = pytest.importorskip("torchao.prototype.quantized_training.int8_mixed_precision")
     config = module.Int8MixedPrecisionTrainingConfig()
     return module.Int8MixedPrecisionTrainingLinearWeight(torch.ones(9, 8), config)
@@ -247,7 +249,7 @@ def torchao_weight() -> torch.Tensor:
     ("make", "naming"),
     [
         (lambda: Wrapped(torch.ones(9, 8)), r"test_frameworks\.Wrapped"),
-        (lambda: WrappedByProtocol(torch.ones(9, 8)), r"test_frameworks\.WrappedByProtocol.*inner"),
+        (lambda: WrappedByProtocol(torch.ones(9, 8)), r"test_frameworks\.WrappedByProtocol.*held"),
         (torchao_weight, r"torchao.*Int8MixedPrecisionTrainingLinearWeight.*_data"),
     ],
 )
@@ -338,8 +340,8 @@ def test_betas_that_are_tensors_are_followed() -> None:
     found = []
     for cls in (optim.AdamW, torch.optim.AdamW):
         betas = (torch.tensor(0.9), torch.tensor(0.95))
-        options = {} if cls is optim.AdamW else {"foreach": False}
-        optimizer = cls(make_params(), betas=betas, **options)
+        options: dict[str, Any] = {"betas": betas} | ({} if cls is optim.AdamW else {"foreach": False})
+        optimizer = cls(make_params(), **options)
         train(optimizer, 2)
         betas[0].fill_(0.5)
         found.append(train(optimizer, 2))

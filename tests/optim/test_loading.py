@@ -121,7 +121,7 @@ def test_a_step_that_counts_nothing_is_refused(step: Any, way: str) -> None:
     state["state"][0]["step"] = step
     if way == "in place":
         optimizer.state[param]["step"] = step
-    use = {"load": lambda: optimizer.load_state_dict(state), "in place": optimizer.step}[way]
+    use: Callable[[], Any] = {"load": lambda: optimizer.load_state_dict(state), "in place": optimizer.step}[way]
     before = param.detach().clone()
     with pytest.raises(CheckpointError, match="parameter 0 of group 0: step is"):
         use()

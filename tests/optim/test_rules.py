@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adam_oracle import SLOTS, Options, State, absmax_of, adam, code_errors, lion, oracle_step, values_of
+from optim.adam_oracle import SLOTS, Options, State, absmax_of, adam, code_errors, lion, oracle_step, values_of
 
 from pagedopt import optim
 
@@ -144,7 +144,8 @@ def test_step_is_the_papers(name: str, option: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("maximize", [False, True])
 @pytest.mark.parametrize("name", [name for name in ADAMS if "8bit" not in name])
 def test_follows_torch_for_twenty_steps(name: str, maximize: bool, amsgrad: bool) -> None:
-    options = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad, "maximize": maximize, "betas": (0.9, 0.95)}
+    options: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": amsgrad, "maximize": maximize}
+    options["betas"] = (0.9, 0.95)
     params = make_params(torch.float32)
     twins = [torch.nn.Parameter(param.detach().double()) for param in params]
     ours = getattr(optim, name)(params, **options)

@@ -16,7 +16,7 @@ import torch
 
 from pagedopt import optim
 
-OPTIONS = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": True, "percentile_clipping": 60}
+OPTIONS: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.1, "amsgrad": True, "percentile_clipping": 60}
 NAMES = ["AdamW", "AdamW8bit", "PagedAdamW", "PagedAdamW8bit"]
 
 
@@ -116,7 +116,7 @@ def load_copy(optimizer: Any) -> Any:
     return other
 
 
-COPIES = {
+COPIES: dict[str, Callable[[Any], Any]] = {
     "deepcopy": copy.deepcopy,
     "pickle": lambda optimizer: pickle.loads(pickle.dumps(optimizer)),
     "save and load": load_copy,
@@ -268,7 +268,8 @@ def test_all_of_the_state_is_paged_whatever_the_budget(paging: Callable[..., Any
 def test_placement_by_group(arena: Any) -> None:
     optimizer = make("AdamW8bit")
     params = params_of(optimizer)
-    mixed = optim.AdamW8bit([{"params": params[:2]}, {"params": params[2:], "is_paged": True}], **OPTIONS)
+    groups: list[dict[str, Any]] = [{"params": params[:2]}, {"params": params[2:], "is_paged": True}]
+    mixed = optim.AdamW8bit(groups, **OPTIONS)
     expected = reference("AdamW8bit", 3)
     assert all(map(torch.equal, train(mixed, 3), expected))
     owned = [arena.owns(mixed.state[param]["exp_avg"].data_ptr(), 1) for param in params]

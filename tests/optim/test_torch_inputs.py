@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from functools import partial
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ def gradient(like: torch.Tensor, step: int) -> torch.Tensor:
     return (signs * torch.linspace(1 + step, 2, like.numel())).view_as(like)
 
 
-VALUES = {
+VALUES: dict[str, list[dict[str, Any]]] = {
     "lr": [{}, {"lr": 0.01}, {"lr": torch.tensor(0.001)}],
     "weight_decay": [{}, {"weight_decay": 0.1}],
     "flags": [{}, {"maximize": True}, {"amsgrad": True}, {"maximize": True, "amsgrad": True}],
@@ -66,7 +67,7 @@ def test_every_combination_of_arguments_trains_as_torch(name: str) -> None:
                     param.grad = gradient(param, step)
                 optimizer.step()
         for param, twin in zip(ours.param_groups[0]["params"], torchs.param_groups[0]["params"], strict=True):
-            torch.testing.assert_close(param, twin, rtol=1e-5, atol=2e-6, msg=lambda text, a=arguments: f"{a}: {text}")
+            torch.testing.assert_close(param, twin, rtol=1e-5, atol=2e-6, msg=partial("{}: {}".format, arguments))
 
 
 def database(name: str) -> Any:

@@ -1,16 +1,13 @@
-"""The policies over the simulated memory of tools/replay.py, against the floor, brute force and an LRU cache."""
+"""The policies over the simulated memory of simulate_policies.py, against the floor, brute force and an LRU cache."""
 
 from __future__ import annotations
 
-import importlib
 import random
-import sys
 import time
 import timeit
 from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pager import simulate_policies as simulated
 
 from pagedopt.pager.policy import (
     EVICT,
@@ -31,8 +29,6 @@ from pagedopt.pager.policy import (
     View,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-replay: Any = importlib.import_module("replay")
 MOVING = [POLICIES["next_use"], NextUse(slack=10.0), POLICIES["lru"]]
 ids = [f"{policy.name}{getattr(policy, 'slack', '')}" for policy in MOVING]
 
@@ -81,7 +77,7 @@ def scenes(draw: st.DrawFn, min_room: int = 0) -> dict[str, Any]:
 
 
 def memory_of(scene: dict[str, Any]) -> Any:
-    return replay.Memory(
+    return simulated.Memory(
         scene["order"],
         scene["budgets"][0],
         tier=scene["tier"],
@@ -135,7 +131,7 @@ def test_a_late_plan_harms_nobody(name: str, scene: dict[str, Any], late: int) -
         over = max(0, memory.resident - budget)
         fresh = int(np.count_nonzero(memory.tier == FRESH))
         memory.peak_resident = memory.resident
-        replay.run_cycle(memory, POLICIES[name], late)
+        simulated.run_cycle(memory, POLICIES[name], late)
         assert memory.peak_resident <= budget + over + fresh
 
 
@@ -192,9 +188,9 @@ def test_next_use_loads_as_few_pages_as_brute_force_finds(pages: int, room: int,
     lag = min(lag, room)
     order = np.random.default_rng(seed).permutation(pages).astype(np.int64)
     tier = mixed_tier(pages, min(up, room), seed, (FRESH, LOWER))
-    memory = replay.Memory(order, room, tier=tier, depth=lag - 1, rng=random.Random(seed))
+    memory = simulated.Memory(order, room, tier=tier, depth=lag - 1, rng=random.Random(seed))
     for _ in range(cycles):
-        replay.run_cycle(memory, NextUse(slack=10.0 * pages))
+        simulated.run_cycle(memory, NextUse(slack=10.0 * pages))
         memory.settle()
     start = frozenset(np.flatnonzero(tier[order] == UPPER).tolist())
     assert memory.tally.reads + memory.tally.fresh == fewest_loads(pages, room, start, cycles * pages + lag, lag)
@@ -213,37 +209,37 @@ def test_next_use_meets_the_floor(percent: int, start: str, depth: int, window: 
     assert (np.diff(order) < 0).any()
     first = {"shrunk": room + 5, "grown": max(1, room - 15)}.get(start, room)
     kind = start if start in ("fresh", "lower") else "random"
-    tier = replay.start_tiers(pages, first, kind, np.random.default_rng(percent))
-    memory = replay.Memory(order, first, tier=tier, depth=depth, window=window)
-    replay.run_cycle(memory, POLICIES["next_use"])
+    tier = simulated.start_tiers(pages, first, kind, np.random.default_rng(percent))
+    memory = simulated.Memory(order, first, tier=tier, depth=depth, window=window)
+    simulated.run_cycle(memory, POLICIES["next_use"])
     memory.budget_pages = room
     for _ in range(2):
-        replay.run_cycle(memory, POLICIES["next_use"])
+        simulated.run_cycle(memory, POLICIES["next_use"])
     before = replace(memory.tally)
     for _ in range(cycles):
-        replay.run_cycle(memory, POLICIES["next_use"])
+        simulated.run_cycle(memory, POLICIES["next_use"])
     steady, missing = memory.tally.minus(before), pages - room
     lag = max(window, min(window + depth, room, int(pages / 21)))
     assert steady.reads <= missing * (cycles * pages / (pages - lag) + 1)
-    assert steady.moves <= 1.05 * replay.floor_pages(pages, room) * cycles
-    assert steady.moves >= replay.floor_pages(pages, room) * cycles
+    assert steady.moves <= 1.05 * simulated.floor_pages(pages, room) * cycles
+    assert steady.moves >= simulated.floor_pages(pages, room) * cycles
     assert (steady.direct, steady.dropped) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["next_use", "lru", "static"])
 @pytest.mark.parametrize("room", [50, 51, 10**9])
 def test_nothing_moves_when_everything_fits(name: str, room: int) -> None:
-    memory = replay.Memory(np.random.default_rng(3).permutation(50), room, tier=mixed_tier(50, 20, 3))
-    assert replay.run_cycle(memory, POLICIES[name]).reads == 30
-    assert [replay.run_cycle(memory, POLICIES[name]).moves for _ in range(3)] == [0, 0, 0]
+    memory = simulated.Memory(np.random.default_rng(3).permutation(50), room, tier=mixed_tier(50, 20, 3))
+    assert simulated.run_cycle(memory, POLICIES[name]).reads == 30
+    assert [simulated.run_cycle(memory, POLICIES[name]).moves for _ in range(3)] == [0, 0, 0]
     assert len(POLICIES[name].plan(memory.view())) == 0
 
 
 @pytest.mark.parametrize("depth", [0, 1, 8, 1000])
 @pytest.mark.parametrize("policy", MOVING, ids=ids)
 def test_a_budget_of_one_page_moves_each_page_once(policy: Policy, depth: int) -> None:
-    memory = replay.Memory(np.arange(30), 1, depth=depth)
-    tallies = [replay.run_cycle(memory, policy) for _ in range(4)]
+    memory = simulated.Memory(np.arange(30), 1, depth=depth)
+    tallies = [simulated.run_cycle(memory, policy) for _ in range(4)]
     assert [(tally.reads, tally.writes) for tally in tallies[1:]] == [(30, 30)] * 3
     assert memory.peak_resident == 1
 
@@ -267,7 +263,7 @@ def test_lru_loads_what_an_lru_cache_loads(scene: dict[str, Any]) -> None:
         cache.move_to_end(page)
     memory = memory_of({**scene, "tier": tier})
     for _ in range(4):
-        replay.run_cycle(memory, POLICIES["lru"])
+        simulated.run_cycle(memory, POLICIES["lru"])
     memory.settle()
     assert memory.tally.reads == loads
     assert set(np.flatnonzero(memory.tier == UPPER).tolist()) == set(cache)
@@ -275,8 +271,8 @@ def test_lru_loads_what_an_lru_cache_loads(scene: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("percent", [10, 50, 95, 99])
 def test_lru_moves_everything_twice(percent: int) -> None:
-    memory = replay.Memory(interleaved(200, 7), 2 * percent)
-    tallies = [replay.run_cycle(memory, POLICIES["lru"]) for _ in range(4)]
+    memory = simulated.Memory(interleaved(200, 7), 2 * percent)
+    tallies = [simulated.run_cycle(memory, POLICIES["lru"]) for _ in range(4)]
     assert [tally.moves for tally in tallies[1:]] == [400] * 3
 
 
@@ -284,14 +280,14 @@ def test_lru_moves_everything_twice(percent: int) -> None:
 @pytest.mark.parametrize("name", ["static", "next_use", "lru"])
 def test_static_keeps_the_head_and_others_do_so_below_the_window(name: str, start: str) -> None:
     order = interleaved(40, 3)
-    tier = replay.start_tiers(40, 30, start, np.random.default_rng(5))
+    tier = simulated.start_tiers(40, 30, start, np.random.default_rng(5))
     room, window = (12, 1) if name == "static" else (3, 4)
-    memory = replay.Memory(order, room, tier=tier, window=window, rng=random.Random(7))
+    memory = simulated.Memory(order, room, tier=tier, window=window, rng=random.Random(7))
     for _ in range(2):
-        replay.run_cycle(memory, POLICIES[name])
+        simulated.run_cycle(memory, POLICIES[name])
         memory.settle()
     assert set(np.flatnonzero(memory.tier == UPPER)) == set(order[:room])
-    steady = replay.run_cycle(memory, POLICIES[name])
+    steady = simulated.run_cycle(memory, POLICIES[name])
     assert (steady.moves, steady.direct, steady.dropped) == (0, 40 - room, 0)
 
 
@@ -316,7 +312,7 @@ def test_planning_a_terabyte_takes_a_hundredth_of_moving_it(name: str, percent: 
 
 @pytest.mark.parametrize("start", ["fresh", "lower", "random"])
 def test_replay_prints_a_row_for_every_policy(start: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert replay.main(["--pages", "64", "--budget", "32", "--cycles", "6", "--depth", "2", "--start", start]) == 0
+    assert simulated.main(["--pages", "64", "--budget", "32", "--cycles", "6", "--depth", "2", "--start", start]) == 0
     rows = {line.split()[0]: line.split() for line in capsys.readouterr().out.splitlines()[2:]}
     assert set(rows) == set(POLICIES)
     assert 1.0 <= float(rows["next_use"][6]) <= 1.1
@@ -326,5 +322,5 @@ def test_replay_prints_a_row_for_every_policy(start: str, capsys: pytest.Capture
 @pytest.mark.parametrize("option", ["--pages", "--budget", "--cycles", "--window"])
 def test_replay_refuses_nonsense(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        replay.main([option, "0"])
+        simulated.main([option, "0"])
     assert f"{option} is 0" in capsys.readouterr().err

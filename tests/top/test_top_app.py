@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 import pytest
-import scenes
 from textual.pilot import Pilot
+from top import scenes
 
 from pagedopt.errors import MonitorError
 from pagedopt.monitor.feed import Frame

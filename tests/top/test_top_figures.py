@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-import scenes
 from hypothesis import given
 from hypothesis import strategies as st
+from top import scenes
 
 from pagedopt.snapshot import ArenaSnapshot
 from pagedopt.top.view.look import Look

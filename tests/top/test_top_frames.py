@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import scenes
 from rich.console import Console
+from top import scenes
 
 from pagedopt.top.view.screen import VIEWS, Look, Wanted, Watched, report, screen
 
@@ -81,7 +81,7 @@ def test_no_screen_is_larger_than_its_room(width: int, height: int, is_ascii: bo
     for processes in ([], [scenes.training(), scenes.second()], [scenes.unknown()], [scenes.unborn()]):
         for view in VIEWS:
             for changes in ({}, {"is_detailed": True}, {"is_help": True}, {"picked": "gone"}):
-                look = Look(width=width, height=height, view=view, is_ascii=is_ascii, **changes)  # type: ignore[arg-type]
+                look = Look(width=width, height=height, view=view, is_ascii=is_ascii, **changes)
                 lines = screen(processes, look, WANTED)
                 assert len(lines) == height
                 assert all(line.cell_len <= width and "\n" not in line.plain for line in lines)

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-import scenes
+from top import scenes
 
 from pagedopt.errors import MonitorError
 from pagedopt.monitor.feed import Frame, replay

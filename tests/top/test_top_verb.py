@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import scenes
+from top import scenes
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

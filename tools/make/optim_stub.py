@@ -1,0 +1,62 @@
+"""Writes pagedopt/optim/__init__.pyi from the table of classes; with --check, fails where it is not current."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+from pagedopt.optim.presets import CLASSES, signature_of
+
+STUB = Path(__file__).parents[2] / "pagedopt" / "optim" / "__init__.pyi"
+
+HEAD = '''\
+"""Made by tools/make/optim_stub.py from the tables in rules.py and presets.py."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.optim.optimizer import ParamsT
+
+from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.optimizer import RuleOptimizer
+
+__all__ = [
+{names}
+]
+'''
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Numbers in a name sort as numbers."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
+
+
+def render() -> str:
+    """The text of the stub."""
+    names = [*sorted(CLASSES, key=_natural), "bitsandbytes_state_dict"]
+    parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
+    for name, cls in CLASSES.items():
+        doc = textwrap.indent(f'"""{inspect.getdoc(cls)}\n"""', "    ", lambda line: bool(line.strip()))
+        parameters = []
+        for parameter in signature_of(cls.family, cls.variant).parameters.values():
+            if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parameters:
+                parameters.append("*")
+            parameters.append(str(parameter).replace("'", ""))
+        listed = "".join(f"        {parameter},\n" for parameter in parameters)
+        parts.append(f"class {name}(RuleOptimizer):\n{doc}\n\n    def __init__(\n{listed}    ) -> None: ...\n")
+    return "\n".join(parts)
+
+
+def main() -> int:
+    if "--check" in sys.argv[1:]:
+        return 0 if STUB.read_text() == render() else 1
+    STUB.write_text(render())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
