@@ -47,6 +47,10 @@ def renamed(rule: Rule, entry: Mapping[str, Any], where: str) -> dict[str, Any]:
     items = {**entry, **entry.get(WRAPPED, {})}
     items.pop(WRAPPED, None)
     named: dict[str, Any] = {"step": items.pop("step", None)}
+    own = {slot.name for slot in rule.slots}
+    others = [f"state{number}" for name, number in NAMES.items() if name not in own]
+    if any(items.get(other) is not None for other in others):
+        raise CheckpointError(f"{where}: the state is another optimizer's: it holds {', '.join(others)}")
     for slot in rule.slots:
         number = NAMES.get(slot.name)
         if number is None or f"state{number}" not in items:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pagedopt.errors import CheckpointError
 from pagedopt.optim.bitsandbytes import is_bitsandbytes, renamed
-from pagedopt.optim.rules import Rule, Slot
+from pagedopt.optim.rules import FAMILIES, Rule, Slot
 from pagedopt.optim.saved import (
     BLOCK,
     GNORM_HISTORY,
@@ -33,6 +33,9 @@ BY_VALUES: Final = (
     "optimizer.set_state_values(param, values) takes them"
 )
 """What messages say to whoever put codes together by hand."""
+
+
+_ALL_SLOTS: Final = frozenset(slot.name for family in FAMILIES for slot in family.rule.slots)
 
 
 @functools.cache
@@ -132,6 +135,9 @@ def _read_named(
 ) -> Saved:
     named = renamed(rule, entry, where) if is_bitsandbytes(entry) else dict(entry)
     step = _read_step(named, where)
+    others = sorted((_ALL_SLOTS - {slot.name for slot in rule.slots}) & named.keys())
+    if others:
+        raise CheckpointError(f"{where}: the state is another optimizer's: it holds {', '.join(others)}")
     slots = {}
     for slot in rule.slots:
         if slot.name in named:

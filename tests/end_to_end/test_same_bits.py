@@ -45,6 +45,7 @@ def assert_same(ours: list[torch.Tensor], expected: list[torch.Tensor]) -> None:
 CLASSES = [
     pytest.param(optim.PagedAdamW, optim.AdamW, id="32bit"),
     pytest.param(optim.PagedAdamW8bit, optim.AdamW8bit, id="8bit"),
+    pytest.param(optim.PagedLion, optim.Lion, id="lion"),
 ]
 
 

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from optim.adam_oracle import values_of
@@ -262,6 +263,41 @@ BAD = {
     "truncated amsgrad": (change(("param_groups", 0, "amsgrad"), True), "max_exp_avg_sq is missing"),
     "bad option": (change(("param_groups", 0, "lr"), -1.0), "lr=-1.0"),
 }
+
+
+LAYOUTS = {"ours": torch.optim.Optimizer.state_dict, "bitsandbytes": optim.bitsandbytes_state_dict}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("source", ["Lion", "PagedLion8bit"])
+@pytest.mark.parametrize("target", ["Lion8bit", "PagedLion"])
+def test_lion_continues(arena: Any, source: str, target: str, layout: str) -> None:
+    generator = torch.Generator().manual_seed(3)
+    values, grads = (torch.randn(5000, generator=generator) for _ in range(2))
+    ours, theirs = (torch.nn.Parameter(values.clone()) for _ in range(2))
+    one, other = getattr(optim, source)([ours]), getattr(optim, target)([theirs])
+    for param, optimizer in ((ours, one), (theirs, other)):
+        param.grad = grads.clone()
+        optimizer.step()
+    before = values_of(one.state[ours], "exp_avg")
+    other.load_state_dict(LAYOUTS[layout](one))
+    found = values_of(other.state[theirs], "exp_avg")
+    assert other.state[theirs]["step"] == 1
+    is_recoded = "8bit" in target and "8bit" not in source
+    np.testing.assert_allclose(found, before, rtol=1e-6, atol=0.02 * np.abs(before).max() if is_recoded else 0)
+    assert other.param_groups[0]["betas"] == (0.9, 0.99)
+    assert "eps" not in other.param_groups[0]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("source", "target"), [("AdamW", "Lion"), ("Lion", "AdamW")])
+def test_state_of_another_rule_is_refused(arena: Any, source: str, target: str, layout: str) -> None:
+    param = torch.nn.Parameter(torch.ones(300))
+    param.grad = torch.ones(300)
+    one, other = getattr(optim, source)([param]), getattr(optim, target)([param])
+    one.step()
+    with pytest.raises(CheckpointError, match=r"another optimizer's: it holds|exp_avg_sq is missing"):
+        other.load_state_dict(LAYOUTS[layout](one))
 
 
 @pytest.mark.parametrize("what", BAD)

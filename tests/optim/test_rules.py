@@ -177,7 +177,8 @@ def test_gradients_that_are_not_finite(name: str) -> None:
         assert not any(values_of(entry, slot)[is_bad].any() for slot in slots)
     else:
         assert param[10].isnan()
-        assert param[300].isnan()
+        assert param[300].isnan() or "Lion" in name, "the sign of an infinite number is finite"
+        assert not np.isfinite(values_of(entry, "exp_avg")[is_bad]).any()
     assert torch.allclose(param[~is_bad], torch.tensor(1 - 0.1 * 0.1 - 0.1))
 
 

@@ -142,7 +142,9 @@ PAGEDOPT_HD void finish_row(const Warp& warp, const StepTables& tables, std::uin
       work.scalars.common.rate = static_cast<float>(work.scalars.common.rate * limit);
     }
     if (row.codec != Codec::tensorwise8) return;
-    for (int slot = 0; slot < slots_of(group.hyper.rule); ++slot) {
+    const int slots = slots_of(group.hyper.rule);
+    for (int slot = 0; slot < kMostSlots; ++slot) {  // a number known when it is compiled, so that `sum` is registers
+      if (slot >= slots) break;
       work.absmax_before[slot] = *row.absmax[slot];
       work.new_absmax[slot] = sum.absmax[slot];
       *row.absmax[slot] = sum.absmax[slot];
