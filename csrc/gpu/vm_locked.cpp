@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "gpu/fences.h"
 #include "gpu/owned.h"
-#include "memory/vm.h"
+#include "gpu/vm_device.h"
 
 namespace pagedopt {
 namespace {

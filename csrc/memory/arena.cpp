@@ -6,7 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
-#include "sweep/sweep.h"
+#include "memory/walk.h"
 
 namespace pagedopt {
 namespace {
@@ -388,18 +388,18 @@ std::string Arena::failure() {
 
 // ---- for sweeps
 
-void Arena::add(Sweep& sweep) {
+void Arena::add(PageWalk& walk) {
   refuse_in_fork();
   std::lock_guard lock(sync_.mutex);
-  schedule_.add(sweep);
+  schedule_.add(walk);
   mover_.cancel();
   sync_.announce();
 }
 
-void Arena::remove(Sweep& sweep) {
+void Arena::remove(PageWalk& walk) {
   if (is_foreign()) return;
   std::lock_guard lock(sync_.mutex);
-  schedule_.remove(sweep);
+  schedule_.remove(walk);
   mover_.cancel();
   sync_.announce();
 }
@@ -470,9 +470,9 @@ void Arena::check_readable(const std::byte* begin, std::size_t bytes) {
                         std::to_string(lost_pages) + " pages, are lost unless the lower tier gives them again");
 }
 
-bool Arena::needs_plan(const Sweep& sweep) const {
+bool Arena::needs_plan(const PageWalk& walk) const {
   std::int64_t rising = 0;
-  for (const PageIndex page : sweep.order()) {
+  for (const PageIndex page : walk.order()) {
     const Tier tier = pages_.tier(page);
     if (tier == Tier::lower) return true;
     rising += tier == Tier::fresh ? 1 : 0;
@@ -497,7 +497,7 @@ bool Arena::has_something_to_move() const {
   return pages_.lower() > 0 || (budget && pages_.upper() > static_cast<std::int64_t>(*budget));
 }
 
-Arena::Step::Step(Arena& arena, Sweep& sweep) : arena_(arena), sweep_(sweep) {
+Arena::Step::Step(Arena& arena, PageWalk& walk) : arena_(arena), walk_(walk) {
   arena.refuse_in_fork();
   one_at_a_time_ = std::unique_lock(arena.stepping_);
 }
@@ -505,7 +505,7 @@ Arena::Step::Step(Arena& arena, Sweep& sweep) : arena_(arena), sweep_(sweep) {
 void Arena::Step::begin() {
   std::unique_lock lock(arena_.sync_.mutex);
   const std::uint64_t generation = arena_.schedule_.generation();
-  arena_.schedule_.begin(sweep_);
+  arena_.schedule_.begin(walk_);
   arena_.vm_->set_stepping(true);
   begun_ = true;
   if (generation != arena_.schedule_.generation()) {
@@ -513,8 +513,8 @@ void Arena::Step::begin() {
     arena_.sync_.announce();
   }
   ++arena_.counters_.steps;
-  arena_.counters_.used_pages += sweep_.order().size();
-  if (arena_.attached_ && arena_.needs_plan(sweep_)) arena_.wait_for_plan(lock);
+  arena_.counters_.used_pages += walk_.order().size();
+  if (arena_.attached_ && arena_.needs_plan(walk_)) arena_.wait_for_plan(lock);
   arena_.sync_.work.notify_all();
 }
 

@@ -1,4 +1,4 @@
-// An arena owns one device's reserved address range: extents in it, the page table, the schedule of sweeps, the mover
+// An arena owns one device's reserved address range: extents in it, the page table, the schedule of walks, the mover
 // and the counters. Everything Python does to paged memory goes through here.
 #pragma once
 
@@ -24,6 +24,7 @@
 namespace pagedopt {
 
 class Arena;
+class PageWalk;
 
 // A run of bytes of an arena, zeroed at first; freed with its last owner.
 class Extent {
@@ -115,8 +116,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   bool watches_writes() const noexcept { return vm_->are_writes_safe(); }
 
   // For sweeps.
-  void add(Sweep& sweep);
-  void remove(Sweep& sweep);
+  void add(PageWalk& walk);
+  void remove(PageWalk& walk);
   // Raises VmError where the page has to be used in the lower tier and that does not give it; it is not pinned then.
   void pin(PageIndex page) {
     PageTable::Pin result = pages_.pin(page);
@@ -143,7 +144,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // The life of one step in the arena.
   class Step {
    public:
-    Step(Arena& arena, Sweep& sweep);
+    Step(Arena& arena, PageWalk& walk);
     ~Step();
     Step(const Step&) = delete;
     Step& operator=(const Step&) = delete;
@@ -152,7 +153,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
 
    private:
     Arena& arena_;
-    Sweep& sweep_;
+    PageWalk& walk_;
     std::unique_lock<std::mutex> one_at_a_time_;
     bool begun_ = false;
   };
@@ -171,7 +172,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   }
   void use_in_place(PageIndex page);
   void nudge() noexcept;  // something may have changed for whoever waits
-  bool needs_plan(const Sweep& sweep) const;
+  bool needs_plan(const PageWalk& walk) const;
   void wait_for_plan(std::unique_lock<std::mutex>& lock);
   bool has_something_to_move() const;
   void commit_up_to(std::size_t bytes);

@@ -6,8 +6,8 @@
 #include <tuple>
 
 #include "base/error.h"
-#include "gpu/gpu.h"
 #include "gpu/launch/launcher.h"
+#include "gpu/vm_device.h"
 #include "memory/arena.h"
 #include "memory/vm.h"
 #include "python/tensors.h"

@@ -10,7 +10,7 @@
 #include <stdexcept>
 
 #include "cuda_actions.h"
-#include "memory/vm.h"
+#include "gpu/vm_device.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;

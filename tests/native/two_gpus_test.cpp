@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gpu/launch/launcher.h"
+#include "gpu/vm_device.h"
 #include "host_rows.h"
 #include "memory/arena.h"
 #include "simulated_cuda.h"
