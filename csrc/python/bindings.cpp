@@ -22,6 +22,9 @@ namespace pagedopt {
 
 void bind_gpu(py::module_& m);  // both in bindings_gpu.cpp
 void bind_placement(py::module_& m);
+#if defined(PAGEDOPT_EMULATED_GPU)
+void bind_emulated_gpu(py::module_& m);  // in bindings_emulated.cpp
+#endif
 void bind_tensors(py::module_& m);  // in bindings_tensors.cpp
 
 namespace {
@@ -377,6 +380,9 @@ PYBIND11_MODULE(_core, m) {
   py::register_exception<pagedopt::GpuError>(m, "GpuError", PyExc_RuntimeError);
   py::register_exception<pagedopt::ForkError>(m, "ForkError", PyExc_RuntimeError);
   pagedopt::bind_gpu(m);
+#if defined(PAGEDOPT_EMULATED_GPU)
+  pagedopt::bind_emulated_gpu(m);
+#endif
   pagedopt::bind_extent(m);
   pagedopt::bind_arena(m);
   pagedopt::bind_tensors(m);

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from native_builds import NO_EMULATED_GPU
 
 import pagedopt
 from pagedopt import _core, runtime
@@ -14,7 +16,15 @@ from pagedopt.optim import devices
 
 PAGE_BYTES = 64 << 10
 
-Emulate = Callable[..., _core.EmulatedGpu]
+Emulate = Callable[..., "_core.EmulatedGpu"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if hasattr(_core, "EmulatedGpu"):
+        return
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=NO_EMULATED_GPU))
 
 
 class Allocator:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from native_builds import NO_EMULATED_GPU
 from tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
 
 import pagedopt
@@ -26,7 +27,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "optim"))
 def absence() -> str | None:
     """Why there is nothing to test on; None if there is."""
     if IS_EMULATED:
-        return None
+        return None if hasattr(_core, "EmulatedGpu") else NO_EMULATED_GPU
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not torch.cuda.is_available():
