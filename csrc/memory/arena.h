@@ -11,9 +11,9 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/free_ranges.h"
 #include "base/zeroed.h"
 #include "memory/counters.h"
-#include "memory/free_ranges.h"
 #include "memory/mover.h"
 #include "memory/pages.h"
 #include "memory/schedule.h"

@@ -19,7 +19,7 @@
 
 #include "base/error.h"
 #include "base/zeroed.h"
-#include "memory/staging.h"
+#include "memory/ready_pages.h"
 #include "memory/vm.h"
 #include "memory/write_watch.h"
 
@@ -215,7 +215,7 @@ class HostVm final : public Vm {
   HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct, WatchWrites watch)
       : page_bytes_(page_bytes),
         alignment_(std::max(page_bytes, kHugePageBytes)),
-        staging_(page_bytes, alignment_),
+        ready_pages_(page_bytes, alignment_),
         spill_(std::move(directory), direct),
         watch_writes_(watch) {
     reserved_ = round_up(reserve_bytes, alignment_) + alignment_;
@@ -256,7 +256,7 @@ class HostVm final : public Vm {
     memory.reserve(pages.size());
     guarded.reserve(pages.size());
     try {
-      for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(staging_.take());
+      for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(ready_pages_.take());
       for_runs(pages, [&](std::size_t first, std::size_t count) {
         if (watch_) guarded.push_back(guard(pages[first], count));
         spill_.read(memory.data() + first, count, page_bytes_, offset(pages[first]));
@@ -269,7 +269,7 @@ class HostVm final : public Vm {
       }
     } catch (...) {
       for (std::byte* page : memory)
-        if (page != nullptr) staging_.drop(page);
+        if (page != nullptr) ready_pages_.drop(page);
       for (std::size_t i = 0, first = 0; i < guarded.size(); first += guarded[i++].count)
         unguard(guarded[i], std::clamp(done, first, first + guarded[i].count) - first);
       throw;
@@ -470,14 +470,14 @@ class HostVm final : public Vm {
   }
 
   void write_zeros(PageIndex page) {
-    std::byte* const zeros = staging_.take();
+    std::byte* const zeros = ready_pages_.take();
     try {
       spill_.write(zeros, page_bytes_, offset(page));
     } catch (...) {
-      staging_.drop(zeros);
+      ready_pages_.drop(zeros);
       throw;
     }
-    staging_.drop(zeros);
+    ready_pages_.drop(zeros);
   }
 
   void allocate_once(PageIndex page) {
@@ -492,7 +492,7 @@ class HostVm final : public Vm {
   std::byte* range_ = nullptr;
   std::byte* base_ = nullptr;
   std::size_t page_count_ = 0;
-  Staging staging_;
+  ReadyPages ready_pages_;
   SpillFile spill_;
   Zeroed<std::atomic<bool>> spilled_{0};       // page has space in the spill file
   Zeroed<std::atomic<bool>> is_protected_{0};  // page arrived protected, when it was last prefetched

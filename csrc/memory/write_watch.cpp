@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "memory/staging.h"
+#include "memory/ready_pages.h"
 
 // Of Linux 5.7 and 6.1; the headers of a build may be older than the kernel it will run on.
 #ifndef UFFDIO_WRITEPROTECT

@@ -30,17 +30,17 @@ inline void advise(void* address, std::size_t bytes) noexcept {
   (void)::madvise(address, bytes, MADV_DONTFORK);
 }
 
-class Staging {
+class ReadyPages {
  public:
   // Pages start at multiples of `alignment`, so that they can be moved into place by page-table entries alone.
-  Staging(std::size_t page_bytes, std::size_t alignment)
+  ReadyPages(std::size_t page_bytes, std::size_t alignment)
       : page_bytes_(page_bytes),
         alignment_(alignment),
         ahead_(std::clamp<std::size_t>(kAheadBytes / page_bytes, 1, kMostPages)) {
     ready_.reserve(ahead_);
   }
   // pre: this process made it; a forked child has no thread to join.
-  ~Staging() {
+  ~ReadyPages() {
     if (maker_.joinable()) {
       {
         const std::lock_guard lock(mutex_);
@@ -51,8 +51,8 @@ class Staging {
     }
     for (std::byte* page : ready_) drop(page);
   }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
+  ReadyPages(const ReadyPages&) = delete;
+  ReadyPages& operator=(const ReadyPages&) = delete;
 
   // One page of fresh memory, the caller's from now on. Never waits: makes the page itself when none is ready.
   std::byte* take() {
