@@ -8,12 +8,15 @@
 
 namespace pagedopt {
 
+// A plan names positions of the order, so a new order gets a new generation: Arena::submit refuses plans for the old
+// one.
 void Schedule::changed() {
   ++generation_;
   entries_.clear();
   built_ = false;
 }
 
+// Behind the running walk, whose entries keep their place in the order.
 void Schedule::add(PageWalk& walk) {
   const std::size_t place = next_ + (active_ != nullptr ? 1 : 0);
   walks_.insert(walks_.begin() + static_cast<std::ptrdiff_t>(place), &walk);
@@ -21,6 +24,7 @@ void Schedule::add(PageWalk& walk) {
   changed();
 }
 
+// Entries point into walks, so they are built anew before anybody looks at one again. pre: its step does not run
 void Schedule::remove(PageWalk& walk) {
   const auto it = std::find(walks_.begin(), walks_.end(), &walk);
   if (it == walks_.end()) return;
@@ -33,6 +37,8 @@ void Schedule::remove(PageWalk& walk) {
   changed();
 }
 
+// The walk that steps comes first in the order, whatever was expected: its pages are needed now. Those it passed over
+// become idle, behind the expected ones.
 void Schedule::begin(PageWalk& walk) {
   ++clock_;
   const bool was_here = clock_ - std::exchange(last_step_[&walk], clock_) <= expected_ + 1;  // within a round
@@ -51,6 +57,7 @@ void Schedule::begin(PageWalk& walk) {
   active_ = &walk;
 }
 
+// A visiting walk leaves the order again; the others step as if it had not come.
 void Schedule::end() {
   active_ = nullptr;
   ++next_;
@@ -66,6 +73,7 @@ void Schedule::end() {
   ++cycle_;
 }
 
+// Walks may share pages: a page is needed at its first place in the order. Within one walk each page stands once.
 void Schedule::build() {
   std::unordered_set<PageIndex> seen;
   for (std::uint32_t s = 0; s < expected_; ++s) {
@@ -78,7 +86,7 @@ void Schedule::build() {
 
 Order Schedule::order() {
   if (!built_) build();
-  Order order{generation_, cycle_, 0, 1, {}, {}};
+  Order order{generation_, cycle_, 0, 1, {}};
   for (const PageWalk* walk : walks_) order.window = std::max(order.window, walk->window());
   order.pages.reserve(entries_.size());
   for (const Entry& entry : entries_) order.pages.push_back(entry.page);
@@ -91,6 +99,8 @@ bool Schedule::passed(const Entry& entry) const {
   return active_ != nullptr && active_->passed(entry.index);
 }
 
+// The wake-up is set before progress is read for the second time, and a worker stores its progress before it reads the
+// wake-up; both are sequentially consistent. So either the worker sees the wake-up, or progress is seen here.
 bool Schedule::done(std::uint64_t cycle, std::int64_t position, Waiter waiter) {
   if (position < 0 || cycle != cycle_) return true;
   if (!built_) build();
@@ -102,12 +112,15 @@ bool Schedule::done(std::uint64_t cycle, std::int64_t position, Waiter waiter) {
   return passed(entry);  // it may have got there while the wake-up was being set
 }
 
+// The same order of wake-up and progress as in done().
 bool Schedule::finished(PageIndex page, Waiter waiter) {
   if (active_ == nullptr || active_->finished(page)) return true;
   wake_after(active_->last_task_of(page), waiter);
   return active_->finished(page);
 }
 
+// The earliest task that somebody waits for; a worker that passes it nudges, and whoever still waits sets it anew.
+// Under the lock, so that nobody else lowers it in between.
 void Schedule::wake_after(std::uint64_t task, Waiter waiter) {
   auto& wake = wake_[static_cast<int>(waiter)];
   wake.store(std::min(wake.load(), task), std::memory_order_seq_cst);

@@ -4,6 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "base/check.h"
+
 namespace pagedopt {
 
 void PageWalk::TaskPages::add(std::vector<PageIndex> pages) {
@@ -40,6 +42,7 @@ void PageWalk::find_order(std::size_t runs) {
 }
 
 void PageWalk::start(unsigned workers, std::uint64_t also_held) {
+  PAGEDOPT_PRE(workers <= kMostWorkers);
   for (unsigned worker = 0; worker < workers; ++worker) reach(0, worker);
   if (workers == workers_) return;
   workers_ = workers;

@@ -203,18 +203,26 @@ py::bytes numbers(const std::vector<PageIndex>& pages) {
   return py::bytes(reinterpret_cast<const char*>(wide.data()), wide.size() * sizeof(std::int64_t));
 }
 
+py::bytes bytes_of(const std::vector<Tier>& tiers) {
+  return py::bytes(reinterpret_cast<const char*>(tiers.data()), tiers.size());
+}
+
 void bind_arena(py::module_& m) {
-  py::class_<Order>(m, "Order")
-      .def_readonly("generation", &Order::generation)
-      .def_readonly("cycle", &Order::cycle)
-      .def_readonly("cursor", &Order::cursor)
-      .def_readonly("window", &Order::window)
+  py::class_<PlanInput>(m, "PlanInput")
+      .def_property_readonly("generation", [](const PlanInput& seen) { return seen.order.generation; })
+      .def_property_readonly("cycle", [](const PlanInput& seen) { return seen.order.cycle; })
+      .def_property_readonly("cursor", [](const PlanInput& seen) { return seen.order.cursor; })
+      .def_property_readonly("window", [](const PlanInput& seen) { return seen.order.window; })
       .def_property_readonly(
-          "pages", [](const Order& order) { return numbers(order.pages); },
+          "pages", [](const PlanInput& seen) { return numbers(seen.order.pages); },
           "Page numbers in order of first use, int64, as bytes.")
       .def_property_readonly(
-          "idle", [](const Order& order) { return numbers(order.idle); },
-          "Pages in the upper tier that are free to leave and that no step is expected to use, likewise.");
+          "idle", [](const PlanInput& seen) { return numbers(seen.idle); },
+          "Pages in the upper tier that are free to leave and that no step is expected to use, likewise.")
+      .def_property_readonly(
+          "tiers", [](const PlanInput& seen) { return bytes_of(seen.tiers); }, "As `Arena.residency`.")
+      .def_readonly("kept_pages", &PlanInput::kept_pages, "In the upper tier, neither in the order nor idle.")
+      .def_readonly("budget_pages", &PlanInput::budget_pages);
 
   using unlocked = py::call_guard<Unlocked>;
   py::class_<Arena, std::shared_ptr<Arena>>(m, "Arena")
@@ -238,7 +246,10 @@ void bind_arena(py::module_& m) {
       .def_property_readonly("page_bytes", &Arena::page_bytes)
       .def_property_readonly("reserved_bytes", &Arena::reserved_bytes)
       .def("refuse_in_fork", &Arena::refuse_in_fork)
-      .def_property("budget_pages", &Arena::budget_pages, &Arena::set_budget_pages)
+      .def_property("budget_pages", &Arena::budget_pages,
+                    [](Arena& arena, std::optional<std::uint64_t> pages) { arena.set_budget_pages(pages); })
+      .def("set_budget_pages", &Arena::set_budget_pages, "pages"_a, py::kw_only(), "announce"_a, unlocked(),
+           "Whether that changed the budget. `announce`: then the pager wakes; one that plans next anyway need not.")
       .def_property(
           "evict_way",
           [](Arena& arena) {
@@ -309,7 +320,7 @@ void bind_arena(py::module_& m) {
               const Unlocked release;
               tiers = arena.tiers();
             }
-            return py::bytes(reinterpret_cast<const char*>(tiers.data()), tiers.size());
+            return bytes_of(tiers);
           },
           "The tier of every page, one byte each: 0 fresh, 1 upper, 2 lower.")
       .def("measure",
@@ -336,13 +347,14 @@ void bind_arena(py::module_& m) {
           },
           "Recorded events, packed as TraceEvent of trace.h, and how many found no room since the trace began.")
       .def("is_valid", &Arena::is_valid, unlocked())
+      .def("fault", &Arena::fault, unlocked(), "Which invariant does not hold; empty if all do.")
       .def(
           "wait",
           [](Arena& arena, std::uint64_t seen, double timeout_s) {
             return arena.wait(seen, std::chrono::nanoseconds(static_cast<std::int64_t>(timeout_s * 1e9)));
           },
           "seen"_a, "timeout_s"_a, unlocked())
-      .def("order", &Arena::order, unlocked())
+      .def("look", &Arena::look, unlocked(), "What a plan is made from, all of one moment.")
       .def(
           "submit",
           [](Arena& arena, std::uint64_t generation, std::uint64_t cycle, const py::buffer& kind,

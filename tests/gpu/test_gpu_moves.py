@@ -243,7 +243,7 @@ def test_the_budget_holds_and_pages_stream(name: str, start: Callable[..., Card]
     card.synchronize()
     after, (arena,) = card.counters, pagedopt.stats().arenas
     moved = sum(after[key] - before[key] for key in ("prefetched_bytes", "evicted_bytes"))
-    window = card.arena.order().window
+    window = card.arena.look().window
     assert arena.allocated_bytes > budget_bytes
     assert arena.upper_bytes <= budget_bytes + window * arena.page_bytes
     pages, room = arena.allocated_bytes // arena.page_bytes, budget_bytes // arena.page_bytes
