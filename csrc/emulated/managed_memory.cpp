@@ -1,8 +1,8 @@
+#include "emulated/managed_memory.h"
+
 #include <sys/mman.h>
 
 #include <algorithm>
-
-#include "emulated/managed_memory.h"
 
 namespace pagedopt {
 namespace {
