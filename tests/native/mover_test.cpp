@@ -6,6 +6,7 @@
 #include <mutex>
 #include <thread>
 
+#include "base/error.h"
 #include "memory/arena.h"
 #include "memory/vm.h"
 #include "sweep/sweep.h"
@@ -23,13 +24,9 @@ void require(bool holds, const char* what) {
   std::abort();
 }
 
-// Pages of plain memory, all tiers the same; write_back waits while the door is shut.
+// Pages of plain memory, all tiers the same; write_back waits while the door is shut, and fails where it is told to.
 class HeldVm final : public Vm {
  public:
-  using Vm::demote;
-  using Vm::prefetch;
-  using Vm::write_back;
-
   HeldVm() : memory_(static_cast<std::byte*>(std::aligned_alloc(kPageBytes, kPages * kPageBytes))) {
     std::fill_n(memory_, kPages * kPageBytes, std::byte{0});
   }
@@ -39,6 +36,10 @@ class HeldVm final : public Vm {
     const std::lock_guard lock(mutex_);
     is_shut_ = is_shut;
     changed_.notify_all();
+  }
+  void fail_from_now_on() {
+    const std::lock_guard lock(mutex_);
+    fails_ = true;
   }
   void wait_for_writer() {
     std::unique_lock lock(mutex_);
@@ -50,20 +51,23 @@ class HeldVm final : public Vm {
   std::size_t page_count() const noexcept override { return kPages; }
   void commit(PageIndex, PageIndex) override {}
   bool populate(PageIndex) override { return true; }
-  void prefetch(PageIndex) override {}
-  std::size_t write_back(PageIndex) override {
+  void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override { done = pages.size(); }
+  std::size_t write_back(const std::vector<PageIndex>& pages) override {
     std::unique_lock lock(mutex_);
     is_waiting_ = true;
     changed_.notify_all();
     changed_.wait(lock, [this] { return !is_shut_; });
     is_waiting_ = false;
-    return kPageBytes;
+    if (fails_) throw VmError("a disk that died", EIO);
+    return pages.size() * kPageBytes;
   }
-  std::size_t demote(PageIndex) override { return 0; }
+  std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done) override {
+    done = pages.size();
+    return 0;
+  }
   bool keeps_copy(PageIndex) const noexcept override { return true; }
   bool place_lower(PageIndex) override { return true; }
-  using Vm::discard;
-  void discard(PageIndex) override {}
+  void discard(const std::vector<PageIndex>&) override {}
   void drop_cache(PageIndex) noexcept override {}
   std::size_t lower_bytes() const noexcept override { return 0; }
   Measured measure(const std::vector<Tier>&) const override { return {}; }
@@ -73,7 +77,7 @@ class HeldVm final : public Vm {
   std::byte* memory_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  bool is_shut_ = false, is_waiting_ = false;
+  bool is_shut_ = false, is_waiting_ = false, fails_ = false;
 };
 
 // A worker waits for a page whose room is just being made, when a new plan takes the place of the one that would have
@@ -101,7 +105,7 @@ void a_worker_that_waits_is_not_forgotten_by_a_new_plan() {
   arena->set_budget_pages(1);
   arena->attach();
   vm.shut(true);
-  const Order order = arena->order();
+  const Order order = arena->look().order;
   require(
       arena->submit(order.generation, order.cycle,
                     {{MoveKind::evict, Reason::budget, first, -1}, {MoveKind::prefetch, Reason::budget, second, -1}}),
@@ -130,9 +134,53 @@ void a_worker_that_waits_is_not_forgotten_by_a_new_plan() {
   arena->detach();
 }
 
+// The writer fails while a pager waits for an event and a step waits for a plan: both go on at once, not when their
+// time is over.
+void a_failing_move_wakes_pager_and_step() {
+  constexpr std::chrono::milliseconds kAtOnce{1500};  // the step would wait 5 s, the pager 20 s
+  auto owned = std::make_unique<HeldVm>();
+  HeldVm& vm = *owned;
+  const auto arena = std::make_shared<Arena>(std::move(owned));
+  float param[8] = {}, step = 0;
+  auto rows = std::make_shared<std::vector<Row>>(1);
+  const auto extent = arena->allocate(kPageBytes, false), other = arena->allocate(kPageBytes, false);
+  (*rows)[0].param = param;
+  (*rows)[0].step = &step;
+  (*rows)[0].slot[0] = extent->data();
+  (*rows)[0].slot[1] = extent->data() + kPageBytes / 2;
+  (*rows)[0].numel = 8;
+  Sweep sweep(rows, std::vector<Hyper>(1), arena);
+  require(arena->prefetch(other->data(), kPageBytes) == 1, "another page is up");
+  require(arena->evict(extent->data(), kPageBytes) == 1, "the step's page is down");
+  arena->attach();
+  vm.shut(true);
+  vm.fail_from_now_on();
+  const Order order = arena->look().order;
+  const PageIndex page = arena->page_of(other->data());
+  require(arena->submit(order.generation, order.cycle, {{MoveKind::evict, Reason::budget, page, -1}}), "a plan");
+  vm.wait_for_writer();
+  arena->set_budget_pages(1);  // from here on a step waits for another plan
+
+  std::thread worker([&] { sweep.step(std::vector<Hyper>(1), 1.0, 1); });
+  while (arena->counters().steps.load() == 0) std::this_thread::yield();
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const std::uint64_t seen = arena->wait(0, std::chrono::seconds(0));
+  const auto begin = std::chrono::steady_clock::now();
+  std::thread pager([&] { require(arena->wait(seen, kLongest) != seen, "the pager has an event"); });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  vm.shut(false);
+  pager.join();
+  require(std::chrono::steady_clock::now() - begin < kAtOnce, "the pager wakes at once");
+  require(arena->failure().find("a disk that died") != std::string::npos, "and reads why");
+  worker.join();
+  require(std::chrono::steady_clock::now() - begin < kAtOnce, "the step goes on at once");
+  arena->detach();
+}
+
 }  // namespace
 
 int main() {
   a_worker_that_waits_is_not_forgotten_by_a_new_plan();
+  a_failing_move_wakes_pager_and_step();
   std::puts("ok");
 }
