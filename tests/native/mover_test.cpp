@@ -4,7 +4,10 @@
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "base/error.h"
 #include "memory/arena.h"
@@ -134,53 +137,72 @@ void a_worker_that_waits_is_not_forgotten_by_a_new_plan() {
   arena->detach();
 }
 
-// The writer fails while a pager waits for an event and a step waits for a plan: both go on at once, not when their
-// time is over.
-void a_failing_move_wakes_pager_and_step() {
-  constexpr std::chrono::milliseconds kAtOnce{1500};  // the step would wait 5 s, the pager 20 s
-  auto owned = std::make_unique<HeldVm>();
-  HeldVm& vm = *owned;
-  const auto arena = std::make_shared<Arena>(std::move(owned));
-  float param[8] = {}, step = 0;
-  auto rows = std::make_shared<std::vector<Row>>(1);
-  const auto extent = arena->allocate(kPageBytes, false), other = arena->allocate(kPageBytes, false);
-  (*rows)[0].param = param;
-  (*rows)[0].step = &step;
-  (*rows)[0].slot[0] = extent->data();
-  (*rows)[0].slot[1] = extent->data() + kPageBytes / 2;
-  (*rows)[0].numel = 8;
-  Sweep sweep(rows, std::vector<Hyper>(1), arena);
-  require(arena->prefetch(other->data(), kPageBytes) == 1, "another page is up");
-  require(arena->evict(extent->data(), kPageBytes) == 1, "the step's page is down");
-  arena->attach();
-  vm.shut(true);
-  vm.fail_from_now_on();
-  const Order order = arena->look().order;
-  const PageIndex page = arena->page_of(other->data());
-  require(arena->submit(order.generation, order.cycle, {{MoveKind::evict, Reason::budget, page, -1}}), "a plan");
-  vm.wait_for_writer();
-  arena->set_budget_pages(1);  // from here on a step waits for another plan
+// An arena whose writer is at the door with a move that will fail.
+struct Failing {
+  Failing() {
+    auto owned = std::make_unique<HeldVm>();
+    vm = owned.get();
+    arena = std::make_shared<Arena>(std::move(owned));
+    extent = arena->allocate(kPageBytes, false), other = arena->allocate(kPageBytes, false);
+    Row& row = (*rows)[0];
+    row.param = param;
+    row.step = &step;
+    row.slot[0] = extent->data();
+    row.slot[1] = extent->data() + kPageBytes / 2;
+    row.numel = 8;
+    sweep = std::make_unique<Sweep>(rows, hypers, arena);
+    require(arena->prefetch(other->data(), kPageBytes) == 1, "another page is up");
+    require(arena->evict(extent->data(), kPageBytes) == 1, "the step's page is down");
+    arena->attach();
+    vm->shut(true);
+    vm->fail_from_now_on();
+    const Order order = arena->look().order;
+    const PageIndex page = arena->page_of(other->data());
+    require(arena->submit(order.generation, order.cycle, {{MoveKind::evict, Reason::budget, page, -1}}), "a plan");
+    vm->wait_for_writer();
+  }
+  ~Failing() { arena->detach(); }
 
-  std::thread worker([&] { sweep.step(std::vector<Hyper>(1), 1.0, 1); });
-  while (arena->counters().steps.load() == 0) std::this_thread::yield();
+  HeldVm* vm = nullptr;
+  float param[8] = {}, step = 0;
+  std::shared_ptr<std::vector<Row>> rows = std::make_shared<std::vector<Row>>(1);
+  std::vector<Hyper> hypers = std::vector<Hyper>(1);
+  std::shared_ptr<Arena> arena;
+  std::shared_ptr<Extent> extent, other;
+  std::unique_ptr<Sweep> sweep;
+};
+
+constexpr std::chrono::milliseconds kAtOnce{1500};  // a step would wait 5 s for a plan, the pager 20 s for an event
+
+template <class Waits>
+void go_on_at_once(Failing& failing, Waits&& waits, const char* what) {
+  std::thread waiter(std::forward<Waits>(waits));
   std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  const std::uint64_t seen = arena->wait(0, std::chrono::seconds(0));
   const auto begin = std::chrono::steady_clock::now();
-  std::thread pager([&] { require(arena->wait(seen, kLongest) != seen, "the pager has an event"); });
-  std::this_thread::sleep_for(std::chrono::milliseconds(50));
-  vm.shut(false);
-  pager.join();
-  require(std::chrono::steady_clock::now() - begin < kAtOnce, "the pager wakes at once");
-  require(arena->failure().find("a disk that died") != std::string::npos, "and reads why");
-  worker.join();
-  require(std::chrono::steady_clock::now() - begin < kAtOnce, "the step goes on at once");
-  arena->detach();
+  failing.vm->shut(false);
+  waiter.join();
+  require(std::chrono::steady_clock::now() - begin < kAtOnce, what);
+  require(failing.arena->failure().find("a disk that died") != std::string::npos, "the arena says why");
+}
+
+void a_failing_move_wakes_the_pager() {
+  Failing failing;
+  Arena& arena = *failing.arena;
+  const std::uint64_t seen = arena.wait(0, std::chrono::seconds(0));
+  go_on_at_once(failing, [&] { require(arena.wait(seen, kLongest) != seen, "an event"); }, "the pager wakes at once");
+}
+
+void a_failing_move_ends_the_wait_for_a_plan() {
+  Failing failing;
+  failing.arena->set_budget_pages(1);  // from here on a step waits for another plan
+  go_on_at_once(failing, [&] { failing.sweep->step(failing.hypers, 1.0, 1); }, "the step goes on at once");
 }
 
 }  // namespace
 
 int main() {
   a_worker_that_waits_is_not_forgotten_by_a_new_plan();
-  a_failing_move_wakes_pager_and_step();
+  a_failing_move_wakes_the_pager();
+  a_failing_move_ends_the_wait_for_a_plan();
   std::puts("ok");
 }
