@@ -86,7 +86,9 @@ print(len(struck) > 8, "passed", flush=True)
 # `nth` call of `fault` is struck, once: all that there are, or some of them at random. The last one is not mended.
 SINGLE = """
 fault = sys.argv[3]
-pagedopt.configure(page_bytes="16KiB", budget="320KiB")  # of 592 KiB; tasks are small beside it, so that pages stream
+# Of 592 KiB; tasks are small beside it, so that pages stream.
+SMALL = {"page_bytes": "16KiB", "budget": "320KiB", "min_paged_bytes": 0}
+pagedopt.configure(**SMALL)
 
 stopped = []  # errors in the middle of a step
 
@@ -127,7 +129,7 @@ def one_step(ours, paged, expected, unpaged, is_mended):
 
 def trial(nth, is_mended=True):
     runtime.reset()
-    pagedopt.configure(policy="static" if fault == "populate_eio" else ["next_use", "static", "lru"][nth % 3])
+    pagedopt.configure(**SMALL, policy="static" if fault == "populate_eio" else ["next_use", "static", "lru"][nth % 3])
     library.fault_plan(FAULTS.index(fault), nth)
     for _ in range(2):  # the second ones have pages of the first ones
         main = twins(*[6_001] * 12, 3)
@@ -154,6 +156,7 @@ calls = 0
 for nth in (-3, -2, -1):  # of each policy; never struck
     trial(nth)
     calls = max(calls, library.fault_calls())
+assert calls > 0, "nothing calls what is to fail"
 struck = list(range(1, calls + 1)) if calls < 10 else [1, 2, 3, *choose.sample(range(4, calls + 1), 7)]
 for nth in struck:
     trial(nth)
