@@ -4,6 +4,8 @@
 #include <limits>
 #include <utility>
 
+#include "base/check.h"
+
 namespace pagedopt {
 
 PageGate::PageGate(std::shared_ptr<Arena> arena, std::size_t tasks, std::size_t most_spans, const SpansOf& spans_of)
@@ -73,22 +75,30 @@ bool PageGate::is_lower(PageIndex page) const {
   return !arena_->vm().can_move() || arena_->pages().tier(page) == Tier::lower;
 }
 
+bool PageGate::are_pinned(std::size_t first, std::size_t last) const {
+  return std::all_of(walk_.begin(first), walk_.begin(last),
+                     [this](PageIndex page) { return arena_->pages().is_pinned(page); });
+}
+
 bool PageGate::any_lower() const {
   return std::any_of(walk_.order().begin(), walk_.order().end(), [this](PageIndex page) { return is_lower(page); });
 }
 
 PageGate::Where PageGate::where(std::size_t task) const {
+  PAGEDOPT_PRE(are_pinned(task, task + 1));
   if (walk_.begin(task) == walk_.end(task)) return Where::nowhere;
   const bool any = std::any_of(walk_.begin(task), walk_.end(task), [this](PageIndex page) { return is_lower(page); });
   return any ? Where::lower : Where::upper;
 }
 
 void PageGate::enter_on(std::size_t first, std::size_t last, StreamHandle stream) {
+  PAGEDOPT_PRE(are_pinned(first, last));
   for (const PageIndex* page = walk_.begin(first); page != walk_.begin(last); ++page)
     if (!arena_->vm().enter(*page, stream)) arena_->begin_lower(*page);
 }
 
 void PageGate::leave_on(std::size_t first, std::size_t last, StreamHandle stream) {
+  PAGEDOPT_PRE(are_pinned(first, last));
   const PageIndex* const begin = walk_.begin(first);
   arena_->vm().leave(begin, static_cast<std::size_t>(walk_.begin(last) - begin), stream);
   unpin(begin, walk_.begin(last));

@@ -63,6 +63,7 @@ class PageGate {
  private:
   PageWalk::TaskPages pages_of(std::size_t tasks, const SpansOf& spans_of) const;
   bool is_lower(PageIndex page) const;
+  bool are_pinned(std::size_t first, std::size_t last) const;  // the pages of tasks [first, last)
   void unpin(const PageIndex* begin, const PageIndex* end) noexcept;
 
   std::shared_ptr<Arena> arena_;

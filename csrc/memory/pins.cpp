@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "base/check.h"
 #include "base/error.h"
 
 namespace pagedopt {
@@ -25,6 +26,7 @@ PageTable::Pin Pins::wait_and_pin(PageIndex page) {
 }
 
 void Pins::begin_lower(PageIndex page) {
+  PAGEDOPT_PRE(pages_.is_pinned(page));
   pages_.begin_lower(page);
   ++counters_.direct_pages;
   const Lock lock(sync_.mutex);
@@ -32,6 +34,7 @@ void Pins::begin_lower(PageIndex page) {
 }
 
 void Pins::use_in_place(PageIndex page) {
+  PAGEDOPT_PRE(pages_.is_pinned(page));
   ++counters_.direct_pages;
   try {
     vm_.use_in_place(page);

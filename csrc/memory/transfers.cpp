@@ -4,6 +4,8 @@
 #include <chrono>
 #include <utility>
 
+#include "base/check.h"
+
 namespace pagedopt {
 namespace {
 
@@ -34,6 +36,10 @@ std::vector<PageIndex> pages_of(const std::vector<Move>& moves) {
 
 }  // namespace
 
+bool Transfers::are_all(const Pages& pages, PageState state) const {
+  return std::all_of(pages.begin(), pages.end(), [&](PageIndex page) { return pages_.state(page) == state; });
+}
+
 // ---- up
 
 // begin_prefetch gives each page to this thread alone, and until end_arrivals() every user of the page waits. So the
@@ -52,6 +58,7 @@ std::size_t Transfers::move_up(std::vector<Move> moves) {
       if (source == PageTable::Source::lower) coming.push_back(move.page);
       if (source == PageTable::Source::zeros) populated += populate(move.page) ? 1 : 0;
     }
+    PAGEDOPT_PRE(are_all(coming, PageState::prefetching));
     if (!coming.empty()) vm_.prefetch(coming, done);
   } catch (...) {
     end_arrivals(coming, done);
@@ -66,6 +73,7 @@ std::size_t Transfers::move_up(std::vector<Move> moves) {
 
 // False if there is no memory for it in the upper tier: Vm has put it into the lower one then. pre: begun, of zeros
 bool Transfers::populate(PageIndex page) {
+  PAGEDOPT_PRE(pages_.state(page) == PageState::prefetching);
   bool has_room = false;
   try {
     has_room = vm_.populate(page);
@@ -126,6 +134,7 @@ std::size_t Transfers::move_down(std::vector<Move> moves) {
     const std::size_t left = demote(dropped);
     counters_.dropped_bytes += left * vm_.page_bytes();
     moved += left;
+    PAGEDOPT_PRE(are_all(pages_of(dirty), PageState::evicting));
     if (!dirty.empty()) counters_.evicted_bytes += vm_.write_back(pages_of(dirty));
   } catch (...) {
     cancel_leaving(clean);
@@ -147,6 +156,7 @@ std::size_t Transfers::move_down(std::vector<Move> moves) {
 // False if it stays: it has content by now, or the lower tier has no memory. It counts as changed then, which is safe
 // whatever it is. pre: begun, of zeros
 bool Transfers::place_lower(PageIndex page) {
+  PAGEDOPT_PRE(pages_.state(page) == PageState::remapping);
   bool is_placed = false;
   try {
     is_placed = vm_.place_lower(page);
@@ -167,6 +177,7 @@ bool Transfers::place_lower(PageIndex page) {
 // stay, for want of memory.
 std::size_t Transfers::demote(const std::vector<Move>& moves) {
   if (moves.empty()) return 0;
+  PAGEDOPT_PRE(are_all(pages_of(moves), PageState::remapping));
   std::size_t done = 0;
   const auto finish = [&] {
     for (std::size_t i = 0; i < done; ++i) {

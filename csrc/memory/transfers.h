@@ -38,6 +38,7 @@ class Transfers {
  private:
   using Pages = std::vector<PageIndex>;
 
+  bool are_all(const Pages& pages, PageState state) const;  // for preconditions
   bool populate(PageIndex page);
   void end_arrivals(const Pages& pages, std::size_t done);
   void arrived(PageIndex page, PageTable::Source source);

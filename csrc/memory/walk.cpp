@@ -56,6 +56,7 @@ void PageWalk::start(unsigned workers, std::uint64_t also_held) {
 }
 
 std::uint64_t PageWalk::first_unfinished() const noexcept {
+  PAGEDOPT_PRE(workers_ > 0);
   std::uint64_t first = std::numeric_limits<std::uint64_t>::max();
   for (unsigned worker = 0; worker < workers_; ++worker)
     first = std::min(first, progress_[worker].task.load(std::memory_order_seq_cst));

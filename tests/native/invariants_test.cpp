@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "memory/arena.h"
+#include "memory/page_gate.h"
 #include "memory/walk.h"
 #include "sweep/sweep.h"
 
@@ -139,6 +140,13 @@ struct Precondition {
   std::function<void(World&, PageTable&)> violates;
 };
 
+// Of one task, which uses a page.
+PageGate gate_of(World& world) {
+  return PageGate(world.arena, 1, 1, [&](std::size_t, std::vector<ByteSpan>& spans) {
+    spans.push_back({world.dirty_extent->data(), world.dirty_extent->data() + 1});
+  });
+}
+
 const std::vector<Precondition> kPreconditions = {
     {"unpin", [](World&, PageTable& pages) { pages.unpin(0); }},
     {"set_live", [](World&, PageTable& pages) { pages.set_live(0, false), pages.set_live(0, false); }},
@@ -154,6 +162,11 @@ const std::vector<Precondition> kPreconditions = {
     {"evict",
      [](World& world, PageTable&) { world.arena->evict(world.arena->base(), world.arena->reserved_bytes() + 1); }},
     {"check_readable", [](World& world, PageTable&) { world.arena->check_readable(world.arena->base() - 1, 1); }},
+    {"begin_lower of a page that nobody uses", [](World& world, PageTable&) { world.arena->begin_lower(world.dirty); }},
+    {"where", [](World& world, PageTable&) { (void)gate_of(world).where(0); }},
+    {"enter_on", [](World& world, PageTable&) { gate_of(world).enter_on(0, 1, nullptr); }},
+    {"leave_on", [](World& world, PageTable&) { gate_of(world).leave_on(0, 1, nullptr); }},
+    {"passed", [](World&, PageTable&) { (void)PageWalk({}, 1).finished(0); }},
     {"start", [](World&, PageTable&) { PageWalk({}, 1).start(PageWalk::kMostWorkers + 1, 0); }},
 };
 
