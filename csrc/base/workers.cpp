@@ -4,15 +4,15 @@
 
 #include <algorithm>
 #include <cfenv>
-#include <condition_variable>
 #include <cstdint>
 #include <exception>
 #include <memory>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#include "base/annotations.h"
+#include "base/mutex.h"
 #include "base/threads.h"
 
 namespace pagedopt {
@@ -24,7 +24,7 @@ class Workers::Crew {
 
   ~Crew() {
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      const Lock lock(mutex_);
       ending_ = true;
     }
     start_.notify_all();
@@ -34,7 +34,7 @@ class Workers::Crew {
   bool ours() const noexcept { return pid_ == getpid(); }
 
   unsigned hire(unsigned workers) {
-    const std::lock_guard<std::mutex> turn(turn_);
+    const Lock turn(turn_);
     try {
       grow(workers);
     } catch (const std::system_error&) {  // no thread to be had: those that are there do the work
@@ -43,11 +43,11 @@ class Workers::Crew {
   }
 
   void run(unsigned threads, const std::function<void(unsigned)>& work) {
-    const std::lock_guard<std::mutex> turn(turn_);
+    const Lock turn(turn_);
     grow(threads);
     std::vector<std::exception_ptr> errors(threads);
     {
-      const std::lock_guard<std::mutex> lock(mutex_);
+      const Lock lock(mutex_);
       fegetenv(&modes_);
       work_ = &work;
       errors_ = &errors;
@@ -58,8 +58,8 @@ class Workers::Crew {
     start_.notify_all();
     attempt(work, 0, errors);
     {
-      std::unique_lock<std::mutex> lock(mutex_);
-      done_.wait(lock, [this] { return busy_ == 0; });
+      Lock lock(mutex_);
+      while (busy_ != 0) done_.wait(lock);
     }
     for (const std::exception_ptr& error : errors)
       if (error) std::rethrow_exception(error);
@@ -75,41 +75,49 @@ class Workers::Crew {
     }
   }
 
-  void grow(unsigned threads) {
+  void grow(unsigned threads) PAGEDOPT_WANTS(turn_) {
     threads_.reserve(threads);  // first: a thread that found no place in the vector would be nobody's
     while (threads_.size() + 1 < threads) {
       const unsigned worker = static_cast<unsigned>(threads_.size()) + 1;
-      threads_.push_back(start_thread("pagedopt-step", [this, worker, round = round_] { serve(worker, round); }));
+      threads_.push_back(start_thread("pagedopt-step", [this, worker, round = round()] { serve(worker, round); }));
     }
   }
 
+  std::uint64_t round() PAGEDOPT_WANTS_FREE(mutex_) {
+    const Lock lock(mutex_);
+    return round_;
+  }
+
   void serve(unsigned worker, std::uint64_t round) {
-    std::unique_lock<std::mutex> lock(mutex_);
+    Lock lock(mutex_);
     for (;;) {
-      start_.wait(lock, [&] { return ending_ || round_ != round; });
+      while (!ending_ && round_ == round) start_.wait(lock);
       if (ending_) return;
       round = round_;
       if (worker >= hired_) continue;
       fesetenv(&modes_);
+      const std::function<void(unsigned)>& work =
+          *work_;  // of this round, which does not end before this thread is done
+      std::vector<std::exception_ptr>& errors = *errors_;
       lock.unlock();
-      attempt(*work_, worker, *errors_);
+      attempt(work, worker, errors);
       lock.lock();
       if (--busy_ == 0) done_.notify_one();
     }
   }
 
   const pid_t pid_;
-  std::mutex turn_;   // held for a whole run
-  std::mutex mutex_;  // guards everything below
-  std::condition_variable start_, done_;
-  const std::function<void(unsigned)>* work_ = nullptr;
-  std::vector<std::exception_ptr>* errors_ = nullptr;
-  fenv_t modes_{};
-  unsigned hired_ = 0;  // workers that take part in this round
-  unsigned busy_ = 0;   // of those, threads that are not done
-  std::uint64_t round_ = 0;
-  bool ending_ = false;
-  std::vector<std::thread> threads_;
+  Mutex turn_;   // held for a whole run; before mutex_
+  Mutex mutex_;  // held for moments
+  Condition start_, done_;
+  const std::function<void(unsigned)>* work_ PAGEDOPT_GUARDED_BY(mutex_) = nullptr;
+  std::vector<std::exception_ptr>* errors_ PAGEDOPT_GUARDED_BY(mutex_) = nullptr;
+  fenv_t modes_ PAGEDOPT_GUARDED_BY(mutex_){};
+  unsigned hired_ PAGEDOPT_GUARDED_BY(mutex_) = 0;  // workers that take part in this round
+  unsigned busy_ PAGEDOPT_GUARDED_BY(mutex_) = 0;   // of those, threads that are not done
+  std::uint64_t round_ PAGEDOPT_GUARDED_BY(mutex_) = 0;
+  bool ending_ PAGEDOPT_GUARDED_BY(mutex_) = false;
+  std::vector<std::thread> threads_ PAGEDOPT_GUARDED_BY(turn_);
 };
 
 Workers::Workers() : crew_(new Crew) {}

@@ -1,7 +1,5 @@
 #include "emulated/gpu.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -13,7 +11,6 @@
 namespace pagedopt {
 namespace {
 
-constexpr std::size_t kGrain = 64 << 10;    // what the driver keeps track of, at best
 constexpr std::size_t kMostWorkAtOnce = 4;  // done after a call, at random, unless eager
 // One stream does nothing until the host waits and nothing else is left to do, so that it falls far behind; after so
 // many works, on average, it is another one.
@@ -21,7 +18,7 @@ constexpr std::uint64_t kSwitch = 100;
 
 constexpr int kRubbish = 0x7f;  // bytes of memory that nobody wrote
 
-constexpr int kInvalidValue = 1, kOutOfMemory = 2;  // cudaError_t
+constexpr int kInvalidValue = 1;  // cudaError_t
 
 std::uint64_t number(const void* address) { return reinterpret_cast<std::uintptr_t>(address); }
 
@@ -29,7 +26,7 @@ std::uint64_t number(const void* address) { return reinterpret_cast<std::uintptr
 
 EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager, bool can_migrate, bool is_integrated,
                          bool is_coherent)
-    : eager_(eager), draw_(seed) {
+    : eager_(eager), draw_(seed), memory_(total_bytes) {
   info_.name = "emulated";
   info_.total_bytes = total_bytes;
   info_.can_migrate = can_migrate;
@@ -40,7 +37,6 @@ EmulatedGpu::EmulatedGpu(std::size_t total_bytes, std::uint64_t seed, bool eager
 }
 
 EmulatedGpu::~EmulatedGpu() {
-  for (auto& [begin, range] : managed_) ::munmap(begin, range.bytes);
   for (auto& [memory, bytes] : other_) std::free(memory);
 }
 
@@ -51,17 +47,17 @@ std::vector<EmulatedGpu::Done> EmulatedGpu::take_log() {
 
 std::size_t EmulatedGpu::device_bytes() {
   std::lock_guard lock(mutex_);
-  return device_bytes_;
+  return memory_.device_bytes();
 }
 
 std::size_t EmulatedGpu::kept_bytes() {
   std::lock_guard lock(mutex_);
-  return kept_bytes_;
+  return memory_.kept_bytes();
 }
 
 std::size_t EmulatedGpu::peak_device_bytes() {
   std::lock_guard lock(mutex_);
-  return peak_device_bytes_;
+  return memory_.peak_device_bytes();
 }
 
 void EmulatedGpu::fail_after(std::uint64_t calls) {
@@ -87,7 +83,7 @@ bool EmulatedGpu::takes_hint() {
 
 std::uint64_t EmulatedGpu::starved_bytes() {
   std::lock_guard lock(mutex_);
-  return starved_bytes_;
+  return memory_.starved_bytes();
 }
 
 std::uint64_t EmulatedGpu::overlaps() {
@@ -97,46 +93,19 @@ std::uint64_t EmulatedGpu::overlaps() {
 
 std::size_t EmulatedGpu::free_bytes() {
   std::lock_guard lock(mutex_);
-  return unused();
+  return memory_.unused();
 }
 
 // ---- memory
 
-std::size_t EmulatedGpu::unused() const { return info_.total_bytes - device_bytes_ - kept_bytes_ - taken_bytes_; }
-
-bool EmulatedGpu::take_grain(bool also_used) {
-  for (auto& [begin, range] : managed_)
-    for (std::size_t i = 0; i < range.place.size(); ++i) {
-      const bool is_used = range.touched[i] && range.place[i] == Place::device;
-      if (!range.has_memory[i] || (is_used && !also_used)) continue;
-      range.has_memory[i] = false;
-      if (is_used) range.place[i] = Place::host;
-      (is_used ? device_bytes_ : kept_bytes_) -= kGrain;
-      return true;
-    }
-  return false;
-}
-
-bool EmulatedGpu::make_room(std::size_t bytes) {
-  while (unused() < bytes)
-    if (!take_grain(false) && !take_grain(true)) return false;
-  return true;
-}
-
-void EmulatedGpu::take_plain(std::size_t bytes) {
-  if (!make_room(bytes))
-    throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed: out of memory", kOutOfMemory);
-  taken_bytes_ += bytes;
-}
-
 void EmulatedGpu::take(std::size_t bytes) {
   std::lock_guard lock(mutex_);
-  take_plain(bytes);
+  memory_.take_plain(bytes);
 }
 
 void EmulatedGpu::give(std::size_t bytes) {
   std::lock_guard lock(mutex_);
-  taken_bytes_ -= bytes;
+  memory_.give_plain(bytes);
 }
 
 void EmulatedGpu::use(const DeviceKernels& kernels) {
@@ -147,20 +116,16 @@ void EmulatedGpu::use(const DeviceKernels& kernels) {
 std::byte* EmulatedGpu::allocate(Memory kind, std::size_t bytes) {
   std::lock_guard lock(mutex_);
   if (kind != Memory::managed) {
-    if (kind == Memory::device) take_plain(bytes);
+    if (kind == Memory::device) memory_.take_plain(bytes);
     void* memory = std::aligned_alloc(256, round_up(std::max<std::size_t>(bytes, 1), 256));
-    if (memory == nullptr) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kOutOfMemory);
+    if (memory == nullptr) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kCudaOutOfMemory);
     std::memset(memory, kRubbish, bytes);
     other_[memory] = bytes;
     return static_cast<std::byte*>(memory);
   }
-  void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kOutOfMemory);
-  auto* begin = static_cast<std::byte*>(memory);
-  const std::size_t grains = (bytes + kGrain - 1) / kGrain;
-  managed_[begin] = {begin, bytes, std::vector<Place>(grains, Place::device), std::vector<bool>(grains, false),
-                     std::vector<bool>(grains, false)};
-  return begin;
+  std::byte* const memory = memory_.allocate(bytes);
+  if (memory == nullptr) throw GpuError("allocate of " + std::to_string(bytes) + " bytes failed", kCudaOutOfMemory);
+  return memory;
 }
 
 void EmulatedGpu::free(Memory kind, void* memory) noexcept {
@@ -168,14 +133,9 @@ void EmulatedGpu::free(Memory kind, void* memory) noexcept {
   while (do_one(true)) {  // as cudaFree waits for what may use it
   }
   if (kind == Memory::managed) {
-    const auto it = managed_.find(static_cast<std::byte*>(memory));
-    if (it == managed_.end()) return;
-    forget({it->second.begin, it->second.bytes});
-    for (const bool has_memory : it->second.has_memory) kept_bytes_ -= has_memory ? kGrain : 0;
-    ::munmap(memory, it->second.bytes);
-    managed_.erase(it);
+    memory_.free(static_cast<std::byte*>(memory));
   } else if (const auto it = other_.find(memory); it != other_.end()) {
-    if (kind == Memory::device) taken_bytes_ -= it->second;
+    if (kind == Memory::device) memory_.give_plain(it->second);
     other_.erase(it);
     std::free(memory);
   }
@@ -209,65 +169,6 @@ bool EmulatedGpu::prefer(std::byte* memory, std::size_t bytes, Place place) {
   std::lock_guard lock(mutex_);
   log_.push_back({place == Place::device ? "prefer device" : "prefer host", 0, number(memory), bytes, 0});
   return takes_hint();
-}
-
-EmulatedGpu::Range* EmulatedGpu::range_of(const std::byte* memory) {
-  auto it = managed_.upper_bound(const_cast<std::byte*>(memory));
-  if (it == managed_.begin()) return nullptr;
-  Range& range = std::prev(it)->second;
-  return memory < range.begin + range.bytes ? &range : nullptr;
-}
-
-// pre: it is not there
-bool EmulatedGpu::place_on_device(Range& range, std::size_t grain) {
-  if (range.has_memory[grain]) {
-    kept_bytes_ -= kGrain;
-  } else if (!make_room(kGrain)) {
-    return false;
-  }
-  range.has_memory[grain] = true;
-  device_bytes_ += kGrain;
-  return true;
-}
-
-// Memory nobody used before comes to be where it is first used; a move brings all of it to `place`, if there is room.
-void EmulatedGpu::touch(const std::byte* memory, std::size_t bytes, Place place, bool moves) {
-  Range* range = range_of(memory);
-  if (range == nullptr || bytes == 0) return;
-  const std::size_t last = static_cast<std::size_t>(memory - range->begin + bytes - 1) / kGrain;
-  for (std::size_t i = static_cast<std::size_t>(memory - range->begin) / kGrain; i <= last; ++i) {
-    if (range->touched[i] && !moves) continue;
-    const bool was_here = range->touched[i] && range->place[i] == Place::device;
-    const bool is_here = place == Place::device && (was_here || place_on_device(*range, i));
-    starved_bytes_ += place == Place::device && !moves && !is_here ? kGrain : 0;
-    range->touched[i] = true;
-    range->place[i] = is_here ? Place::device : Place::host;
-    if (is_here || !was_here) continue;
-    device_bytes_ -= kGrain;
-    kept_bytes_ += kGrain;
-  }
-  peak_device_bytes_ = std::max(peak_device_bytes_, device_bytes_);
-}
-
-// What was on the device keeps its memory.
-void EmulatedGpu::forget(const Run& run) {
-  touch(run.begin, run.bytes, Place::host, true);
-  Range* range = range_of(run.begin);
-  const auto first = static_cast<std::size_t>(run.begin - range->begin) / kGrain;
-  for (std::size_t i = first; i < first + (run.bytes + kGrain - 1) / kGrain; ++i) {
-    range->touched[i] = false;
-    range->place[i] = Place::device;
-  }
-}
-
-std::size_t EmulatedGpu::bytes_on_host(const std::byte* memory, std::size_t bytes) {
-  const Range* range = range_of(memory);
-  if (range == nullptr || bytes == 0) return 0;
-  std::size_t found = 0;
-  const std::size_t last = static_cast<std::size_t>(memory - range->begin + bytes - 1) / kGrain;
-  for (std::size_t i = static_cast<std::size_t>(memory - range->begin) / kGrain; i <= last; ++i)
-    found += range->place[i] == Place::host ? kGrain : 0;
-  return std::min(found, bytes);
 }
 
 // ---- streams and events
@@ -367,7 +268,7 @@ void EmulatedGpu::submit_copy(const char* what, void* to, const void* from, std:
   check_registration(static_cast<const std::byte*>(from), bytes);
   submit(stream, {[=] {
            std::memcpy(to, from, bytes);
-           touch(static_cast<std::byte*>(to), bytes, Place::device, false);
+           memory_.touch(static_cast<std::byte*>(to), bytes, Place::device, false);
            log_.push_back({what, number(stream), number(to), bytes, 0});
          }});
 }
@@ -385,7 +286,7 @@ void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {
   std::lock_guard lock(mutex_);
   submit(stream, {[=] {
            std::memset(memory, 0, bytes);
-           touch(static_cast<std::byte*>(memory), bytes, Place::device, false);
+           memory_.touch(static_cast<std::byte*>(memory), bytes, Place::device, false);
            log_.push_back({"clear", number(stream), number(memory), bytes, 0});
          }});
 }
@@ -393,7 +294,7 @@ void EmulatedGpu::clear(void* memory, std::size_t bytes, StreamHandle stream) {
 void EmulatedGpu::clear_on_host(std::byte* memory, std::size_t bytes) {
   std::lock_guard lock(mutex_);
   std::memset(memory, 0, bytes);
-  touch(memory, bytes, Place::host, false);
+  memory_.touch(memory, bytes, Place::host, false);
 }
 
 bool EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHandle stream) {
@@ -401,7 +302,7 @@ bool EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHand
   const std::size_t bytes = std::accumulate(runs.begin(), runs.end(), std::size_t{0},
                                             [](auto sum, const Run& run) { return sum + run.bytes; });
   // Managed memory gives way to more of it; what others have does not.
-  const bool fits = place == Place::host || bytes + taken_bytes_ <= info_.total_bytes;
+  const bool fits = place == Place::host || bytes + memory_.plain_bytes() <= info_.total_bytes;
   if (!takes_hint() || !fits) return false;
   if (place == Place::host)
     for (const auto& [other, works] : streams_)
@@ -410,7 +311,7 @@ bool EmulatedGpu::prefetch(const std::vector<Run>& runs, Place place, StreamHand
   work.is_upload = place == Place::device;
   work.run = [=] {
     for (const Run& run : runs) {
-      touch(run.begin, run.bytes, place, true);
+      memory_.touch(run.begin, run.bytes, place, true);
       log_.push_back({place == Place::device ? "prefetch" : "evict", number(stream), number(run.begin), run.bytes, 0});
     }
   };
@@ -424,7 +325,7 @@ bool EmulatedGpu::discard(const std::vector<Run>& runs, StreamHandle stream) {
   submit(stream, {[=] {
            for (const Run& run : runs) {
              std::memset(run.begin, kRubbish, run.bytes);
-             forget(run);
+             memory_.forget(run);
              log_.push_back({"discard", number(stream), number(run.begin), run.bytes, 0});
            }
          }});
@@ -440,8 +341,8 @@ std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first
     const std::size_t count = spans_of(row, {part.row, Pass::update, part.first(), part.last(row.numel)}, spans);
     for (std::size_t i = 0; i < count; ++i) {
       const auto bytes = static_cast<std::size_t>(spans[i].end - spans[i].begin);
-      touch(spans[i].begin, bytes, Place::device, false);
-      found += bytes_on_host(spans[i].begin, bytes);
+      memory_.touch(spans[i].begin, bytes, Place::device, false);
+      found += memory_.bytes_on_host(spans[i].begin, bytes);
     }
   }
   return found;

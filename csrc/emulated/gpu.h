@@ -1,8 +1,6 @@
 // A GPU that is simulated: kernels run on the CPU, streams are queues whose work is done at any moment that streams and
 // events allow, drawn at random, with one of them lagging far behind. What depends on an order that nothing enforces
-// then fails under some seed. Managed memory remembers where each page is, and its driver keeps the memory of what left
-// the device, as the real one does (pager/hoard.py): it is taken away, before what is in use, when other memory finds
-// no room. For tests; not a way to train.
+// then fails under some seed. For tests; not a way to train.
 #pragma once
 
 #include <deque>
@@ -11,6 +9,7 @@
 #include <mutex>
 #include <random>
 
+#include "emulated/managed_memory.h"
 #include "gpu/gpu.h"
 
 namespace pagedopt {
@@ -94,14 +93,6 @@ class EmulatedGpu final : public Gpu {
     std::uint64_t generation = 0;
     bool is_upload = false;  // a move to the device
   };
-  struct Range {
-    std::byte* begin;
-    std::size_t bytes;
-    std::vector<Place> place;  // of each grain; the device where nothing was touched yet
-    std::vector<bool> touched;
-    std::vector<bool> has_memory;  // of the device, in use or kept
-  };
-
   std::deque<Work>& queue(StreamHandle stream) { return streams_[reinterpret_cast<std::uint64_t>(stream)]; }
   void submit(StreamHandle stream, Work work);
   void check_registration(const std::byte* memory, std::size_t bytes) const;
@@ -109,15 +100,6 @@ class EmulatedGpu final : public Gpu {
   bool takes_hint();
   // Of what may be done, any; false if nothing may. `last_too`: also what lags behind.
   bool do_one(bool last_too);
-  void touch(const std::byte* memory, std::size_t bytes, Place place, bool moves);
-  bool place_on_device(Range& range, std::size_t grain);  // false if there is no memory to be had
-  void forget(const Run& run);
-  std::size_t unused() const;         // bytes of the device's memory
-  bool make_room(std::size_t bytes);  // false if others have too much
-  bool take_grain(bool also_used);    // from managed memory that keeps it, or that uses it
-  void take_plain(std::size_t bytes);
-  std::size_t bytes_on_host(const std::byte* memory, std::size_t bytes);
-  Range* range_of(const std::byte* memory);
   std::size_t far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part);
 
   GpuInfo info_;
@@ -130,11 +112,10 @@ class EmulatedGpu final : public Gpu {
   std::uint64_t last_stream_ = 0;  // which lags behind
   std::int64_t until_failure_ = -1;
   std::map<std::byte*, std::size_t> registered_;
-  std::map<std::byte*, Range> managed_;
   std::map<void*, std::size_t> other_;
   std::vector<Done> log_;
-  std::size_t device_bytes_ = 0, peak_device_bytes_ = 0, kept_bytes_ = 0, taken_bytes_ = 0;
-  std::uint64_t overlaps_ = 0, starved_bytes_ = 0;
+  ManagedMemory memory_;
+  std::uint64_t overlaps_ = 0;
   std::uint64_t hints_ = 0, first_refused_ = 0, last_refused_ = 0;  // those from the first up to the last are refused
 };
 

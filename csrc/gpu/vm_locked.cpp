@@ -8,7 +8,7 @@
 #include "base/error.h"
 #include "gpu/fences.h"
 #include "gpu/owned.h"
-#include "memory/vm.h"
+#include "gpu/vm_device.h"
 
 namespace pagedopt {
 namespace {
@@ -16,10 +16,6 @@ namespace {
 // There is one tier: nothing is ever asked to move.
 class LockedVm final : public Vm {
  public:
-  using Vm::demote;
-  using Vm::prefetch;
-  using Vm::write_back;
-
   LockedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes)
       : gpu_(std::move(gpu)),
         page_bytes_(page_bytes),
@@ -55,7 +51,6 @@ class LockedVm final : public Vm {
     locked_.push_back(at(first));
   }
 
-  void discard(PageIndex page) override { clear(page, at(page), page_bytes_); }
   void discard(const std::vector<PageIndex>& pages) override {
     finish_plain_uses();
     for (const PageIndex page : pages) {
@@ -85,9 +80,9 @@ class LockedVm final : public Vm {
   }
 
   bool populate(PageIndex) override { refuse(); }
-  void prefetch(PageIndex) override { refuse(); }
-  std::size_t write_back(PageIndex) override { refuse(); }
-  std::size_t demote(PageIndex) override { refuse(); }
+  void prefetch(const std::vector<PageIndex>&, std::size_t&) override { refuse(); }
+  std::size_t write_back(const std::vector<PageIndex>&) override { refuse(); }
+  std::size_t demote(const std::vector<PageIndex>&, std::size_t&) override { refuse(); }
   bool place_lower(PageIndex) override { refuse(); }
   void drop_cache(PageIndex) noexcept override {}
 

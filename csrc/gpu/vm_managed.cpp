@@ -8,7 +8,7 @@
 
 #include "gpu/fences.h"
 #include "gpu/owned.h"
-#include "memory/vm.h"
+#include "gpu/vm_device.h"
 
 namespace pagedopt {
 namespace {
@@ -53,8 +53,6 @@ std::unique_ptr<GpuMemory> reserve_managed(Gpu& gpu, std::size_t& bytes, std::si
 
 class ManagedVm final : public Vm {
  public:
-  using Vm::write_back;
-
   ManagedVm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes, bool direct)
       : gpu_(std::move(gpu)),
         page_bytes_(page_bytes),
@@ -120,10 +118,6 @@ class ManagedVm final : public Vm {
     return has_room;
   }
 
-  void prefetch(PageIndex page) override {
-    std::size_t done = 0;
-    prefetch(std::vector<PageIndex>{page}, done);
-  }
   // Where there is no memory for all of them it is asked for page by page.
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     const StreamHandle in = in_.next();
@@ -136,16 +130,12 @@ class ManagedVm final : public Vm {
   }
 
   // The driver copies when it moves the page, so there is nothing to write ahead: only the work on it is waited for.
-  std::size_t write_back(PageIndex page) override {
-    finish_work_on(page);
+  std::size_t write_back(const std::vector<PageIndex>& pages) override {
+    for (const PageIndex page : pages) finish_work_on(page);
     return 0;
   }
 
   // The driver blocks the calling thread while it moves pages to the host, so the writer thread makes the call.
-  std::size_t demote(PageIndex page) override {
-    std::size_t done = 0;
-    return demote(std::vector<PageIndex>{page}, done);
-  }
   std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done) override {
     for (const PageIndex page : pages) finish_work_on(page);
     done = move_to_host(pages);
@@ -178,7 +168,6 @@ class ManagedVm final : public Vm {
 
   // There is no giving back of one page: its content is dropped, and it is cleared before it is used again. Nobody
   // waits: that comes on a stream behind all that used the pages, and their next use behind it.
-  void discard(PageIndex page) override { discard(std::vector<PageIndex>{page}); }
   void discard(const std::vector<PageIndex>& pages) override {
     std::vector<PageIndex> used;
     std::uint64_t arrival = 0, use = 0;

@@ -1,21 +1,24 @@
-// An arena owns one device's reserved address range: extents in it, the page table, the schedule of sweeps, the mover
+// An arena owns one device's reserved address range: extents in it, the page table, the schedule of walks, the mover
 // and the counters. Everything Python does to paged memory goes through here.
+//
+// Locks: functions take what they need, in the order stepping_, by_hand_, Extents::mutex, Sync::mutex.
 #pragma once
 
 #include <chrono>
 #include <cstddef>
-#include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <shared_mutex>
-#include <unordered_set>
+#include <string>
 #include <vector>
 
-#include "base/zeroed.h"
 #include "memory/counters.h"
-#include "memory/free_ranges.h"
+#include "memory/extents.h"
 #include "memory/mover.h"
 #include "memory/pages.h"
+#include "memory/pins.h"
+#include "memory/plan_link.h"
 #include "memory/schedule.h"
 #include "memory/sync.h"
 #include "memory/trace.h"
@@ -24,6 +27,7 @@
 namespace pagedopt {
 
 class Arena;
+class PageWalk;
 
 // A run of bytes of an arena, zeroed at first; freed with its last owner.
 class Extent {
@@ -44,11 +48,20 @@ class Extent {
   bool keep_;
 };
 
-// Sums over the page table at one moment. upper + lower + fresh == allocated, in pages; `moving` of them are in motion.
+// Sums over the page table at one moment: fresh + upper + lower == allocated, in pages. One in motion counts as upper.
 struct Ledger {
   std::uint64_t page_bytes, reserved_pages, allocated_pages, upper_pages, lower_pages, fresh_pages, kept_pages;
   std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves, cycles;
   Visits visits;
+};
+
+// What a plan is made from, all of one moment.
+struct PlanInput {
+  Order order;
+  std::vector<Tier> tiers;  // of the pages up to the last one allocated; one in motion counts as being where it goes
+  std::vector<PageIndex> idle;   // in the upper tier, free to leave, and of no walk that is expected; ascending
+  std::uint64_t kept_pages = 0;  // in the upper tier, neither in the order nor idle
+  std::optional<std::uint64_t> budget_pages;
 };
 
 class Arena : public std::enable_shared_from_this<Arena> {
@@ -77,7 +90,7 @@ class Arena : public std::enable_shared_from_this<Arena> {
   std::size_t page_count() const noexcept { return vm_->page_count(); }
   std::size_t reserved_bytes() const noexcept { return page_count() * page_bytes(); }
   PageIndex page_of(const std::byte* address) const noexcept {
-    return page_at(static_cast<std::size_t>(address - base()));
+    return static_cast<PageIndex>(static_cast<std::size_t>(address - base()) / page_bytes());
   }
   const PageTable& pages() const noexcept { return pages_; }
   const Counters& counters() noexcept {
@@ -86,21 +99,25 @@ class Arena : public std::enable_shared_from_this<Arena> {
   }
   Trace& trace() noexcept { return trace_; }
   Ledger ledger();
-  std::vector<Tier> tiers();  // of the pages up to the last one allocated; one in motion counts as being where it goes
+  std::vector<Tier> tiers();  // as in PlanInput
   Measured measure();
-  bool is_valid();                   // waits until nothing is in motion
+  // Which of the invariants of docs/architecture.md does not hold; empty if all do. Waits until nothing is in motion.
+  std::string fault();
+  bool is_valid() { return fault().empty(); }
   bool is_foreign() const noexcept;  // this process is a fork of the arena's owner
   void refuse_in_fork() const;       // throws ForkError there
 
   // For the pager.
   std::optional<std::uint64_t> budget_pages();
+  // Returns whether it is another one than before. `announce`: then the pager wakes and plans anew; a pager that plans
+  // next anyway does without.
+  bool set_budget_pages(std::optional<std::uint64_t> pages, bool announce = true);
   // From the next start of the mover's threads on. pre: a GPU's arena
   void set_evict_way(EvictWay way);
   EvictWay evict_way();
-  void set_budget_pages(std::optional<std::uint64_t> pages);
-  std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout);  // for an event after `seen`
-  void notify();                                                             // makes an event: settings changed
-  Order order();
+  std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout) { return link_.wait(seen, timeout); }
+  void notify();  // makes an event: settings changed
+  PlanInput look();
   // False if no pager is attached, the order or cycle has moved on, or moving has failed.
   bool submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves);
   void attach();
@@ -115,22 +132,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   bool watches_writes() const noexcept { return vm_->are_writes_safe(); }
 
   // For sweeps.
-  void add(Sweep& sweep);
-  void remove(Sweep& sweep);
-  // Raises VmError where the page has to be used in the lower tier and that does not give it; it is not pinned then.
-  void pin(PageIndex page) {
-    PageTable::Pin result = pages_.pin(page);
-    if (result == PageTable::Pin::wait) result = pin_slowly(page);
-    pinned(page, result);
-  }
-  bool try_pin(PageIndex page) {  // false if the page has to be waited for
-    const PageTable::Pin result = pages_.pin(page);
-    pinned(page, result);
-    return result != PageTable::Pin::wait;
-  }
-  void unpin(PageIndex page) noexcept { pages_.unpin(page); }
-  // A page that was fresh is in the lower tier: the upper one had no memory for it. pre: pinned
-  void begin_lower(PageIndex page);
+  void add(PageWalk& walk);
+  void remove(PageWalk& walk);
+  // See Pins.
+  void pin(PageIndex page) { pins_.pin(page); }
+  bool try_pin(PageIndex page) { return pins_.try_pin(page); }
+  void unpin(PageIndex page) noexcept { pins_.unpin(page); }
+  void begin_lower(PageIndex page) { pins_.begin_lower(page); }
   Vm& vm() noexcept { return *vm_; }
   void count_staged(std::size_t in_bytes, std::size_t out_bytes) noexcept {
     counters_.staged_in_bytes += in_bytes;
@@ -143,42 +151,34 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // The life of one step in the arena.
   class Step {
    public:
-    Step(Arena& arena, Sweep& sweep);
+    Step(Arena& arena, PageWalk& walk);
     ~Step();
     Step(const Step&) = delete;
     Step& operator=(const Step&) = delete;
     void begin();
-    void check();  // in builds with PAGEDOPT_CHECKED: raises std::logic_error where the arena is not valid
+    // In builds with PAGEDOPT_CHECKED: raises std::logic_error where the arena is not valid, or a page is still pinned.
+    void check();
 
    private:
     Arena& arena_;
-    Sweep& sweep_;
+    PageWalk& walk_;
     std::unique_lock<std::mutex> one_at_a_time_;
     bool begun_ = false;
   };
 
  private:
   friend class Extent;
+  friend struct MemoryTest;
   void release(std::byte* begin, std::size_t bytes, bool keep) noexcept;
-  void give_back(std::byte* begin, std::size_t bytes, bool keep);
-  void discard_unused(const std::byte* begin, std::size_t bytes);
-  bool clear(PageIndex page, std::byte* begin, std::byte* end) noexcept;
-  void discard(const std::vector<PageIndex>& pages);
-  PageTable::Pin pin_slowly(PageIndex page);
-  void pinned(PageIndex page, PageTable::Pin how) {
-    if (how == PageTable::Pin::first) vm_->keep(page);  // rather than at the first write
-    if (how == PageTable::Pin::direct) use_in_place(page);
-  }
-  void use_in_place(PageIndex page);
-  void nudge() noexcept;  // something may have changed for whoever waits
-  bool needs_plan(const Sweep& sweep) const;
-  void wait_for_plan(std::unique_lock<std::mutex>& lock);
-  bool has_something_to_move() const;
-  void commit_up_to(std::size_t bytes);
+  std::size_t move_by_hand(MoveKind kind, const std::byte* begin, std::size_t bytes);
+  std::vector<Move> moves_of(MoveKind kind, const std::byte* begin, std::size_t bytes) const;
+  void nudge() noexcept PAGEDOPT_WANTS_FREE(&Sync::mutex);  // something may have changed for whoever waits
+  std::string fault_at_rest() PAGEDOPT_WANTS(extents_.mutex, &Sync::mutex);
+  bool needs_plan(const PageWalk& walk) const PAGEDOPT_WANTS(&Sync::mutex);
+  void wait_for_plan(Lock& lock) PAGEDOPT_WANTS(&Sync::mutex);
+  bool has_something_to_move() const PAGEDOPT_WANTS(&Sync::mutex);
+  Tier next_tier(PageIndex page) const noexcept { return pages_.is_leaving(page) ? Tier::lower : pages_.tier(page); }
   std::byte* at(std::size_t page) const noexcept { return base() + page * page_bytes(); }
-  PageIndex page_at(std::size_t offset) const noexcept { return static_cast<PageIndex>(offset / page_bytes()); }
-  void prepare(std::size_t offset, std::size_t bytes, bool keep);
-  void count_live(std::size_t offset, std::size_t bytes, bool keep);
 
   std::unique_ptr<Vm> vm_;
   PageTable pages_;
@@ -186,24 +186,13 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Trace trace_;
   Sync sync_;
   Schedule schedule_;
+  PlanLink link_{sync_, schedule_};
   Mover mover_;
+  Pins pins_;
+  Extents extents_;
 
-  std::shared_mutex by_hand_;  // shared by whoever moves or writes pages outside a step; before allocating_
-  std::mutex allocating_;      // before Sync::mutex
-  Ranges paged_;
-  Ranges kept_;
-  Zeroed<std::uint32_t> live_;                 // extents that touch a page
-  std::size_t committed_bytes_ = 0;            // from the start of the range; no page above it was ever in use
-  std::unordered_set<PageIndex> undiscarded_;  // pages that are not live and that could not be discarded
-  std::size_t extents_ = 0;
-  std::size_t extent_bytes_ = 0;
-
-  std::mutex stepping_;  // before Sync::mutex
-  bool attached_ = false;
-  std::uint64_t planned_generation_ = 0;
-  std::uint64_t planned_cycle_ = 0;
-  int waiting_ = 0;
-  std::chrono::steady_clock::time_point stall_start_;
+  std::mutex stepping_;
+  std::shared_mutex by_hand_;  // shared by whoever moves or writes pages outside a step; whole for fault()
   int owner_pid_;
 };
 

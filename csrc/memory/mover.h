@@ -1,10 +1,9 @@
-// Carries moves out: one thread reads (prefetch), one or more write (evict), in the order of the plan. It decides
+// Carries plans out: one thread reads (prefetch), one or more write (evict), in the order of the plan. It decides
 // nothing but when a planned move is due: `after` is done, and for a prefetch, there is room within the budget.
 //
-// Locks: everything here wants Sync::mutex, except move_up and move_down, which do the I/O and want it free.
+// Locks: functions want Sync::mutex held or free, as they say; transfers run without it.
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <optional>
@@ -13,124 +12,125 @@
 #include <unordered_set>
 #include <vector>
 
+#include "base/annotations.h"
 #include "memory/counters.h"
 #include "memory/pages.h"
+#include "memory/plan_link.h"
 #include "memory/schedule.h"
 #include "memory/sync.h"
 #include "memory/trace.h"
+#include "memory/transfers.h"
 #include "memory/vm.h"
 
 namespace pagedopt {
 
-struct Move {
-  MoveKind kind;
-  Reason reason;
-  PageIndex page;
-  std::int64_t after;  // position in the order whose work has to be done first; -1: none
-};
-
 class Mover {
  public:
-  Mover(Vm& vm, PageTable& pages, Schedule& schedule, Sync& sync, Counters& counters, Trace& trace)
-      : vm_(vm), pages_(pages), schedule_(schedule), sync_(sync), counters_(counters), trace_(trace) {}
-  ~Mover();
+  Mover(Vm& vm, PageTable& pages, Schedule& schedule, PlanLink& link, Sync& sync, Counters& counters, Trace& trace)
+      : vm_(vm),
+        pages_(pages),
+        schedule_(schedule),
+        link_(link),
+        sync_(sync),
+        counters_(counters),
+        transfers_(vm, pages, counters, trace) {}
+  Mover(const Mover&) = delete;
+  Mover& operator=(const Mover&) = delete;
 
-  void submit(std::uint64_t cycle, const std::vector<Move>& moves);  // replaces what is queued
-  void cancel();                                                     // forgets what is queued
-  void demand(PageIndex page);  // compute waits for this wanted page; saying so twice does no harm
-  void set_budget(std::optional<std::uint64_t> pages) {
-    budget_pages_ = pages;
-    sync_.work.notify_all();
-  }
-  void set_writers(std::size_t threads) { most_writers_ = threads; }  // from their next start on
-  std::size_t writers() const { return most_writers_; }
-  std::optional<std::uint64_t> budget() const { return budget_pages_; }
-  bool has_room() const {
-    return !budget_pages_ || pages_.upper() + taken_ < static_cast<std::int64_t>(*budget_pages_);
-  }
-  bool is_idle() const { return running_ == 0; }
-  void pause(bool is_paused) {  // begins no move until it is called again
-    is_paused_ = is_paused;
-    sync_.work.notify_all();
-  }
-  // While pages are held nothing moves: what is queued is forgotten, and nothing new begins. The moves under way end.
-  void hold(bool is_held);
-  bool is_held() const { return is_held_; }
-  std::size_t queued() const { return up_.size() + down_.size() + postponed_.size(); }
-  const std::string& failure() const { return failure_; }
-  void forget_failure() { failure_.clear(); }
-  std::string outlook(int code) const;  // after a call that failed with this errno, what became of the state
+  // ---- plans
 
-  // Synchronous, from any thread, without the lock. What moves together; return how many did, for some cannot now
-  // (pinned, in motion, already there), and none while pages are held.
-  std::size_t move_up_now(std::vector<PageIndex> pages);
-  std::size_t move_down_now(std::vector<Move> moves);
+  // Replaces what is queued. pre: moving has not failed
+  void submit(std::uint64_t cycle, const std::vector<Move>& moves) PAGEDOPT_WANTS(&Sync::mutex);
+  void cancel() PAGEDOPT_WANTS(&Sync::mutex) { forget({}); }
+  // Compute waits for this wanted page; to say so twice does no harm.
+  void demand(PageIndex page) PAGEDOPT_WANTS(&Sync::mutex);
+  std::size_t queued() const PAGEDOPT_WANTS(&Sync::mutex) { return up_.size() + down_.size() + postponed_.size(); }
 
+  // ---- budget
+
+  void set_budget(std::optional<std::uint64_t> pages) PAGEDOPT_WANTS(&Sync::mutex);
+  std::optional<std::uint64_t> budget() const PAGEDOPT_WANTS(&Sync::mutex) { return budget_pages_; }
+  bool is_over_budget(std::int64_t more_pages = 0) const PAGEDOPT_WANTS(&Sync::mutex) {
+    return budget_pages_ && pages_.upper() + more_pages > static_cast<std::int64_t>(*budget_pages_);
+  }
   // The upper tier had no memory for a page: from here on it may hold what it holds now, and the pager plans anew.
-  void shrink_budget();
+  void shrink_budget() PAGEDOPT_WANTS(&Sync::mutex);
 
-  void stop(std::unique_lock<std::mutex>& lock);  // ends the threads; queued moves are forgotten
-  void abandon_threads() noexcept;                // in a forked child, where they do not exist
+  // ---- pauses
+
+  // Between the two no planned move begins, and none is under way.
+  void pause(Lock& lock) PAGEDOPT_WANTS(&Sync::mutex);
+  void resume() PAGEDOPT_WANTS(&Sync::mutex);
+  // While pages are held nothing moves: what is queued is forgotten, and nothing new begins. The moves under way end.
+  void hold(Lock& lock) PAGEDOPT_WANTS(&Sync::mutex);
+  void let_go() PAGEDOPT_WANTS(&Sync::mutex) { is_held_ = false; }
+  bool is_held() const PAGEDOPT_WANTS(&Sync::mutex) { return is_held_; }
+
+  // ---- moves on request
+
+  // Synchronous, from any thread. What moves together; return how many did, and none while pages are held.
+  std::size_t move_up_now(const std::vector<Move>& moves) PAGEDOPT_WANTS_FREE(&Sync::mutex);
+  std::size_t move_down_now(const std::vector<Move>& moves) PAGEDOPT_WANTS_FREE(&Sync::mutex);
+
+  // ---- threads
+
+  void set_writers(std::size_t threads) PAGEDOPT_WANTS(&Sync::mutex) { most_writers_ = threads; }  // when next started
+  std::size_t writers() const PAGEDOPT_WANTS(&Sync::mutex) { return most_writers_; }
+  // Forgets what is queued and ends the threads; the caller joins them without the lock. A later plan starts others.
+  [[nodiscard]] std::vector<std::thread> stop() PAGEDOPT_WANTS(&Sync::mutex);
+  void abandon_threads() noexcept;  // in a forked child, where they do not exist
+
+  // After a call that failed with this errno, what became of the state.
+  std::string outlook(int code) const;
 
  private:
+  void start_threads() PAGEDOPT_WANTS(&Sync::mutex);
+  void serve(MoveKind kind, std::uint64_t life) PAGEDOPT_WANTS_FREE(&Sync::mutex);
+  std::string begin_thread();
+  std::string carry_out(MoveKind kind, const std::vector<Move>& moves);
+  void finish(MoveKind kind, const std::vector<Move>& moves) PAGEDOPT_WANTS(&Sync::mutex);
+  void fail(const std::string& why) PAGEDOPT_WANTS(&Sync::mutex);
+  std::string reason_of(const std::exception& error) const;
   template <class Work>
-  std::size_t run_now(Work&& work);
-  bool move_up(PageIndex page);
-  bool move_down(PageIndex page, Reason reason);
-  std::size_t move_up(std::vector<PageIndex> pages);
-  std::size_t move_down(std::vector<Move> moves);
-  void start_threads();
-  void begin_thread(std::unique_lock<std::mutex>& lock);
-  void read_loop();
-  void write_loop();
-  void forget(const std::unordered_set<PageIndex>& but);  // what is queued; pages of `but` stay wanted
-  std::optional<PageIndex> next_up();
-  std::optional<Move> next_down();
-  std::vector<PageIndex> next_ups();
-  std::vector<Move> next_downs();
-  void arrived(PageIndex page, PageTable::Source source);
-  void cancel_arrival(PageIndex page, PageTable::Source source) noexcept;
-  void cancel_leaving(PageIndex page, PageTable::Content content) noexcept;
-  void left(PageIndex page) noexcept;
-  bool begin_remap(PageIndex page) noexcept;
-  bool bring(PageIndex page, PageTable::Source source);
-  void finish_arrivals(const std::vector<PageIndex>& pages, std::size_t done);
-  bool write_back(PageIndex page, PageTable::Content content);
-  bool drop(PageIndex page, Reason reason, PageTable::Content content);
-  std::size_t demote(const std::vector<Move>& moves);
-  bool is_due(const Move& move, Schedule::Waiter waiter) { return schedule_.done(cycle_, move.after, waiter); }
-  bool nothing_will_leave();
-  std::optional<Move> next_postponed();
-  void fail(const std::string& what);
-  std::string told(const std::exception& error) const;
-  void count_eviction(Reason reason);
-  // Returns the bytes it copied; nothing if the page stays.
-  std::optional<std::size_t> evict_content(PageIndex page, PageTable::Content content);
+  std::size_t run_now(Work&& work) PAGEDOPT_WANTS_FREE(&Sync::mutex);
+  void wait_until_idle(Lock& lock) PAGEDOPT_WANTS(&Sync::mutex);
+
+  void forget(const std::unordered_set<PageIndex>& but) PAGEDOPT_WANTS(&Sync::mutex);  // `but` stay wanted
+  bool has_room() const PAGEDOPT_WANTS(&Sync::mutex) { return !is_over_budget(taken_ + 1); }
+  bool is_due(const Move& move, Schedule::Waiter waiter) PAGEDOPT_WANTS(&Sync::mutex) {
+    return schedule_.done(cycle_, move.after, waiter);
+  }
+  bool nothing_will_leave() PAGEDOPT_WANTS(&Sync::mutex);
+  std::vector<Move> next(MoveKind kind) PAGEDOPT_WANTS(&Sync::mutex);
+  std::optional<Move> next_up() PAGEDOPT_WANTS(&Sync::mutex);
+  std::optional<Move> next_demanded() PAGEDOPT_WANTS(&Sync::mutex);
+  std::optional<Move> next_down() PAGEDOPT_WANTS(&Sync::mutex);
+  std::optional<Move> next_postponed() PAGEDOPT_WANTS(&Sync::mutex);
 
   Vm& vm_;
   PageTable& pages_;
   Schedule& schedule_;
+  PlanLink& link_;
   Sync& sync_;
   Counters& counters_;
-  Trace& trace_;
+  Transfers transfers_;
 
-  std::uint64_t cycle_ = 0;  // that the queued moves are for
-  std::deque<Move> up_;
-  std::deque<Move> down_;
-  std::deque<Move> postponed_;      // evictions that were due, of pages the step will use once more
-  std::deque<PageIndex> demanded_;  // pages compute waits for
-  std::optional<std::uint64_t> budget_pages_;
-  std::int64_t taken_ = 0;  // pages of the batch being put together: their room is spoken for
-  int running_ = 0;         // moves under way
-  bool is_held_ = false;
-  int writing_ = 0;  // of them, moves down
-  bool stopping_ = false;
-  bool is_paused_ = false;
-  std::atomic<bool> found_no_memory_{false};  // a prefetch, since the reader last looked
-  std::string failure_;
-  std::thread reader_;
-  std::size_t most_writers_ = 1;
-  std::vector<std::thread> writers_;
+  std::uint64_t cycle_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;  // that the queued moves are for
+  std::deque<Move> up_ PAGEDOPT_GUARDED_BY(&Sync::mutex);
+  std::deque<Move> down_ PAGEDOPT_GUARDED_BY(&Sync::mutex);
+  // Evictions that were due, of pages the step will use once more.
+  std::deque<Move> postponed_ PAGEDOPT_GUARDED_BY(&Sync::mutex);
+  std::deque<PageIndex> demanded_ PAGEDOPT_GUARDED_BY(&Sync::mutex);  // pages compute waits for
+  std::optional<std::uint64_t> budget_pages_ PAGEDOPT_GUARDED_BY(&Sync::mutex);
+  std::int64_t taken_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;  // pages of the batch being put together
+  int running_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;         // batches under way
+  int writing_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;         // of them, planned evictions
+  bool is_held_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = false;
+  bool is_paused_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = false;
+  std::uint64_t life_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;  // threads started in an earlier one end
+  std::size_t most_writers_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 1;
+  std::thread reader_ PAGEDOPT_GUARDED_BY(&Sync::mutex);
+  std::vector<std::thread> writers_ PAGEDOPT_GUARDED_BY(&Sync::mutex);
 };
 
 }  // namespace pagedopt

@@ -6,12 +6,20 @@
 //   fresh -----place------> remapping ------> evicted
 //   fresh -> resident, prefetching ---------> evicted           where the upper tier has no memory for it
 //
-// Invariant: fresh + resident-like + evicted + moving_up == page_count (is_valid counts the words and compares).
+// Invariants, of a page at rest (fault() checks them):
+//   not live => fresh, and no flag is set but `wanted`      kept => resident
+//   evicted => not dirty                                    pinned => not fresh
+// and of all pages: upper() and lower() count their states.
+//
+// Locks: none. A transition is one compare-and-swap of the word, which holds state, pins and flags together: it
+// succeeds only if none of them changed since it was decided on. Moves begin by a transition to a state that no other
+// move begins from, so a page has one mover at a time.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
 
+#include "base/check.h"
 #include "base/units.h"
 #include "base/zeroed.h"
 
@@ -43,10 +51,15 @@ class PageTable {
   bool touch(PageIndex page) noexcept;
   // A fresh page may have content, because somebody without a pin wrote to it: from here on it is resident.
   void take_fresh(PageIndex page) noexcept;
-  void unpin(PageIndex page) noexcept { words_[page].fetch_sub(kOnePin, std::memory_order_release); }
+  // Release: whoever moves the page next has begun after what was written to it.
+  void unpin(PageIndex page) noexcept {
+    PAGEDOPT_PRE(is_pinned(page));
+    words_[page].fetch_sub(kOnePin, std::memory_order_release);
+  }
 
   void set_wanted(PageIndex page, bool wanted) noexcept;
-  void set_live(PageIndex page, bool keep) noexcept;  // a kept page is resident from the start, and stays
+  // An extent uses the page; a kept page is resident from the start, and stays. pre: it is not live
+  void set_live(PageIndex page, bool keep) noexcept;
 
   enum class Source { none, zeros, lower };
   Source begin_prefetch(PageIndex page) noexcept;  // none: not possible now
@@ -68,9 +81,16 @@ class PageTable {
   // Whether the page was worked on in the lower tier since the last call: the page cache may hold it.
   bool take_cached(PageIndex page) noexcept { return words_[page].fetch_and(~kCached) & kCached; }
 
-  bool is_valid(PageIndex end) const noexcept;  // pre: nothing in motion, and no page from `end` on was ever in use
+  bool is_pinned(PageIndex page) const noexcept { return load(page) >= kOnePin; }
+  // In the upper tier, unchanged since it arrived.
+  bool is_clean(PageIndex page) const noexcept { return state(page) == PageState::resident && !(load(page) & kDirty); }
+  // What does not hold of a page, or of the sums of pages [0, end); null if all does. pre: nothing is in motion; no
+  // page from `end` on was ever in use
+  const char* fault(PageIndex page) const noexcept;
+  const char* fault_of_sums(PageIndex end) const noexcept;
 
  private:
+  friend struct MemoryTest;
   using Word = std::uint32_t;
   static constexpr Word kStateMask = 7, kDirty = 8, kCached = 16, kWanted = 32, kKeep = 64, kLive = 128, kOnePin = 256;
   static_assert(static_cast<Word>(PageState::prefetching) <= kStateMask);

@@ -2,23 +2,14 @@
 // take no lock: they work on the page's word (pages.h).
 #pragma once
 
-#include <condition_variable>
-#include <cstdint>
-#include <mutex>
+#include "base/mutex.h"
 
 namespace pagedopt {
 
 struct Sync {
-  std::mutex mutex;
-  std::condition_variable moved;  // a page finished moving, a plan arrived, or moves were cancelled: compute waits here
-  std::condition_variable work;   // there may be something to move: the mover's threads wait here
-  std::condition_variable events;  // order, cycle, budget or health changed: the pager waits here for `event`
-  std::uint64_t event = 0;         // how often that was so far
-
-  void announce() {  // pre: mutex held
-    ++event;
-    events.notify_all();
-  }
+  Mutex mutex;
+  Condition moved;  // a page finished moving, a plan arrived, or moves were cancelled: compute waits here
+  Condition work;   // there may be something to move: the mover's threads wait here
 };
 
 }  // namespace pagedopt

@@ -14,7 +14,7 @@ std::uint32_t thread_number() noexcept {
 }  // namespace
 
 void Trace::set(bool on) {
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   if (on == is_on()) return;
   if (on) {
     events_.clear();
@@ -27,7 +27,7 @@ void Trace::set(bool on) {
 Trace::Taken Trace::take() {
   std::vector<TraceEvent> empty;
   if (is_on()) empty.reserve(kMostEvents);  // so that adding an event never allocates
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   empty.swap(events_);
   return {std::move(empty), lost_};
 }
@@ -35,7 +35,7 @@ Trace::Taken Trace::take() {
 void Trace::add(TraceEvent event) noexcept {
   event.duration_ns = now_ns() - event.begin_ns;
   event.thread = thread_number();
-  std::lock_guard lock(mutex_);
+  const Lock lock(mutex_);
   if (!is_on()) return;
   if (events_.size() < events_.capacity())
     events_.push_back(event);

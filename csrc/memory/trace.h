@@ -5,9 +5,10 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <vector>
 
+#include "base/annotations.h"
+#include "base/mutex.h"
 #include "base/units.h"
 
 namespace pagedopt {
@@ -83,9 +84,9 @@ class Trace {
   void add(TraceEvent event) noexcept;
 
   std::atomic<bool> on_{false};
-  std::mutex mutex_;  // innermost: nothing is locked under it
-  std::vector<TraceEvent> events_;
-  std::uint64_t lost_ = 0;
+  Mutex mutex_;  // innermost: nothing is locked under it
+  std::vector<TraceEvent> events_ PAGEDOPT_GUARDED_BY(mutex_);
+  std::uint64_t lost_ PAGEDOPT_GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace pagedopt

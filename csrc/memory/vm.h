@@ -10,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -20,7 +21,6 @@
 
 namespace pagedopt {
 
-class Gpu;
 using StreamHandle = void*;
 
 // What the operating system says about the pages, in bytes; nothing where it does not say.
@@ -50,29 +50,29 @@ class Vm {
   // lower one now, reading as zeros. pre: committed, no content.
   virtual bool populate(PageIndex page) = 0;
 
-  // Lower -> upper. pre: lower; no step uses it meanwhile.
-  virtual void prefetch(PageIndex page) = 0;
-
-  // Makes ready to demote: waits for work that uses the page and copies its bytes to the lower tier if that is done
-  // ahead; the page stays where it is. Returns the bytes copied. pre: upper.
-  virtual std::size_t write_back(PageIndex page) = 0;
-
-  // Upper -> lower. Returns the bytes copied. pre: upper; no step uses it meanwhile; unchanged since it was written
-  // back or, where the lower tier keeps its copy, prefetched. Readers may run at any time.
-  virtual std::size_t demote(PageIndex page) = 0;
-
-  // The same for some pages together, and how many at most are worth it. `done` counts those that were moved, from the
-  // first on, also when it throws. Without an exception it is less than all where a tier has no memory for the next:
-  // that and those behind it stay where they are.
-  virtual void prefetch(const std::vector<PageIndex>& pages, std::size_t& done);
-  virtual std::size_t write_back(const std::vector<PageIndex>& pages);
-  virtual std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done);
+  // Moves of some pages together. `done` counts those that were moved, from the first on, also when it throws. Without
+  // an exception it is less than all where a tier has no memory for the next: that and those behind it stay where they
+  // are.
+  //
+  // Lower -> upper. pre: lower; no step uses them meanwhile.
+  virtual void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) = 0;
+  // Makes ready to demote: waits for work that uses the pages and copies their bytes to the lower tier if that is done
+  // ahead; the pages stay where they are. Returns the bytes copied. pre: upper.
+  virtual std::size_t write_back(const std::vector<PageIndex>& pages) = 0;
+  // Upper -> lower. Returns the bytes copied. pre: upper; no step uses them meanwhile; unchanged since they were
+  // written back or, where the lower tier keeps its copy, prefetched. Readers may run at any time.
+  virtual std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done) = 0;
+  // How many together are worth it, at most.
   virtual std::size_t most_at_once(MoveKind) const noexcept { return 1; }
   virtual void set_pages_down(std::size_t /*at_once*/) noexcept {}  // where the caller may choose it
 
   // Whether the lower tier keeps the bytes of a page that was prefetched just now, and a write to the page is seen by
   // whoever it is, so that an unchanged page need not be copied.
   virtual bool keeps_copy(PageIndex page) const noexcept = 0;
+  // Whether the lower tier has the bytes of a page of the upper one; for checks, and slow. pre: it kept its copy
+  virtual bool has_copy(PageIndex) { return true; }
+  // Whether a page that was discarded, or never used, has neither memory nor disk behind it; for checks.
+  virtual bool is_empty(PageIndex) { return true; }
   // Whether a step runs, which changes what is prefetched: to see writes to it is then not worth its cost.
   virtual void set_stepping(bool) noexcept {}
 
@@ -111,11 +111,10 @@ class Vm {
   // Whether these bytes of a page in the lower tier can be read.
   virtual bool can_read(const std::byte* /*from*/, std::size_t /*bytes*/) const noexcept { return true; }
 
-  // Any -> fresh: forgets the content of the page in both tiers. pre: nobody uses it, but for what was put on a stream
-  // before leave(), or before on the device's default stream. After it threw the page must not be touched until it was
-  // discarded again: there may be no memory behind its address.
-  virtual void discard(PageIndex page) = 0;
-  virtual void discard(const std::vector<PageIndex>& pages);
+  // Any -> fresh: forgets the content of the pages in both tiers. pre: nobody uses them, but for what was put on a
+  // stream before leave(), or before on the device's default stream. After it threw the pages must not be touched until
+  // they were discarded again: there may be no memory behind their addresses.
+  virtual void discard(const std::vector<PageIndex>& pages) = 0;
 
   // Hints to a driver that it had no memory for, so far; each of them costs speed alone.
   virtual std::uint64_t refused_hints() const noexcept { return 0; }
@@ -123,19 +122,26 @@ class Vm {
   // Lets go of what the page cache holds of a page. pre: the page is in the upper tier.
   virtual void drop_cache(PageIndex page) noexcept = 0;
 
-  // Where memory may stay with a page that has left the upper tier (see pager/hoard.py); else nothing is counted.
+  // Where memory may stay with a page that has left the upper tier (see pagedopt/pager/hoard.py); else nothing is
+  // counted.
   virtual Visits visits() const noexcept { return {}; }
 
   // Bytes held in the lower tier now.
   virtual std::size_t lower_bytes() const noexcept = 0;
 
-  // pre: tiers.size() == page_count(); tiers as the arena has them.
+  // pre: tiers as the arena has them, of the first pages
   virtual Measured measure(const std::vector<Tier>& tiers) const = 0;
 
   // Copies into the page, or clears part of it that nobody uses, as with discard. False: the page was fresh, and is in
   // the lower tier now (see populate). pre: the page is pinned; the bytes are within it.
-  virtual bool write(PageIndex page, std::byte* to, const std::byte* from, std::size_t bytes);
-  virtual bool clear(PageIndex page, std::byte* from, std::size_t bytes);
+  virtual bool write(PageIndex, std::byte* to, const std::byte* from, std::size_t bytes) {
+    std::memcpy(to, from, bytes);
+    return true;
+  }
+  virtual bool clear(PageIndex, std::byte* from, std::size_t bytes) {
+    std::memset(from, 0, bytes);
+    return true;
+  }
 
   // ---- work on a stream of a GPU
 
@@ -157,15 +163,5 @@ enum class DirectIo { automatic, on, off };
 enum class WatchWrites { automatic, on, off };
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
                                  DirectIo, WatchWrites watch = WatchWrites::automatic);
-
-// Device over host: managed memory of a GPU. A GPU that cannot migrate it gets locked host memory, used over the link;
-// then `can_move` is false and nothing is to be asked to move. `direct`: the device maps pages wherever they are,
-// instead of leaving those on the host to the driver's page faults. `reserve_bytes` is address space; less is taken
-// where the driver gives less.
-std::unique_ptr<Vm> make_device_vm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes,
-                                   bool direct);
-
-// The second of these.
-std::unique_ptr<Vm> make_locked_vm(std::shared_ptr<Gpu> gpu, std::size_t page_bytes, std::size_t reserve_bytes);
 
 }  // namespace pagedopt

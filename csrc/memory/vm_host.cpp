@@ -1,194 +1,24 @@
 // RAM over disk by remapping in place. See docs/decisions.md, "2026-11-22: eviction maps the file over the page".
-#include <fcntl.h>
-#include <linux/fs.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <sys/uio.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <limits>
-#include <mutex>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "base/error.h"
 #include "base/zeroed.h"
-#include "memory/staging.h"
+#include "memory/ready_pages.h"
+#include "memory/spill_file.h"
+#include "memory/unwatched.h"
 #include "memory/vm.h"
 #include "memory/write_watch.h"
 
-#if defined(__SANITIZE_THREAD__)
-extern "C" void AnnotateIgnoreReadsBegin(const char* file, int line);
-extern "C" void AnnotateIgnoreReadsEnd(const char* file, int line);
-#endif
-
 namespace pagedopt {
 namespace {
-
-std::string mib(std::size_t bytes) { return std::to_string(bytes >> 20) + " MiB"; }
-
-// A page that is being written back may be used meanwhile: the eviction is then abandoned and what was written is never
-// read (pages.h, "evicting"). Thread sanitizer sees the system call read what a worker writes; for as long as this
-// lives it does not look.
-class Unwatched {
- public:
-#if defined(__SANITIZE_THREAD__)
-  Unwatched() { AnnotateIgnoreReadsBegin(__FILE__, __LINE__); }
-  ~Unwatched() { AnnotateIgnoreReadsEnd(__FILE__, __LINE__); }
-#else
-  Unwatched() {}
-#endif
-};
-
-// The unlinked file behind an arena. Page k lives at offset k * page_bytes; the file is sparse, space is allocated
-// before a page is first written, so that a full disk is an error here and never a SIGBUS later.
-class SpillFile {
- public:
-  SpillFile(std::string directory, DirectIo direct) : directory_(std::move(directory)), direct_(direct) {}
-  ~SpillFile() {
-    if (io_ >= 0 && io_ != map_) ::close(io_);
-    if (map_ >= 0) ::close(map_);
-  }
-  SpillFile(const SpillFile&) = delete;
-  SpillFile& operator=(const SpillFile&) = delete;
-
-  int mapping() const noexcept { return map_; }
-  std::size_t bytes() const noexcept { return bytes_.load(std::memory_order_relaxed); }
-
-  void allocate(off_t offset, std::size_t bytes) {
-    open_once();
-    int code = 0;
-    do code = ::posix_fallocate(map_, offset, static_cast<off_t>(bytes));
-    while (code == EINTR);
-    if (code != 0) {
-      // A part may have been taken, which nothing counts.
-      (void)::fallocate(map_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(bytes));
-      errno = code;
-      PAGEDOPT_THROW_VM("posix_fallocate", bytes, advice(code));
-    }
-    bytes_ += bytes;
-  }
-
-  void write(const std::byte* from, std::size_t bytes, off_t offset) {
-    transfer("pwrite", bytes, [&](std::size_t done, int fd) {
-      const Unwatched unwatched;
-      return ::pwrite(fd, from + done, bytes - done, offset + static_cast<off_t>(done));
-    });
-  }
-
-  // Into pieces of the same size, one after another.
-  void read(std::byte* const* to, std::size_t pieces, std::size_t piece_bytes, off_t offset) {
-    std::vector<iovec> left;
-    transfer("preadv", pieces * piece_bytes, [&](std::size_t done, int fd) {
-      left.clear();
-      for (std::size_t i = done / piece_bytes, skip = done % piece_bytes; i < pieces; ++i, skip = 0)
-        left.push_back({to[i] + skip, piece_bytes - skip});
-      return ::preadv(fd, left.data(), static_cast<int>(left.size()), offset + static_cast<off_t>(done));
-    });
-  }
-
-  // False where the file system cannot: then the range keeps its space, and its content.
-  bool release(off_t offset, std::size_t bytes) noexcept {
-    if (::fallocate(map_, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, static_cast<off_t>(bytes)) != 0)
-      return false;
-    bytes_ -= bytes;
-    return true;
-  }
-
-  void drop_cache(off_t offset, std::size_t bytes) noexcept {
-    ::posix_fadvise(map_, offset, static_cast<off_t>(bytes), POSIX_FADV_DONTNEED);
-  }
-
-  std::string advice(int code) const {
-    struct statvfs disk{};
-    std::string text = "the spill file in " + directory_ + " holds " + mib(bytes());
-    if (::statvfs(directory_.c_str(), &disk) == 0)
-      text += ", " + mib(disk.f_bavail * disk.f_frsize) + " are free there";
-    if (code == EINVAL && direct_ == DirectIo::on)
-      return text + ". This file system refuses O_DIRECT for pages of this size: set direct_io to auto or off";
-    if (code == ENOSPC || code == EDQUOT || code == EFBIG)
-      return text + ". Free space, set spill_dir to a larger disk, or raise the budget";
-    if (is_shortage(code)) return text + ". This process or machine is short of what the call needs";
-    return text +
-           ". The disk or its file system failed, and the kernel's log (dmesg) may say why: set spill_dir to another";
-  }
-
- private:
-  template <class Call>
-  void transfer(const char* name, std::size_t bytes, Call&& call) {
-    for (std::size_t done = 0; done < bytes;) {
-      const ssize_t moved = call(done, io_);
-      if (moved > 0) {
-        done += static_cast<std::size_t>(moved);
-      } else if (moved == 0) {
-        errno = EIO;
-        PAGEDOPT_THROW_VM(name, bytes, "the spill file in " + directory_ + " ended early");
-      } else if (errno == EINVAL && io_ != map_ && direct_ == DirectIo::automatic) {
-        std::lock_guard lock(opening_);
-        io_ = map_;  // this file system takes O_DIRECT at open and refuses it here
-      } else if (errno != EINTR) {
-        PAGEDOPT_THROW_VM(name, bytes, advice(errno));
-      }
-    }
-  }
-
-  void open_once() {
-    std::lock_guard lock(opening_);
-    if (map_ >= 0) return;
-    if (directory_.empty()) {
-      errno = ENOENT;
-      PAGEDOPT_THROW_VM("open", 0, "no spill directory: set spill_dir to a directory on a disk");
-    }
-    int fd = ::open(directory_.c_str(), O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-    if (fd < 0) fd = open_and_unlink();
-    int flags = 0;  // on btrfs, copy on write would need new space even for space allocated before
-    if (::ioctl(fd, FS_IOC_GETFLAGS, &flags) == 0) {
-      flags |= FS_NOCOW_FL;
-      (void)::ioctl(fd, FS_IOC_SETFLAGS, &flags);
-    }
-    io_ = direct_ == DirectIo::off ? fd : reopen_direct(fd);
-    map_ = fd;
-  }
-
-  int open_and_unlink() {
-    std::string path = directory_ + "/pagedopt-spill-XXXXXX";
-    const int fd = ::mkostemp(path.data(), O_CLOEXEC);
-    if (fd < 0)
-      PAGEDOPT_THROW_VM("open", 0,
-                        "no file can be made in " + directory_ + ": " +
-                            (errno == EMFILE || errno == ENFILE ? "too many files are open (ulimit -n)"
-                                                                : "set spill_dir to a writable directory"));
-    ::unlink(path.c_str());
-    return fd;
-  }
-
-  int reopen_direct(int fd) {
-    const std::string path = "/proc/self/fd/" + std::to_string(fd);
-    const int direct = ::open(path.c_str(), O_RDWR | O_DIRECT | O_CLOEXEC);
-    if (direct >= 0) return direct;
-    if (direct_ == DirectIo::on) {
-      const int code = errno;
-      ::close(fd);
-      errno = code;
-      PAGEDOPT_THROW_VM("open", 0,
-                        "the file system of " + directory_ + " refuses O_DIRECT: set direct_io to auto or off");
-    }
-    return fd;
-  }
-
-  std::string directory_;
-  DirectIo direct_;
-  std::mutex opening_;
-  int map_ = -1;
-  std::atomic<int> io_{-1};
-  std::atomic<std::size_t> bytes_{0};
-};
 
 // Where address space is limited, half of what there is stays for everybody else.
 std::byte* reserve_range(std::size_t& bytes) {
@@ -208,14 +38,10 @@ std::byte* reserve_range(std::size_t& bytes) {
 
 class HostVm final : public Vm {
  public:
-  using Vm::demote;
-  using Vm::prefetch;
-  using Vm::write_back;
-
   HostVm(std::size_t page_bytes, std::size_t reserve_bytes, std::string directory, DirectIo direct, WatchWrites watch)
       : page_bytes_(page_bytes),
         alignment_(std::max(page_bytes, kHugePageBytes)),
-        staging_(page_bytes, alignment_),
+        ready_pages_(page_bytes, alignment_),
         spill_(std::move(directory), direct),
         watch_writes_(watch) {
     reserved_ = round_up(reserve_bytes, alignment_) + alignment_;
@@ -245,10 +71,6 @@ class HostVm final : public Vm {
     return true;
   }
 
-  void prefetch(PageIndex page) override {
-    std::size_t done = 0;
-    prefetch(std::vector<PageIndex>{page}, done);
-  }
   void prefetch(const std::vector<PageIndex>& pages, std::size_t& done) override {
     std::vector<std::byte*> memory;
     std::vector<Guarded> guarded;
@@ -256,7 +78,7 @@ class HostVm final : public Vm {
     memory.reserve(pages.size());
     guarded.reserve(pages.size());
     try {
-      for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(staging_.take());
+      for (std::size_t i = 0; i < pages.size(); ++i) memory.push_back(ready_pages_.take());
       for_runs(pages, [&](std::size_t first, std::size_t count) {
         if (watch_) guarded.push_back(guard(pages[first], count));
         spill_.read(memory.data() + first, count, page_bytes_, offset(pages[first]));
@@ -269,7 +91,7 @@ class HostVm final : public Vm {
       }
     } catch (...) {
       for (std::byte* page : memory)
-        if (page != nullptr) staging_.drop(page);
+        if (page != nullptr) ready_pages_.drop(page);
       for (std::size_t i = 0, first = 0; i < guarded.size(); first += guarded[i++].count)
         unguard(guarded[i], std::clamp(done, first, first + guarded[i].count) - first);
       throw;
@@ -277,7 +99,6 @@ class HostVm final : public Vm {
     for (const Guarded& run : guarded) unguard(run, run.count);
   }
 
-  std::size_t write_back(PageIndex page) override { return write_back(std::vector<PageIndex>{page}); }
   std::size_t write_back(const std::vector<PageIndex>& pages) override {
     for (const PageIndex page : pages) allocate_once(page);
     for_runs(pages, [&](std::size_t first, std::size_t count) {
@@ -292,8 +113,9 @@ class HostVm final : public Vm {
     return std::clamp<std::size_t>(kMostTransferBytes / page_bytes_, 1, 4);
   }
 
-  std::size_t demote(PageIndex page) override {
-    map_file(page);
+  // The file has the bytes: they were written back, or are those that were read.
+  std::size_t demote(const std::vector<PageIndex>& pages, std::size_t& done) override {
+    for (; done < pages.size(); ++done) map_file(pages[done]);
     return 0;
   }
 
@@ -337,13 +159,8 @@ class HostVm final : public Vm {
     return populate(reinterpret_cast<void*>(first), last - first, MADV_POPULATE_READ);
   }
 
-  // What is there is of no use any more: should the kernel fail after it has unmapped it, nothing is lost.
-  void discard(PageIndex page) override {
-    constexpr int kFresh = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-    if (!map_at(page, kFresh | MAP_FIXED, -1) && (is_mapped(page) || !map_at(page, kFresh | MAP_FIXED_NOREPLACE, -1)))
-      PAGEDOPT_THROW_VM("mmap", page_bytes_, mapping_advice(errno));
-    advise(at(page), page_bytes_);
-    if (spilled_[page] && spill_.release(offset(page), page_bytes_)) spilled_[page] = false;
+  void discard(const std::vector<PageIndex>& pages) override {
+    for (const PageIndex page : pages) discard(page);
   }
 
   void drop_cache(PageIndex page) noexcept override { spill_.drop_cache(offset(page), page_bytes_); }
@@ -352,14 +169,29 @@ class HostVm final : public Vm {
 
   Measured measure(const std::vector<Tier>& tiers) const override {
     std::size_t upper_bytes = 0, cache_bytes = 0;
-    std::vector<unsigned char> present(page_bytes_ / kOsPageBytes);
-    for (PageIndex page = 0; page < tiers.size(); ++page) {
-      if (tiers[page] == Tier::fresh || ::mincore(at(page), page_bytes_, present.data()) != 0) continue;
-      std::size_t bytes = 0;
-      for (unsigned char flag : present) bytes += (flag & 1U) * kOsPageBytes;
-      (tiers[page] == Tier::upper ? upper_bytes : cache_bytes) += bytes;
-    }
+    for (PageIndex page = 0; page < tiers.size(); ++page)
+      if (tiers[page] != Tier::fresh) (tiers[page] == Tier::upper ? upper_bytes : cache_bytes) += present_bytes(page);
     return {upper_bytes, cache_bytes};
+  }
+
+  // What a thread writes to the page meanwhile is a reason for another look (Arena::fault), not an error. True where
+  // the file cannot be read: it is not known to differ.
+  bool has_copy(PageIndex page) override {
+    std::byte* const copy = ready_pages_.take();  // aligned as O_DIRECT wants it
+    bool is_same = true;
+    try {
+      spill_.read(&copy, 1, page_bytes_, offset(page));
+      const Unwatched unwatched;
+      is_same = std::memcmp(copy, at(page), page_bytes_) == 0;
+    } catch (const VmError&) {
+    }
+    ready_pages_.drop(copy);
+    return is_same;
+  }
+
+  // The kernel may give a huge page to smaller pages together, when one of them is touched.
+  bool is_empty(PageIndex page) override {
+    return (page_bytes_ < kHugePageBytes || present_bytes(page) == 0) && (!spilled_[page] || keeps_space_);
   }
 
  private:
@@ -426,11 +258,32 @@ class HostVm final : public Vm {
     return false;
   }
 
+  std::size_t present_bytes(PageIndex page) const {
+    std::vector<unsigned char> present(page_bytes_ / kOsPageBytes);
+    if (::mincore(at(page), page_bytes_, present.data()) != 0) return 0;
+    std::size_t bytes = 0;
+    for (const unsigned char flag : present) bytes += (flag & 1U) * kOsPageBytes;
+    return bytes;
+  }
+
   bool is_mapped(PageIndex page) const noexcept {
     unsigned char present[kHugePageBytes / kOsPageBytes];
     for (std::size_t done = 0; done < page_bytes_; done += kHugePageBytes)
       if (::mincore(at(page) + done, std::min(page_bytes_, kHugePageBytes), present) != 0) return false;
     return true;
+  }
+
+  // What is there is of no use any more: should the kernel fail after it has unmapped it, nothing is lost.
+  void discard(PageIndex page) {
+    constexpr int kFresh = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (!map_at(page, kFresh | MAP_FIXED, -1) && (is_mapped(page) || !map_at(page, kFresh | MAP_FIXED_NOREPLACE, -1)))
+      PAGEDOPT_THROW_VM("mmap", page_bytes_, mapping_advice(errno));
+    advise(at(page), page_bytes_);
+    if (!spilled_[page]) return;
+    if (spill_.release(offset(page), page_bytes_))
+      spilled_[page] = false;
+    else
+      keeps_space_ = true;
   }
 
   enum class Put { done, refused, emptied };
@@ -470,14 +323,14 @@ class HostVm final : public Vm {
   }
 
   void write_zeros(PageIndex page) {
-    std::byte* const zeros = staging_.take();
+    std::byte* const zeros = ready_pages_.take();
     try {
       spill_.write(zeros, page_bytes_, offset(page));
     } catch (...) {
-      staging_.drop(zeros);
+      ready_pages_.drop(zeros);
       throw;
     }
-    staging_.drop(zeros);
+    ready_pages_.drop(zeros);
   }
 
   void allocate_once(PageIndex page) {
@@ -492,46 +345,17 @@ class HostVm final : public Vm {
   std::byte* range_ = nullptr;
   std::byte* base_ = nullptr;
   std::size_t page_count_ = 0;
-  Staging staging_;
+  ReadyPages ready_pages_;
   SpillFile spill_;
   Zeroed<std::atomic<bool>> spilled_{0};       // page has space in the spill file
   Zeroed<std::atomic<bool>> is_protected_{0};  // page arrived protected, when it was last prefetched
+  std::atomic<bool> keeps_space_{false};       // the file system does not give back a part of a file
   std::atomic<bool> is_stepping_{false};
   const WatchWrites watch_writes_;
   std::unique_ptr<WriteWatch> watch_;  // none: writes are not watched
 };
 
 }  // namespace
-
-bool Vm::write(PageIndex, std::byte* to, const std::byte* from, std::size_t bytes) {
-  std::memcpy(to, from, bytes);
-  return true;
-}
-
-void Vm::prefetch(const std::vector<PageIndex>& pages, std::size_t& done) {
-  for (; done < pages.size(); ++done) prefetch(pages[done]);
-}
-
-std::size_t Vm::write_back(const std::vector<PageIndex>& pages) {
-  std::size_t bytes = 0;
-  for (const PageIndex page : pages) bytes += write_back(page);
-  return bytes;
-}
-
-std::size_t Vm::demote(const std::vector<PageIndex>& pages, std::size_t& done) {
-  std::size_t bytes = 0;
-  for (; done < pages.size(); ++done) bytes += demote(pages[done]);
-  return bytes;
-}
-
-void Vm::discard(const std::vector<PageIndex>& pages) {
-  for (const PageIndex page : pages) discard(page);
-}
-
-bool Vm::clear(PageIndex, std::byte* from, std::size_t bytes) {
-  std::memset(from, 0, bytes);
-  return true;
-}
 
 std::unique_ptr<Vm> make_host_vm(std::size_t page_bytes, std::size_t reserve_bytes, std::string spill_directory,
                                  DirectIo direct, WatchWrites watch) {

@@ -15,7 +15,7 @@
 
 #include "base/error.h"
 #include "base/threads.h"
-#include "memory/staging.h"
+#include "memory/ready_pages.h"
 
 // Of Linux 5.7 and 6.1; the headers of a build may be older than the kernel it will run on.
 #ifndef UFFDIO_WRITEPROTECT
@@ -121,7 +121,7 @@ bool WriteWatch::answer() {
 void WriteWatch::protect_range(std::byte* begin, std::size_t bytes, std::uint64_t mode) {
   for (;;) {
     {
-      const std::lock_guard lock(mutex_);
+      const Lock lock(mutex_);
       uffdio_register registration{range_of(begin, bytes), mode, 0};
       if (::ioctl(faults_, UFFDIO_REGISTER, &registration) != 0)
         PAGEDOPT_THROW_VM("UFFDIO_REGISTER", bytes, kManyMappings);
@@ -186,7 +186,7 @@ void WriteWatch::wake(PageIndex page) noexcept {
 
 void WriteWatch::lift(PageIndex page) noexcept {
   {
-    const std::lock_guard lock(mutex_);
+    const Lock lock(mutex_);
     if (!touch_(page)) return;
     uffdio_range range = range_of(at(page), page_bytes_);
     uffdio_writeprotect none{range, 0};  // where registration cannot end, for it would split a mapping of too many

@@ -31,10 +31,10 @@
 #include <cstddef>
 #include <functional>
 #include <memory>
-#include <mutex>
 #include <string>
 #include <thread>
 
+#include "base/mutex.h"
 #include "base/units.h"
 
 namespace pagedopt {
@@ -77,7 +77,7 @@ class WriteWatch {
   const Touch touch_;
   // Held from `touch` to the end of lifting, and while protecting: a page is never stripped of the protection that the
   // next eviction has given it.
-  std::mutex mutex_;
+  Mutex mutex_;
   int faults_ = -1;
   int stop_ = -1;
   std::thread thread_;

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 
-from pagedopt._core import Arena
+from pagedopt._core import Arena, PlanInput
 from pagedopt.background import Background
 from pagedopt.config import Settings
 from pagedopt.device import HOST, Device
@@ -15,7 +15,7 @@ from pagedopt.errors import PagerError, SpillError
 from pagedopt.pager.budget import Upper, auto_budget, pressure_word
 from pagedopt.pager.device_memory import DeviceUpper
 from pagedopt.pager.host_memory import HostUpper
-from pagedopt.pager.policy import POLICIES, UPPER, Policy, View
+from pagedopt.pager.policy import POLICIES, Policy, View
 
 __all__ = ["Ceiling", "Pager"]
 
@@ -148,58 +148,55 @@ class Pager:
                     self._plan()
                 if time.monotonic() >= looked_s + self._settings.interval_s:
                     looked_s = time.monotonic()
-                    self._set_budget()
+                    if self._set_budget():
+                        self._plan()
         except BaseException as error:  # whatever it is, training goes on and hears of it
             self.failure = error
             self._arena.detach()
 
     def _plan(self) -> None:
         start_ns = time.perf_counter_ns()
-        order = self._arena.order()
-        pages = np.frombuffer(order.pages, np.int64)
-        self._leave_room_for(min(order.window, pages.size))
-        budget = self._arena.budget_pages
-        tier = np.frombuffer(self._arena.residency(), np.uint8)
-        if pages.size and pages.max() >= tier.size:
-            return  # extents were added between the two looks; the event that says so is on its way
-        idle = np.frombuffer(order.idle, np.int64)
-        idle = idle[tier[idle] == UPPER]
-        upper = int(np.count_nonzero(tier == UPPER))
-        kept = upper - idle.size - int(np.count_nonzero(tier[pages] == UPPER))
-        room = int(tier.size) + 1 if budget is None else budget
+        look = self._look()
+        tier = np.frombuffer(look.tiers, np.uint8)
         view = View(
-            order=pages,
-            cursor=order.cursor,
+            order=np.frombuffer(look.pages, np.int64),
+            cursor=look.cursor,
             tier=tier,
-            budget_pages=room,
+            budget_pages=tier.size + 1 if look.budget_pages is None else look.budget_pages,
             depth=self._settings.depth,
-            kept_pages=kept,
-            window=order.window,
-            idle=idle,
+            kept_pages=look.kept_pages,
+            window=look.window,
+            idle=np.frombuffer(look.idle, np.int64),
         )
         plan = self._policy.plan(view)
-        if self._arena.submit(order.generation, order.cycle, plan.kind, plan.page, plan.after, plan.reason):
+        if self._arena.submit(look.generation, look.cycle, plan.kind, plan.page, plan.after, plan.reason):
             self.plans += 1
         self.planning_ns += time.perf_counter_ns() - start_ns
 
-    def _leave_room_for(self, held_pages: int) -> None:
-        """Let the workers of a step have their pages at hand, whatever an automatic budget would be on the host.
+    def _look(self) -> PlanInput:
+        """What to plan from, with room in an automatic budget of the host for what the workers of a step hold at once.
 
         With less, they use pages in place, in the page cache. That takes the same memory, and the kernel may not give
         up changed pages of it before a control group kills the process.
         """
+        look = self._arena.look()
+        held_pages = min(look.window, len(look.pages) // np.dtype(np.int64).itemsize)
         if self._device.gpu is None and held_pages > self._least_pages:
             self._least_pages = held_pages
-            self._set_budget()
+            if self._set_budget():
+                look = self._arena.look()
+        return look
 
-    def _set_budget(self) -> None:
+    def _set_budget(self) -> bool:
+        """Returns whether it is another one now. The arena makes no event of that: who calls this plans next."""
         with self._looking:  # a look with settings that were changed meanwhile must not have the last word
-            budget = self._look()
-            if budget is not None:
-                pages = max(1, budget // self._arena.page_bytes)
-                self._arena.budget_pages = self._ceiling.lowered(pages, self._arena.budget_pages)
+            budget = self._read_budget()
+            if budget is None:
+                return False
+            pages = self._ceiling.lowered(max(1, budget // self._arena.page_bytes), self._arena.budget_pages)
+            return self._arena.set_budget_pages(pages, announce=False)
 
-    def _look(self) -> int | None:
+    def _read_budget(self) -> int | None:
         """What the budget should be, in bytes; None to leave it, where the system does not say what is free."""
         settings, page_bytes = self._settings, self._arena.page_bytes
         ledger, pages = self._arena.ledger(), self._arena.budget_pages

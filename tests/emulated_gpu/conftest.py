@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from emulated_gpu.emulated_devices import EmulatedDevices
+from native.builds import NO_EMULATED_GPU
 
 import pagedopt
 from pagedopt import _core, runtime
@@ -16,7 +18,15 @@ from pagedopt.optim import devices
 
 PAGE_BYTES = 64 << 10
 
-Emulate = Callable[..., _core.EmulatedGpu]
+Emulate = Callable[..., "_core.EmulatedGpu"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if hasattr(_core, "EmulatedGpu"):
+        return
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.skip(reason=NO_EMULATED_GPU))
 
 
 @pytest.fixture

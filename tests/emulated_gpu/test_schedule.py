@@ -52,7 +52,7 @@ def test_kernels_find_their_pages_and_the_budget_holds(
     direct_bytes = arena.counters["direct_pages"] * PAGE_BYTES  # used where they were, and known to be there
     assert far_bytes <= direct_bytes, "a kernel ran before its pages had come, or after they had gone"
     assert direct_bytes <= 0.01 * arena.counters["used_pages"] * PAGE_BYTES
-    window = runtime.homes()["cpu"].arena.order().window
+    window = runtime.homes()["cpu"].arena.look().window
     assert gpu.peak_device_bytes <= budget_bytes + window * PAGE_BYTES
 
 
@@ -80,7 +80,7 @@ def test_no_more_is_moved_than_the_lag_asks(seed: int, twins: Callable[..., Any]
     home = runtime.homes()["cpu"]
     assert arena.budget_bytes is not None
     pages, budget_pages = arena.allocated_bytes // PAGE_BYTES, arena.budget_bytes // PAGE_BYTES
-    lag_pages = home.arena.order().window + 4
+    lag_pages = home.arena.look().window + 4
     # The rule of pagedopt.pager.policy: 2 h N / (N - lag) a cycle, h = N - K.
     most = 4 * 2 * (pages - budget_pages) * PAGE_BYTES * pages / (pages - lag_pages)
     assert moved <= 1.1 * most

@@ -156,6 +156,7 @@ calls = 0
 for nth in (-3, -2, -1):  # of each policy; never struck
     trial(nth)
     calls = max(calls, library.fault_calls())
+assert calls > 0, "nothing calls what is to fail"
 struck = list(range(1, calls + 1)) if calls < 10 else [1, 2, 3, *choose.sample(range(4, calls + 1), 7)]
 for nth in struck:
     trial(nth)

@@ -15,6 +15,7 @@ import pytest
 import torch
 from emulated_gpu.emulated_devices import EmulatedDevices
 from gpu.tested_card import IS_EMULATED, Allowance, Card, emulated_gpu, immobility
+from native.builds import NO_EMULATED_GPU
 
 import pagedopt
 from pagedopt import _core, runtime
@@ -24,7 +25,7 @@ from pagedopt.optim import devices
 def absence() -> str | None:
     """Why there is nothing to test on; None if there is."""
     if IS_EMULATED:
-        return None
+        return None if hasattr(_core, "EmulatedGpu") else NO_EMULATED_GPU
     if torch.version.cuda is None:
         return f"torch {torch.__version__} is built without CUDA"
     if not torch.cuda.is_available():

@@ -62,7 +62,7 @@ class Allowance:
         self.held_bytes += sum(
             home.arena.reserved_bytes
             for home in runtime.homes().values()
-            if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.order().pages)
+            if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.look().pages)
         )
         runtime.reset()
         gc.collect()

@@ -25,6 +25,9 @@ NVCC = os.environ.get("CUDACXX") or shutil.which("nvcc")
 NO_NVCC = "needs nvcc (CUDA toolkit 12.8 or newer)"
 
 
+NO_EMULATED_GPU = "this build of the core has no emulated GPU: an editable install has it (tools/setup)"
+
+
 def must_run(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     said = done.stdout + done.stderr

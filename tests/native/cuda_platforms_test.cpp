@@ -6,7 +6,7 @@
 
 #include "cuda_actions.h"
 #include "gpu/fences.h"
-#include "memory/vm.h"
+#include "gpu/vm_device.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;

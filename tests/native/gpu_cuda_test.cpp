@@ -13,7 +13,7 @@
 
 #include "cuda_actions.h"
 #include "gpu/launch/launcher.h"
-#include "memory/vm.h"
+#include "gpu/vm_device.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;

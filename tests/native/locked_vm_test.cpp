@@ -10,7 +10,7 @@
 #include <stdexcept>
 
 #include "cuda_actions.h"
-#include "memory/vm.h"
+#include "gpu/vm_device.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;
@@ -74,7 +74,7 @@ void test_content() {
   vm->discard({0, 2});
   require(is_zero(base, kBytes) && is_zero(base + 2 * kBytes, kBytes), "what is discarded is not zeros");
   require(base[kBytes] == std::byte{1}, "a page that was not discarded is");
-  vm->discard(1);
+  vm->discard({1});
   require(is_zero(base, 4 * kBytes), "what is discarded alone is not zeros");
 }
 
@@ -84,11 +84,8 @@ void test_nothing_moves() {
   (void)simulated_cuda::take_calls();
   std::size_t done = 0;
   const std::pair<const char*, std::function<void()>> moves[] = {
-      {"populate", [&] { vm->populate(0); }},
-      {"prefetch", [&] { vm->prefetch(0); }},
-      {"prefetch two", [&] { vm->prefetch({0, 1}, done); }},
-      {"write_back", [&] { vm->write_back(0); }},
-      {"demote", [&] { vm->demote(0); }},
+      {"populate", [&] { vm->populate(0); }},          {"prefetch", [&] { vm->prefetch({0, 1}, done); }},
+      {"write_back", [&] { vm->write_back({0, 1}); }}, {"demote", [&] { vm->demote({0, 1}, done); }},
       {"place_lower", [&] { vm->place_lower(0); }},
   };
   for (const auto& [name, move] : moves) {

@@ -81,7 +81,7 @@ void submit_random_plans(Arena& arena, bool once, const std::atomic<bool>& stop)
   std::mt19937 random(7);
   std::uint64_t planned = ~std::uint64_t{0};
   while (!stop) {
-    const Order order = arena.order();
+    const Order order = arena.look().order;
     if (once && order.cycle == planned) {
       std::this_thread::sleep_for(std::chrono::microseconds(50));
       continue;

@@ -54,9 +54,11 @@ def test_core_under_sanitizers(tmp_path: Path, sanitize: str, more: tuple[str, .
     directory = configure(sanitize.replace(",", "-"), sanitize)
     if more and finds_cuda_headers(directory):
         more += SIMULATED_CUDA
-    mover, stress, *others = build(directory, "mover_test", "paging_stress", *more)
+    mover, invariants, stress, *others = build(directory, "mover_test", "invariants_test", "paging_stress", *more)
+    spill_dir = str(spill_directory(None).path)
     run(mover)
-    run(stress, str(spill_directory(None).path), "4")
+    run(invariants, spill_dir)
+    run(stress, spill_dir, "4")
     for program in others:
         run(program)
 
@@ -66,6 +68,8 @@ def test_native_programs(plain: Path) -> None:
     programs = ("codec_test", "gate_test", "lane_test", "mover_test", "step_device_test", "step_test")
     for program in build(plain, *programs):
         run(program)
+    (invariants,) = build(plain, "invariants_test")
+    run(invariants, str(spill_directory(None).path))
 
 
 @pytest.mark.timeout(600)

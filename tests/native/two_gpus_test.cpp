@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "gpu/launch/launcher.h"
+#include "gpu/vm_device.h"
 #include "host_rows.h"
 #include "memory/arena.h"
 #include "simulated_cuda.h"
@@ -146,7 +147,7 @@ class Replica {
       if (random_() % 2 == 0) arena_->evict(extent->data(), 1 + random_() % extent->bytes());
       if (random_() % 2 == 0) arena_->prefetch(extent->data() + half, 1 + random_() % half);
     }
-    const Order order = arena_->order();
+    const Order order = arena_->look().order;
     std::vector<Move> moves;
     for (std::size_t i = 0; i < order.pages.size(); ++i)
       moves.push_back({random_() % 2 ? MoveKind::prefetch : MoveKind::evict, Reason::behind, order.pages[i],

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "sweep/sweep.h"
+#include "memory/page_gate.h"
 
 namespace pagedopt {
 namespace {
@@ -13,12 +13,12 @@ constexpr std::uint64_t kMostTasks = 2048;
 // Tasks of a stage that are launched together. Their pages are pinned until they are.
 class Window {
  public:
-  // Without a sweep, or without a ring, all tasks run where their state is, or all on copies of it.
-  Window(const std::vector<Row>& rows, const DeviceTasks& tasks, Sweep* sweep, Ring* ring, Gpu& gpu,
+  // Without pages to enter, or without a ring, all tasks run where their state is, or all on copies of it.
+  Window(const std::vector<Row>& rows, const DeviceTasks& tasks, PageGate* pages, Ring* ring, Gpu& gpu,
          const StepTables& tables, const Stage& stage, StreamHandle stream, Ring::Copied& copied)
       : rows_(rows),
         tasks_(tasks),
-        sweep_(sweep),
+        pages_(pages),
         ring_(ring),
         gpu_(gpu),
         tables_(tables),
@@ -28,58 +28,58 @@ class Window {
         first_(stage.first_task),
         last_(stage.first_task) {}
   ~Window() {  // with tasks in it only after an exception
-    for (; sweep_ != nullptr && first_ < last_; ++first_) sweep_->leave(first_, 0);
+    for (; pages_ != nullptr && first_ < last_; ++first_) pages_->leave(first_);
   }
   Window(const Window&) = delete;
   Window& operator=(const Window&) = delete;
 
   void add(std::uint64_t task) {
-    if (sweep_ != nullptr && !sweep_->try_enter(task)) {
+    if (pages_ != nullptr && !pages_->try_enter(task)) {
       launch();  // nothing is held while pages are waited for
-      sweep_->enter(task, 0);
+      pages_->enter(task, 0);
     }
-    const Sweep::Where where = ring_ == nullptr    ? Sweep::Where::near
-                               : sweep_ == nullptr ? Sweep::Where::far
-                                                   : sweep_->where(task);
+    const PageGate::Where where = ring_ == nullptr    ? PageGate::Where::upper
+                                  : pages_ == nullptr ? PageGate::Where::lower
+                                                      : pages_->where(task);
     make_room(task, where);
     ++last_;
-    if (is_far_) ring_->add(rows_[tasks_.tasks[task].row], tasks_.tasks[task], where == Sweep::Where::far);
-    if (!is_far_ && sweep_ != nullptr) arriving_pages_ += sweep_->arriving_pages(task);
+    if (is_far_) ring_->add(rows_[tasks_.tasks[task].row], tasks_.tasks[task], where == PageGate::Where::lower);
+    if (!is_far_ && pages_ != nullptr) arriving_pages_ += pages_->arriving_pages(task);
     if (arriving_pages_ >= DeviceStep::kWindowPages || last_ - first_ >= kMostTasks) launch();
   }
 
   void launch() {
     if (first_ == last_) return;
-    if (sweep_ != nullptr) sweep_->enter_on(first_, last_, is_far_ ? ring_->in() : stream_);
+    if (pages_ != nullptr) pages_->enter_on(first_, last_, is_far_ ? ring_->in() : stream_);
     const std::uint64_t first = tasks_.first_part[first_], last = tasks_.first_part[last_];
     if (is_far_)
       ring_->run(tables_, what_, first, last, stream_, copied_);
     else
       gpu_.run(tables_, what_, first, last, stream_);
-    if (sweep_ != nullptr) sweep_->leave_on(first_, last_, is_far_ ? ring_->out() : stream_);
+    if (pages_ != nullptr) pages_->leave_on(first_, last_, is_far_ ? ring_->out() : stream_);
     first_ = last_;
     arriving_pages_ = 0;
   }
 
  private:
   // A window is all near or all far; tasks without paged state go with either. pre: the task is entered
-  void make_room(std::uint64_t task, Sweep::Where where) {
-    const bool suits = where == Sweep::Where::nowhere || is_far_ == (where == Sweep::Where::far);
+  void make_room(std::uint64_t task, PageGate::Where where) {
+    const bool suits = where == PageGate::Where::nowhere || is_far_ == (where == PageGate::Where::lower);
     if (first_ < last_ &&
         (!suits || (is_far_ && !ring_->has_room(rows_[tasks_.tasks[task].row], tasks_.tasks[task])))) {
       try {
         launch();
       } catch (...) {
-        if (sweep_ != nullptr) sweep_->leave(task, 0);
+        if (pages_ != nullptr) pages_->leave(task);
         throw;
       }
     }
-    if (first_ == last_) is_far_ = where == Sweep::Where::far;
+    if (first_ == last_) is_far_ = where == PageGate::Where::lower;
   }
 
   const std::vector<Row>& rows_;
   const DeviceTasks& tasks_;
-  Sweep* sweep_;
+  PageGate* pages_;
   Ring* ring_;
   Gpu& gpu_;
   const StepTables& tables_;
@@ -193,12 +193,12 @@ void DeviceStep::walk(StreamHandle stream, Launch&& launch) {
   }
 }
 
-Ring::Copied DeviceStep::run_in_windows(const std::vector<Row>& rows, Sweep* sweep, Ring* ring,
+Ring::Copied DeviceStep::run_in_windows(const std::vector<Row>& rows, PageGate* pages, Ring* ring,
                                         const RingMemory& memory, StreamHandle stream) {
   Ring::Copied copied;
   walk(stream, [&](const Stage& stage) {
     if (ring != nullptr) ring->begin(memory, stream);
-    Window window(rows, tasks_, sweep, ring, *gpu_, tables_, stage, stream, copied);
+    Window window(rows, tasks_, pages, ring, *gpu_, tables_, stage, stream, copied);
     for (std::uint64_t task = stage.first_task; task < stage.last_task; ++task) window.add(task);
     window.launch();
     if (ring != nullptr) ring->finish(stream);
@@ -207,21 +207,21 @@ Ring::Copied DeviceStep::run_in_windows(const std::vector<Row>& rows, Sweep* swe
 }
 
 Ring::Copied DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers,
-                             const DeviceArguments& arguments, Sweep* sweep, const RingMemory& memory,
+                             const DeviceArguments& arguments, PageGate* pages, const RingMemory& memory,
                              StreamHandle stream) {
   if (rows_ == 0) return {};
   upload(rows, hypers, arguments, stream);
   begin(arguments);
-  if (sweep == nullptr && memory.begin == nullptr) {
+  if (pages == nullptr && memory.begin == nullptr) {
     walk(stream, [&](const Stage& stage) {
       gpu_->run(tables_, stage.launch, tasks_.first_part[stage.first_task], tasks_.first_part[stage.last_task], stream);
     });
     return {};
   }
-  if (memory.begin == nullptr) return run_in_windows(rows, sweep, nullptr, memory, stream);
+  if (memory.begin == nullptr) return run_in_windows(rows, pages, nullptr, memory, stream);
   if (!ring_) ring_.emplace(gpu_, home_);
   try {
-    return run_in_windows(rows, sweep, &*ring_, memory, stream);
+    return run_in_windows(rows, pages, &*ring_, memory, stream);
   } catch (...) {
     ring_->abandon(stream);
     throw;

@@ -13,7 +13,7 @@
 
 namespace pagedopt {
 
-class Sweep;
+class PageGate;
 
 // What differs from step to step.
 struct DeviceArguments {
@@ -31,10 +31,10 @@ class DeviceStep {
   DeviceStep(const DeviceStep&) = delete;
   DeviceStep& operator=(const DeviceStep&) = delete;
 
-  // `sweep`: of the paged state, whose arena's step has begun; null: there is none, or nothing moves it. With memory
+  // `pages`: of the paged state, whose arena's step has begun; null: there is none, or nothing moves it. With memory
   // for a ring, state on the host passes through that. Returns the bytes copied through it.
   Ring::Copied run(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
-                   Sweep* sweep, const RingMemory& ring, StreamHandle stream);
+                   PageGate* pages, const RingMemory& ring, StreamHandle stream);
 
   // What memory a ring is to have for these rows.
   std::size_t ring_bytes(const std::vector<Row>& rows, std::size_t page_bytes) const {
@@ -69,7 +69,7 @@ class DeviceStep {
   void begin(const DeviceArguments& arguments);
   template <class Launch>
   void walk(StreamHandle stream, Launch&& launch);
-  Ring::Copied run_in_windows(const std::vector<Row>& rows, Sweep* sweep, Ring* ring, const RingMemory& memory,
+  Ring::Copied run_in_windows(const std::vector<Row>& rows, PageGate* pages, Ring* ring, const RingMemory& memory,
                               StreamHandle stream);
 
   std::shared_ptr<Gpu> gpu_;

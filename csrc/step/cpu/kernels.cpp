@@ -51,10 +51,10 @@ struct Flags {
   static constexpr bool decay = decay_, skip = skip_, guard = guard_;
 };
 
-// decay: coupled weight decay is on. skip: elements with a zero gradient stay as they are. guard, for 8-bit slots: where
-// the new slots are not finite (as a gradient that is not makes them), the parameter stays and the slots become zero;
-// returns the largest new slots. `moves`, where not null, takes what was subtracted from each parameter.
-// A line a slot, and no branch: compilers vectorise no loop over an array of pointers.
+// decay: coupled weight decay is on. skip: elements with a zero gradient stay as they are. guard, for 8-bit slots:
+// where the new slots are not finite (as a gradient that is not makes them), the parameter stays and the slots become
+// zero; returns the largest new slots. `moves`, where not null, takes what was subtracted from each parameter. A line a
+// slot, and no branch: compilers vectorise no loop over an array of pointers.
 template <class R, class F>
 PAGEDOPT_HD Largest update_run(const Scalars<float>& s, F flags, std::int64_t n, float* __restrict p,
                                const float* __restrict g, float* __restrict slot0, float* __restrict slot1,

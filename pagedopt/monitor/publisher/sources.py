@@ -106,15 +106,15 @@ class Sources:
 
 
 def _pages(device: str, arena: Arena) -> PagesSnapshot:
-    order = arena.order()
+    look = arena.look()
     return PagesSnapshot(
         device=device,
         page_bytes=arena.page_bytes,
-        generation=order.generation,
-        cycle=order.cycle,
-        cursor=order.cursor,
-        order=np.frombuffer(order.pages, np.int64).astype("<u4").tobytes(),
-        tiers=arena.residency(),
+        generation=look.generation,
+        cycle=look.cycle,
+        cursor=look.cursor,
+        order=np.frombuffer(look.pages, np.int64).astype("<u4").tobytes(),
+        tiers=look.tiers,
     )
 
 

@@ -5,15 +5,15 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstddef>
 #include <cstdint>
-#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
 
+#include "base/annotations.h"
 #include "base/error.h"
+#include "base/mutex.h"
 #include "base/threads.h"
 #include "base/units.h"
 
@@ -30,20 +30,20 @@ inline void advise(void* address, std::size_t bytes) noexcept {
   (void)::madvise(address, bytes, MADV_DONTFORK);
 }
 
-class Staging {
+class ReadyPages {
  public:
   // Pages start at multiples of `alignment`, so that they can be moved into place by page-table entries alone.
-  Staging(std::size_t page_bytes, std::size_t alignment)
+  ReadyPages(std::size_t page_bytes, std::size_t alignment)
       : page_bytes_(page_bytes),
         alignment_(alignment),
         ahead_(std::clamp<std::size_t>(kAheadBytes / page_bytes, 1, kMostPages)) {
     ready_.reserve(ahead_);
   }
   // pre: this process made it; a forked child has no thread to join.
-  ~Staging() {
+  ~ReadyPages() {
     if (maker_.joinable()) {
       {
-        const std::lock_guard lock(mutex_);
+        const Lock lock(mutex_);
         stopping_ = true;
       }
       taken_.notify_one();
@@ -51,13 +51,13 @@ class Staging {
     }
     for (std::byte* page : ready_) drop(page);
   }
-  Staging(const Staging&) = delete;
-  Staging& operator=(const Staging&) = delete;
+  ReadyPages(const ReadyPages&) = delete;
+  ReadyPages& operator=(const ReadyPages&) = delete;
 
   // One page of fresh memory, the caller's from now on. Never waits: makes the page itself when none is ready.
   std::byte* take() {
     {
-      const std::lock_guard lock(mutex_);
+      const Lock lock(mutex_);
       start_once();
       wanted_ = true;
       if (!ready_.empty()) {
@@ -75,7 +75,7 @@ class Staging {
  private:
   static constexpr std::size_t kAheadBytes = 3 * kHugePageBytes, kMostPages = 16;
 
-  void start_once() {
+  void start_once() PAGEDOPT_WANTS(mutex_) {
     if (maker_.joinable()) return;
     try {
       maker_ = start_thread("pagedopt-clear", [this] { stay_ahead(); });
@@ -84,9 +84,9 @@ class Staging {
   }
 
   void stay_ahead() {
-    std::unique_lock lock(mutex_);
+    Lock lock(mutex_);
     for (;;) {
-      taken_.wait(lock, [this] { return stopping_ || (wanted_ && ready_.size() < ahead_); });
+      while (!stopping_ && (!wanted_ || ready_.size() >= ahead_)) taken_.wait(lock);
       if (stopping_) return;
       lock.unlock();
       std::byte* page = nullptr;
@@ -116,12 +116,12 @@ class Staging {
 
   const std::size_t page_bytes_, alignment_;
   const std::size_t ahead_;  // pages to have ready
-  std::mutex mutex_;
-  std::condition_variable taken_;
-  std::vector<std::byte*> ready_;
-  bool wanted_ = false;  // somebody takes pages, and they could be made
-  bool stopping_ = false;
-  std::thread maker_;
+  Mutex mutex_;
+  Condition taken_;
+  std::vector<std::byte*> ready_ PAGEDOPT_GUARDED_BY(mutex_);
+  bool wanted_ PAGEDOPT_GUARDED_BY(mutex_) = false;  // somebody takes pages, and they could be made
+  bool stopping_ PAGEDOPT_GUARDED_BY(mutex_) = false;
+  std::thread maker_ PAGEDOPT_GUARDED_BY(mutex_);
 };
 
 }  // namespace pagedopt
