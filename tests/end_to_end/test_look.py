@@ -33,7 +33,8 @@ def test_a_look_agrees_with_itself_while_pages_and_optimizers_come_and_go(paging
     threads = [threading.Thread(target=train) for _ in range(2)]
     for thread in threads:
         thread.start()
-    generations, looks = set(), 0
+    generations: set[int] = set()
+    looks = 0
     try:
         while (len(generations) < 20 or looks < 10_000) and not errors:
             look, looks = arena.look(), looks + 1
