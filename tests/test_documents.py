@@ -14,7 +14,7 @@ from slow_tests import SLOW
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "csrc/README.md", *ROOT.glob("pagedopt/**/*.py")]
 DOCUMENTS += [*ROOT.glob("tools/**/*.md"), *ROOT.glob("tools/**/*.py"), ROOT / "tests/conftest.py"]
-ELSEWHERE = {"crt/host_defines.h", "cuda.h"}
+ELSEWHERE = {"crt/host_defines.h", "cuda.h", "cuda_runtime_api.h"}
 """Files of a CUDA toolkit."""
 
 FILE = re.compile(r"(?<![\w/.{<~-])((?:[A-Za-z][\w-]*/)*[A-Za-z]\w*\.(?:py|pyi|h|cpp|cu|md))\b")

@@ -14,6 +14,7 @@
 #include "cuda_actions.h"
 #include "gpu/launch/launcher.h"
 #include "gpu/vm_device.h"
+#include "hypers.h"
 
 using namespace pagedopt;
 using simulated_cuda::Call;
