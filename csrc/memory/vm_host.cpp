@@ -86,7 +86,7 @@ class HostVm final : public Vm {
       for (; done < pages.size(); ++done) {
         is_protected_[pages[done]] = protects;
         if (protects) watch_->protect_beside(memory[done]);
-        if (put(std::exchange(memory[done], nullptr), pages[done]) != Put::done)
+        if (!put(std::exchange(memory[done], nullptr), pages[done]))
           PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
       }
     } catch (...) {
@@ -231,9 +231,7 @@ class HostVm final : public Vm {
     if (done < run.count) {
       const std::size_t bytes = (run.count - done) * page_bytes_;
       std::byte* const from = run.beside + done * page_bytes_;
-      while (::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, at(run.first) + done * page_bytes_) ==
-             MAP_FAILED)
-        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      for (int tries = 0; !move_mapping(from, bytes, at(run.first) + done * page_bytes_); ++tries) pause(tries);
     }
     if (done > 0) ::munmap(run.beside, done * page_bytes_);
   }
@@ -286,27 +284,36 @@ class HostVm final : public Vm {
       keeps_space_ = true;
   }
 
-  enum class Put { done, refused, emptied };
+  // Moves a mapping over the page; false if that fails, and the page is then as it was. The kernel unmaps what is there
+  // before it moves, and may fail in between. The hole has to be filled, for anybody may read the page: `beside` is
+  // still there, and moving it fails only while the process has as many mappings as it may (see unguard).
+  bool put(std::byte* beside, PageIndex page) noexcept {
+    for (int tries = 0; !move_mapping(beside, page_bytes_, at(page)); ++tries) {
+      const int code = errno;
+      if (is_mapped(page)) {
+        ::munmap(beside, page_bytes_);
+        errno = code;
+        return false;
+      }
+      pause(tries);
+    }
+    return true;
+  }
 
-  // Moves a mapping over the page. The kernel unmaps what is there before it moves, and may fail in between: `emptied`.
-  // The file is then mapped in the hole, if that can be done; it has the bytes of every page that moves. After
-  // `refused` the page is as it was.
-  Put put(std::byte* beside, PageIndex page) noexcept {
-    if (::mremap(beside, page_bytes_, page_bytes_, MREMAP_MAYMOVE | MREMAP_FIXED, at(page)) != MAP_FAILED)
-      return Put::done;
-    const int code = errno;
-    ::munmap(beside, page_bytes_);
-    const bool is_whole = is_mapped(page);
-    if (!is_whole && map_at(page, MAP_SHARED | MAP_FIXED_NOREPLACE, spill_.mapping()))
-      (void)::madvise(at(page), page_bytes_, MADV_DONTFORK);
-    errno = code;
-    return is_whole ? Put::refused : Put::emptied;
+  static bool move_mapping(std::byte* from, std::size_t bytes, std::byte* to) noexcept {
+    return ::mremap(from, bytes, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, to) != MAP_FAILED;
+  }
+
+  // Before another try. The first follow at once: whoever reads a hole without a pin is ended by a signal.
+  static void pause(int tries) noexcept {
+    constexpr int kAtOnce = 64;
+    if (tries >= kAtOnce) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 
   // The file is mapped beside the page first. mmap(MAP_FIXED) unmaps what is there before it calls the file system,
   // which may fail (a disk that died): the only copy of the page would be gone. Moving a mapping calls no file system.
   void map_file(PageIndex page) {
-    if (put(map_beside(page, 1), page) == Put::refused) PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
+    if (!put(map_beside(page, 1), page)) PAGEDOPT_THROW_VM("mremap", page_bytes_, mapping_advice(errno));
   }
 
   std::string mapping_advice(int code) const {
