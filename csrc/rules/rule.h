@@ -1,14 +1,12 @@
 // What a rule is: the update formula of an optimizer, once, for one element, in the notation of its paper. CPU and GPU
 // compile the same text. A rule is a struct with
-//
-//   kSlots                        the arrays of its state, at most kMostSlots
-//   kNumbers                      the options it reads besides those that every rule has: hyper.number[i] is
-//   kNumbers[i] kFiniteSlot                   the slot that is not finite where the gradient is not Scalars<Real> what
-//   is equal for all elements of a parameter scalars<Real>(hyper, t, rate) makes them for step t = 1, 2, ...; `rate` is
-//   the learning rate and may be corrected update(common, scalars, g, slot)   makes the new slots of one element and
-//   returns its move, which is subtracted
-//                                 from the parameter
-//
+// - kSlots: the arrays of its state, at most kMostSlots.
+// - kNumbers: the options it reads besides those that every rule has; hyper.number[i] is the one named kNumbers[i].
+// - kFiniteSlot: the slot that is not finite where the gradient is not.
+// - Scalars<Real>: what is equal for all elements of a parameter.
+// - scalars<Real>(hyper, t, rate): makes them for step t = 1, 2, ...; may correct `rate`, the learning rate.
+// - update(common, scalars, g, slot): makes the new slots of one element and returns its move, which is subtracted from
+//   the parameter.
 // and with what RuleDefaults has, where it differs. Real is float, or double for float64 parameters.
 #pragma once
 
