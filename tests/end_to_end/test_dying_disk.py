@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from end_to_end.disks import mounted_disk
 
 # Trains a paged optimizer beside an unpaged one. The disk dies when the paged step has been running for a while.
 TRAINING = """
@@ -97,20 +96,7 @@ print(type(error).__name__, lost_bytes(), error, flush=True)
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of its own on a loop device."""
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        pytest.skip("a file system that may die needs root and mkfs.ext4")
-    image, directory = tmp_path / "image", tmp_path / "disk"
-    directory.mkdir()
-    with image.open("wb") as file:
-        file.truncate(96 << 20)
-    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-    mounted = subprocess.run(
-        ["mount", "-o", "loop", str(image), str(directory)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"this machine does not mount loop devices: {mounted.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True)
+    yield from mounted_disk(tmp_path, 96)
 
 
 @pytest.mark.parametrize("seed", range(int(os.environ.get("MOMENTS", "1"))))

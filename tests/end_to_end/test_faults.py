@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from end_to_end.disks import mounted_disk
 
 import pagedopt
 from pagedopt import optim, runtime
@@ -90,20 +90,7 @@ print("same" if same(ours, expected) else "different", sum("the pager stopped" i
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 8 MiB of its own."""
-    if os.geteuid() != 0 or shutil.which("mkfs.ext4") is None:
-        pytest.skip("mounting a file system needs root and mkfs.ext4")
-    image, directory = tmp_path / "image", tmp_path / "disk"
-    directory.mkdir()
-    with image.open("wb") as file:
-        file.truncate(8 << 20)
-    subprocess.run(["mkfs.ext4", "-q", str(image)], check=True)
-    mounted = subprocess.run(
-        ["mount", "-o", "loop", str(image), str(directory)], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip(f"this machine does not mount loop devices: {mounted.stderr.strip()}")
-    yield directory
-    subprocess.run(["umount", "-l", str(directory)], check=True)
+    yield from mounted_disk(tmp_path, 8)
 
 
 def test_really_full_file_system(run_python: Any, small_disk: Path) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from end_to_end.moves import RandomMoves
 
 import pagedopt
 from pagedopt import optim, runtime
-from pagedopt.pager.policy import EVICT, POLICIES, PREFETCH, Plan, View
+from pagedopt.pager.policy import POLICIES, Plan, View
 
 STEPS = 6
 SHAPES = ((257, 931), (1_440_000,), (3,), (111, 97), (65536,), (250_021,), (700_001,))
@@ -47,22 +48,6 @@ CLASSES = [
     pytest.param(optim.PagedAdamW8bit, optim.AdamW8bit, id="8bit"),
     pytest.param(optim.PagedLion, optim.Lion, id="lion"),
 ]
-
-
-class RandomMoves:
-    """Moves pages without any sense."""
-
-    name = "random"
-
-    def __init__(self) -> None:
-        self.random = np.random.default_rng(3)
-
-    def plan(self, view: View) -> Plan:
-        count = 3 * view.order.size
-        kind = self.random.choice(np.array([PREFETCH, EVICT], np.uint8), count)
-        page = self.random.choice(view.order, count)
-        after = self.random.integers(-1, view.order.size, count)
-        return Plan(kind=kind, page=page, after=after, reason=np.full(count, 2, np.uint8))
 
 
 class Dies:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from end_to_end.moves import RandomMoves
 
 import pagedopt
 from pagedopt import _core, optim, runtime
-from pagedopt.pager.policy import EVICT, PREFETCH, Plan, View
 
 MIB = 1 << 20
 
@@ -26,22 +26,6 @@ def watches() -> bool:
 
 
 watched = pytest.mark.skipif(not watches(), reason="this system does not let a process watch its pages")
-
-
-class RandomMoves:
-    """Moves pages without any sense."""
-
-    name = "random"
-
-    def __init__(self) -> None:
-        self.random = np.random.default_rng(3)
-
-    def plan(self, view: View) -> Plan:
-        count = 3 * view.order.size
-        kind = self.random.choice(np.array([PREFETCH, EVICT], np.uint8), count)
-        page = self.random.choice(view.order, count)
-        after = self.random.integers(-1, view.order.size, count)
-        return Plan(kind=kind, page=page, after=after, reason=np.full(count, 2, np.uint8))
 
 
 def fill(tensor: torch.Tensor, value: float) -> None:

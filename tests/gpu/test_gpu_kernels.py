@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from gpu.gpu_cases import DTYPES, NAMES, SIZES, assert_close, assert_same, make, parameters, put, train, values
-from optim import adam_oracle
+from optim import oracle
 
 OPTIONS: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -112,7 +112,7 @@ def test_unaligned_gradients(start: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("prefix", ["", "Paged"])
 def test_adam_in_float64(prefix: str, numel: int, decoupled: bool, amsgrad: bool, start: Callable[..., Any]) -> None:
     card = start(budget="1MiB")
-    options = adam_oracle.Options(decoupled_weight_decay=decoupled, amsgrad=amsgrad)
+    options = oracle.Options(decoupled_weight_decay=decoupled, amsgrad=amsgrad)
     (value,) = values([numel])
     (param,) = parameters([value], card.device)
     optimizer = make(
@@ -123,13 +123,13 @@ def test_adam_in_float64(prefix: str, numel: int, decoupled: bool, amsgrad: bool
         weight_decay=options.weight_decay,
         amsgrad=amsgrad,
     )
-    expected, state = value.numpy().astype(np.float64), adam_oracle.State()
+    expected, state = value.numpy().astype(np.float64), oracle.State()
     for step in range(5):
         (grad,) = values([numel], seed=step)
         param.grad = grad.to(card.device)
         optimizer.step()
         exact = grad.numpy().astype(np.float64)
-        expected, state = adam_oracle.oracle_step(adam_oracle.adam, expected, exact, state, options)
+        expected, state = oracle.oracle_step(oracle.adam, expected, exact, state, options)
     given = param.detach().cpu().numpy().astype(np.float64)
     error = np.abs(given - expected)
     assert np.linalg.norm(error) <= 1e-6 * np.linalg.norm(expected), f"worst at {int(error.argmax())}"
@@ -148,8 +148,8 @@ def test_codes_are_nearest(name: str, start: Callable[..., Any]) -> None:
     g = grad.numpy().astype(np.float64)
     for slot, exact, signed in (("exp_avg", 0.1 * g, True), ("exp_avg_sq", 0.03 * g**2, False)):
         codes, absmax = entry[slot].cpu().numpy(), entry[f"{slot}_absmax"].cpu().numpy().astype(np.float64)
-        np.testing.assert_allclose(absmax, adam_oracle.absmax_of(exact, 256), rtol=1e-6)
-        errors = adam_oracle.code_errors(codes, absmax, exact, signed, 256)
+        np.testing.assert_allclose(absmax, oracle.absmax_of(exact, 256), rtol=1e-6)
+        errors = oracle.code_errors(codes, absmax, exact, signed, 256)
         assert errors.max() <= 1e-3, f"{slot}: worst at {int(errors.argmax())}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from optim.adam_oracle import values_of
+from optim.oracle import values_of
 
 from pagedopt import optim
 from pagedopt.errors import CheckpointError

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from optim.adam_oracle import values_of
+from optim.oracle import values_of
 
 from pagedopt import optim
 from pagedopt.errors import CheckpointError

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from optim.adam_oracle import SLOTS, Options, State, absmax_of, adam, code_errors, lion, oracle_step, values_of
+from optim.oracle import SLOTS, Options, State, absmax_of, adam, code_errors, lion, oracle_step, values_of
 
 from pagedopt import optim
 
