@@ -144,16 +144,16 @@ except pagedopt.PagerError as error:
     print("told:", error.__cause__)
 (group / "pids.max").write_text("max")
 runtime.restart_pager()
-for _ in range(3):
+while not arena.counters()["prefetched_bytes"]:  # a step does not wait for the pages that leave
     step()
-print("moves:", arena.counters()["prefetched_bytes"] > 0, flush=True)
+print("moves", flush=True)
 runtime.shutdown()
 """,
         str(few_threads),
         str(more),
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "told: Resource temporarily unavailable\nmoves: True\n", done.stdout + done.stderr
+    assert done.stdout == "told: Resource temporarily unavailable\nmoves\n", done.stdout + done.stderr
 
 
 def unknown(*_: Any) -> Any:
@@ -166,11 +166,10 @@ def test_memory_that_nothing_tells(paging: Any, monkeypatch: pytest.MonkeyPatch)
     arena = paging(budget="3MiB", interval_s=0.01)
     parameter = torch.nn.Parameter(torch.zeros(500_000))
     optimizer = optim.PagedAdamW([parameter])
-    for _ in range(3):
+    while not arena.counters()["prefetched_bytes"]:  # a step does not wait for the pages that leave
         parameter.grad = torch.ones_like(parameter)
         optimizer.step()
     assert arena.budget_pages == 48
-    assert arena.counters()["prefetched_bytes"] > 0
     for _ in range(2):
         with pytest.raises(OSError, match="does not say"):
             paging(budget="auto")
