@@ -2,7 +2,7 @@
 
 Every change says first what should run (`_Process`), and then makes it so (`_settle`). An exception between any two
 lines (Ctrl-C, no memory, no thread) leaves `is_settled` false: the next step, or whatever changes something next,
-settles it. What runs is owned by its `Home`, or by the process, from before it starts, so the exit can end it.
+settles it. What runs is owned by its `PagedDevice`, or by the process, from before it starts, so the exit can end it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pagedopt.monitor.publisher.publisher import Publisher
 from pagedopt.monitor.publisher.registry import Listed, Registry
 from pagedopt.monitor.publisher.snapshots import snapshot_of
 from pagedopt.monitor.publisher.sources import Sources
-from pagedopt.pager.arenas import Home, check_budget, make_home
+from pagedopt.pager.arenas import PagedDevice, check_budget, make_paged_device
 from pagedopt.pager.holds import Holds
 from pagedopt.pager.policy import Policy
 from pagedopt.pager.spill import spill_directory
@@ -35,7 +35,7 @@ __all__ = [
     "check",
     "configure",
     "hold",
-    "homes",
+    "paged_devices",
     "publisher",
     "register",
     "reset",
@@ -69,7 +69,7 @@ class _Process:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.homes: dict[str, Home] = {}
+        self.paged_devices: dict[str, PagedDevice] = {}
         self.settings: config.Settings | None = None
         self.origins: Mapping[str, config.Origin] = {}
         self.keywords: dict[str, Any] = {}
@@ -111,29 +111,29 @@ def arena(paging: Mapping[str, Any] | None = None, device: Device = HOST) -> _co
     with process.lock:
         if paging:
             _apply(process, {**process.keywords, **paging})
-        if device.name not in process.homes:
+        if device.name not in process.paged_devices:
             settings, origins = _settings_and_origins(process)
             spill_dir = None if device.gpu is not None else spill_directory(settings.spill_dir, os.environ).path
             is_page_chosen = origins["page_bytes"].kind != "default"
-            home = make_home(settings, device, spill_dir, is_page_chosen=is_page_chosen)
+            paged = make_paged_device(settings, device, spill_dir, is_page_chosen=is_page_chosen)
             process.is_settled, process.is_shown = False, True
             process.settings, process.origins, process.spill_dir = settings, origins, spill_dir or process.spill_dir
-            process.holds.add(home.arena)
-            process.homes[device.name] = home
+            process.holds.add(paged.arena)
+            process.paged_devices[device.name] = paged
         if not process.is_settled:
             _settle(process)
-        return process.homes[device.name].arena
+        return process.paged_devices[device.name].arena
 
 
 def _settle(process: _Process) -> None:
     """Make what runs what should run. After an exception it is done again, from the start."""
-    if process.homes and not process.is_read:
+    if process.paged_devices and not process.is_read:
         _apply(process, process.keywords)
     shown = None
-    if process.homes or process.is_shown:
+    if process.paged_devices or process.is_shown:
         settings, _ = _settings_and_origins(process)
-        for home in process.homes.values():
-            home.settle(settings, process.policy)
+        for paged in process.paged_devices.values():
+            paged.settle(settings, process.policy)
         shown = settings.monitor if process.is_shown else None
     _publish(process, shown)
     process.is_settled = True
@@ -171,7 +171,7 @@ def _publish(process: _Process, shown: Monitor | None) -> None:
     if wanted is None:
         return
     sources = Sources(
-        arenas=lambda: {name: home.arena for name, home in process.homes.items()},
+        arenas=lambda: {name: paged.arena for name, paged in process.paged_devices.items()},
         snapshot=lambda measure: _snapshot(process, measure),
         settings=lambda: _settings_and_origins(process),
         configure=configure,
@@ -188,7 +188,7 @@ def _publish(process: _Process, shown: Monitor | None) -> None:
 def _settings_and_origins(
     process: _Process, paging: Mapping[str, Any] | None = None
 ) -> tuple[config.Settings, Mapping[str, config.Origin]]:
-    if process.settings is not None and process.homes:
+    if process.settings is not None and process.paged_devices:
         return process.settings, process.origins
     return config.load_with_origins({**process.keywords, **(paging or {})})
 
@@ -208,9 +208,9 @@ def configure(**values: Any) -> None:
     """
     process = _process
     with process.lock:
-        if process.homes:
+        if process.paged_devices:
             _refuse_fixed(process, config.load({**values, **process.keywords}))
-        process.is_settled, process.is_read = False, not process.homes
+        process.is_settled, process.is_read = False, not process.paged_devices
         try:
             config.configure(**values)
         except ConfigError:
@@ -222,7 +222,7 @@ def configure(**values: Any) -> None:
 def _apply(process: _Process, keywords: dict[str, Any]) -> None:
     """Take over what the sources have."""
     loaded, origins = config.load_with_origins(keywords)
-    if process.homes:
+    if process.paged_devices:
         _refuse_fixed(process, loaded)
     process.is_settled, process.is_read, process.policy = False, True, None
     process.keywords, process.settings, process.origins = keywords, loaded, origins
@@ -240,15 +240,15 @@ def _refuse_fixed(process: _Process, loaded: config.Settings) -> None:
         for name in _FIXED
         if getattr(loaded, name) != getattr(process.settings, name)
     ]
-    for home in process.homes.values():
-        problems += check_budget(loaded, home.device)
+    for paged in process.paged_devices.values():
+        problems += check_budget(loaded, paged.device)
     if problems:
         raise ConfigError(problems)
 
 
 def stages(arena: _core.Arena | None) -> bool:
     """Whether state of this arena that is on the host passes through windows of the device."""
-    return any(home.arena is arena and home.placement == "staged" for home in _process.homes.values())
+    return any(paged.arena is arena and paged.placement == "staged" for paged in _process.paged_devices.values())
 
 
 def check() -> None:
@@ -261,9 +261,9 @@ def check() -> None:
     if not process.is_settled:
         with process.lock:
             _settle(process)
-    for home in process.homes.values():
-        if home.pager is not None and home.pager.failure is not None:
-            _tell(process, home.pager.failure)
+    for paged in process.paged_devices.values():
+        if paged.pager is not None and paged.pager.failure is not None:
+            _tell(process, paged.pager.failure)
 
 
 def _tell(process: _Process, failure: BaseException) -> None:
@@ -285,12 +285,12 @@ def restart_pager(policy: Policy | None = None) -> None:
     """Replace the pagers by new ones, with `policy` instead of the configured one where given."""
     process = _process
     with process.lock:
-        if not process.homes:
+        if not process.paged_devices:
             arena()
         process.is_settled, process.is_shown, process.policy, process.has_warned = False, True, policy, False
-        for home in process.homes.values():
-            home.is_on = home.arena.can_move
-            home.stop()
+        for paged in process.paged_devices.values():
+            paged.is_on = paged.arena.can_move
+            paged.stop()
         _settle(process)
 
 
@@ -299,9 +299,9 @@ def shutdown() -> None:
     process = _process
     with process.lock:
         process.is_settled, process.is_shown = False, False
-        for home in process.homes.values():
-            home.is_on = False
-            home.stop()
+        for paged in process.paged_devices.values():
+            paged.is_on = False
+            paged.stop()
         _settle(process)
 
 
@@ -316,9 +316,9 @@ def reset() -> None:
     _process = _Process()
 
 
-def homes() -> Mapping[str, Home]:
+def paged_devices() -> Mapping[str, PagedDevice]:
     """The arenas of this process with their pagers, by the names of their devices."""
-    return dict(_process.homes)
+    return dict(_process.paged_devices)
 
 
 def publisher() -> Publisher | None:
@@ -366,5 +366,5 @@ def stats(measure: bool = False) -> Snapshot:
 
 
 def _snapshot(process: _Process, measure: bool) -> Snapshot:
-    homes = list(process.homes.values())
-    return snapshot_of(homes, process.settings, process.spill_dir, process.registry, measure=measure)
+    paged_devices = list(process.paged_devices.values())
+    return snapshot_of(paged_devices, process.settings, process.spill_dir, process.registry, measure=measure)

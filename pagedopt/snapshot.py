@@ -101,7 +101,7 @@ class TierSnapshot(msgspec.Struct, frozen=True, kw_only=True):
         name: `device`, `host` or `disk`.
         total_bytes: its size, or None where it cannot be read.
         free_bytes: what of it could be had now, or None where it cannot be read. Of a GPU, what the driver calls free:
-            it hands out more, from what it keeps for pages that left (`pagedopt.pager.hoard`).
+            it hands out more, from what it keeps for pages that left (`pagedopt.pager.driver_cache`).
         low_watermark_bytes: eviction starts with less than this free; None where it does not: in a tier that is the
             upper one of no arena, and with a budget of a fixed size.
         high_watermark_bytes: and stops with this much free.

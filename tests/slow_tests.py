@@ -30,7 +30,7 @@ SLOW: Final = {
     "optim/test_linear.py": "operations counted at several sizes",
     "optim/test_state.py::test_loading_holds_no_second_copy": "large states in processes of their own",
     "optim/test_torch_inputs.py": "every combination of arguments",
-    "pager/test_hoard.py::test_budget_is_fair_whoever_comes_and_goes": "thousands of looks at a full card",
+    "pager/test_driver_cache.py::test_budget_is_fair_whoever_comes_and_goes": "thousands of looks at a full card",
     "pager/test_policy.py::test_every_page_is_up_when_compute_reaches_it": "policies over many budgets",
     "pager/test_policy.py::test_next_use_meets_the_floor": "policies over many budgets",
     "pager/test_policy.py::test_planning_a_terabyte_takes_a_hundredth_of_moving_it": "a terabyte of pages",

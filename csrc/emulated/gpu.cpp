@@ -332,7 +332,7 @@ bool EmulatedGpu::discard(const std::vector<Run>& runs, StreamHandle stream) {
   return true;
 }
 
-std::size_t EmulatedGpu::far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part) {
+std::size_t EmulatedGpu::lower_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part) {
   std::size_t found = 0;
   for (std::uint64_t index = first_part; index < last_part; ++index) {
     const Part& part = tables.parts[index];
@@ -364,9 +364,9 @@ void EmulatedGpu::run(const StepTables& tables, Launch what, std::uint64_t first
                       StreamHandle stream) {
   std::lock_guard lock(mutex_);
   submit(stream, {[=] {
-           const std::size_t far = what.pass == Pass::gradient_norm ? 0 : far_bytes(tables, first_part, last_part);
+           const std::size_t lower = what.pass == Pass::gradient_norm ? 0 : lower_bytes(tables, first_part, last_part);
            (void)kernels_->run(tables, what, first_part, last_part, stream);
-           log_.push_back({"run", number(stream), first_part, last_part - first_part, far});
+           log_.push_back({"run", number(stream), first_part, last_part - first_part, lower});
          }});
 }
 

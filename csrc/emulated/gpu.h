@@ -31,9 +31,9 @@ class EmulatedGpu final : public Gpu {
   struct Done {
     std::string what;
     std::uint64_t stream;
-    std::uint64_t begin;      // address, or the first part of a kernel
-    std::uint64_t bytes;      // or the number of parts
-    std::uint64_t far_bytes;  // of state a kernel used that was on the host
+    std::uint64_t begin;        // address, or the first part of a kernel
+    std::uint64_t bytes;        // or the number of parts
+    std::uint64_t lower_bytes;  // of state a kernel used that was on the host
   };
   std::vector<Done> take_log();
   std::size_t device_bytes();       // managed memory on the device now
@@ -100,7 +100,7 @@ class EmulatedGpu final : public Gpu {
   bool takes_hint();
   // Of what may be done, any; false if nothing may. `last_too`: also what lags behind.
   bool do_one(bool last_too);
-  std::size_t far_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part);
+  std::size_t lower_bytes(const StepTables& tables, std::uint64_t first_part, std::uint64_t last_part);
 
   GpuInfo info_;
   const DeviceKernels* kernels_ = &emulated_kernels;

@@ -44,13 +44,13 @@ struct EmulatedWarp {
 
 constexpr EmulatedWarp kWarp;
 
-DeviceTables make_tables() {
-  DeviceTables tables{{kSignedMap, kUnsignedMap}, {}};
+Lookups make_tables() {
+  Lookups tables{{kSignedMap, kUnsignedMap}, {}};
   for (int entry = 0; entry < BendTable::kEntries; ++entry) tables.bends.fill(entry, make_bends());
   return tables;
 }
 
-const DeviceTables kTables = make_tables();
+const Lookups kTables = make_tables();
 
 // The warps of a CTA one after the other, their sums added in order.
 template <class OfWarp>

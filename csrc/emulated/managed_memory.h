@@ -1,6 +1,6 @@
 // The memory of an emulated GPU: managed ranges, of which each grain is on the device or on the host, and what others
-// have allocated. As the real driver, it keeps the device's memory of what left (pagedopt/pager/hoard.py), and takes it
-// away, before what is in use, when other memory finds no room.
+// have allocated. As the real driver, it keeps the device's memory of what left (pagedopt/pager/driver_cache.py), and
+// takes it away, before what is in use, when other memory finds no room.
 //
 // Locks: none of its own; EmulatedGpu has one.
 #pragma once

@@ -71,7 +71,7 @@ class Gpu {
   virtual ~Gpu() = default;
 
   virtual const GpuInfo& info() const noexcept = 0;
-  // Of the device's memory. Managed pages count as used, and mostly stay so when they leave (pager/hoard.py).
+  // Of the device's memory. Managed pages count as used, and mostly stay so when they leave (pager/driver_cache.py).
   virtual std::size_t free_bytes() = 0;
 
   // pre (free): allocated with the same kind. In a forked child free does nothing: the memory is the parent's.

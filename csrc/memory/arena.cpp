@@ -83,7 +83,7 @@ void Arena::write(std::byte* to, const std::byte* from, std::size_t bytes) {
       const Lock lock(sync_.mutex);
       over = mover_.is_over_budget();
     }
-    if (over && mover_.move_down_now({{MoveKind::evict, Reason::budget, page, -1}}) > 0) nudge();
+    if (over && mover_.evict_now({{MoveKind::evict, Reason::budget, page, -1}}) > 0) nudge();
   }
 }
 
@@ -113,7 +113,7 @@ std::size_t Arena::move_by_hand(MoveKind kind, const std::byte* begin, std::size
     const auto left = static_cast<std::size_t>(moves.end() - first);
     const auto last = first + static_cast<std::ptrdiff_t>(std::min(left, vm_->most_at_once(kind)));
     const std::vector<Move> together(first, last);
-    moved += kind == MoveKind::prefetch ? mover_.move_up_now(together) : mover_.move_down_now(together);
+    moved += kind == MoveKind::prefetch ? mover_.prefetch_now(together) : mover_.evict_now(together);
     first = last;
   }
   nudge();

@@ -108,12 +108,12 @@ std::size_t Mover::run_now(Work&& work) {
   return work();
 }
 
-std::size_t Mover::move_up_now(const std::vector<Move>& moves) {
-  return run_now([&] { return transfers_.move_up(moves); });
+std::size_t Mover::prefetch_now(const std::vector<Move>& moves) {
+  return run_now([&] { return transfers_.prefetch(moves); });
 }
 
-std::size_t Mover::move_down_now(const std::vector<Move>& moves) {
-  return run_now([&] { return transfers_.move_down(moves); });
+std::size_t Mover::evict_now(const std::vector<Move>& moves) {
+  return run_now([&] { return transfers_.evict(moves); });
 }
 
 // ---- which move is next
@@ -223,7 +223,7 @@ std::string Mover::begin_thread() {
 // Returns why it failed; empty if it did not.
 std::string Mover::carry_out(MoveKind kind, const std::vector<Move>& moves) {
   try {
-    const std::size_t moved = kind == MoveKind::prefetch ? transfers_.move_up(moves) : transfers_.move_down(moves);
+    const std::size_t moved = kind == MoveKind::prefetch ? transfers_.prefetch(moves) : transfers_.evict(moves);
     counters_.refused_moves += moves.size() - moved;
   } catch (const std::exception& error) {
     return reason_of(error);

@@ -69,8 +69,8 @@ class Mover {
   // ---- moves on request
 
   // Synchronous, from any thread. What moves together; return how many did, and none while pages are held.
-  std::size_t move_up_now(const std::vector<Move>& moves) PAGEDOPT_WANTS_FREE(&Sync::mutex);
-  std::size_t move_down_now(const std::vector<Move>& moves) PAGEDOPT_WANTS_FREE(&Sync::mutex);
+  std::size_t prefetch_now(const std::vector<Move>& moves) PAGEDOPT_WANTS_FREE(&Sync::mutex);
+  std::size_t evict_now(const std::vector<Move>& moves) PAGEDOPT_WANTS_FREE(&Sync::mutex);
 
   // ---- threads
 

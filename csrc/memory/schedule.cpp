@@ -87,7 +87,7 @@ void Schedule::build() {
 Order Schedule::order() {
   if (!built_) build();
   Order order{generation_, cycle_, 0, 1, {}};
-  for (const PageWalk* walk : walks_) order.window = std::max(order.window, walk->window());
+  for (const PageWalk* walk : walks_) order.held_pages = std::max(order.held_pages, walk->held_pages());
   order.pages.reserve(entries_.size());
   for (const Entry& entry : entries_) order.pages.push_back(entry.page);
   while (order.cursor < entries_.size() && passed(entries_[order.cursor])) ++order.cursor;

@@ -23,7 +23,7 @@ struct Order {
   std::uint64_t generation = 0;  // changes when the order does
   std::uint64_t cycle = 0;       // rounds over the order so far
   std::uint64_t cursor = 0;      // entries of `pages` that are done in this cycle
-  std::uint64_t window = 1;      // entries a step holds or waits for at one moment, at most
+  std::uint64_t held_pages = 1;  // entries a step holds or waits for at one moment, at most
   std::vector<PageIndex> pages;  // each once
 };
 

@@ -44,7 +44,7 @@ bool Transfers::are_all(const Pages& pages, PageState state) const {
 
 // begin_prefetch gives each page to this thread alone, and until end_arrivals() every user of the page waits. So the
 // mapping can be replaced at any moment in between.
-std::size_t Transfers::move_up(std::vector<Move> moves) {
+std::size_t Transfers::prefetch(std::vector<Move> moves) {
   if (moves.empty()) return 0;
   const Timed timed(counters_.read_ns);
   sort(moves);
@@ -114,7 +114,7 @@ void Transfers::cancel_arrival(PageIndex page, PageTable::Source source) noexcep
 
 // Unchanged and fresh pages go at once: nothing has to be copied, and their room is free while the others are written.
 // Pages that were used again while they were written stay, and count as moved.
-std::size_t Transfers::move_down(std::vector<Move> moves) {
+std::size_t Transfers::evict(std::vector<Move> moves) {
   if (moves.empty()) return 0;
   const Timed timed(counters_.write_ns);
   sort(moves);

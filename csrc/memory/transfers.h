@@ -29,8 +29,8 @@ class Transfers {
       : vm_(vm), pages_(pages), counters_(counters), trace_(trace) {}
 
   // Return how many pages moved: some cannot now (pinned, in motion, already there).
-  std::size_t move_up(std::vector<Move> moves);
-  std::size_t move_down(std::vector<Move> moves);
+  std::size_t prefetch(std::vector<Move> moves);
+  std::size_t evict(std::vector<Move> moves);
 
   // Whether the upper tier had no memory for a page, since the last call.
   bool take_shortage() noexcept { return found_no_memory_.exchange(false); }

@@ -122,8 +122,8 @@ class Vm {
   // Lets go of what the page cache holds of a page. pre: the page is in the upper tier.
   virtual void drop_cache(PageIndex page) noexcept = 0;
 
-  // Where memory may stay with a page that has left the upper tier (see pagedopt/pager/hoard.py); else nothing is
-  // counted.
+  // Where memory may stay with a page that has left the upper tier (see pagedopt/pager/driver_cache.py); else nothing
+  // is counted.
   virtual Visits visits() const noexcept { return {}; }
 
   // Bytes held in the lower tier now.

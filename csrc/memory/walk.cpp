@@ -46,13 +46,13 @@ void PageWalk::start(unsigned workers, std::uint64_t also_held) {
   for (unsigned worker = 0; worker < workers; ++worker) reach(0, worker);
   if (workers == workers_) return;
   workers_ = workers;
-  std::uint64_t window = 1;
+  std::uint64_t held_pages = 1;
   // The slowest worker is at the first task that keeps the step from being past entry `index`; the others are ahead.
   for (std::size_t index = 0, end = 0; index < order_.size(); ++index) {
     while (end < order_.size() && first_task_[end] < past_task_[index] + workers) ++end;
-    window = std::max<std::uint64_t>(window, end - index);
+    held_pages = std::max<std::uint64_t>(held_pages, end - index);
   }
-  window_.store(window + also_held, std::memory_order_relaxed);
+  held_pages_.store(held_pages + also_held, std::memory_order_relaxed);
 }
 
 std::uint64_t PageWalk::first_unfinished() const noexcept {

@@ -1,7 +1,7 @@
 // The pages that the tasks of a step need, in order of first use, and how far the running step is in that order. A
 // policy plans by it. A walk knows neither what a task does nor where a page is.
 //
-// Locks: none. Pages and tasks do not change once the walk is made; progress and window are atomic.
+// Locks: none. Pages and tasks do not change once the walk is made; progress and held_pages are atomic.
 #pragma once
 
 #include <atomic>
@@ -44,7 +44,7 @@ class PageWalk {
   bool passed(std::size_t index) const noexcept { return first_unfinished() > past_task_[index]; }
   bool finished(PageIndex page) const noexcept { return first_unfinished() > last_task_of(page); }
   // Entries of order() that the workers of a step hold or wait for at one moment, at most.
-  std::uint64_t window() const noexcept { return window_.load(std::memory_order_relaxed); }
+  std::uint64_t held_pages() const noexcept { return held_pages_.load(std::memory_order_relaxed); }
   // The tasks after which passed(index) and finished(page) can become true.
   std::uint64_t past_task(std::size_t index) const noexcept { return past_task_[index]; }
   std::uint64_t last_task_of(PageIndex page) const noexcept {
@@ -62,7 +62,7 @@ class PageWalk {
   }
 
  private:
-  struct alignas(64) Progress {  // a cache line each: workers write theirs at every task
+  struct alignas(64) WorkerProgress {  // a cache line each: workers write theirs at every task
     std::atomic<std::uint64_t> task{0};
   };
   void find_order(std::size_t runs);
@@ -73,9 +73,9 @@ class PageWalk {
   std::vector<std::uint64_t> first_task_;                    // that uses order_[index]; ascending
   std::vector<std::uint64_t> past_task_;                     // after which the step is past order_[index]
   std::unordered_map<PageIndex, std::uint64_t> used_again_;  // pages used after that: their last task
-  std::vector<Progress> progress_;                           // the task each worker is at
+  std::vector<WorkerProgress> progress_;                     // the task each worker is at
   unsigned workers_ = 0;
-  std::atomic<std::uint64_t> window_{1};  // read by the pager at any time
+  std::atomic<std::uint64_t> held_pages_{1};  // read by the pager at any time
 };
 
 }  // namespace pagedopt

@@ -134,7 +134,7 @@ void bind_plan_input(py::module_& m) {
       .def_property_readonly("generation", [](const PlanInput& seen) { return seen.order.generation; })
       .def_property_readonly("cycle", [](const PlanInput& seen) { return seen.order.cycle; })
       .def_property_readonly("cursor", [](const PlanInput& seen) { return seen.order.cursor; })
-      .def_property_readonly("window", [](const PlanInput& seen) { return seen.order.window; })
+      .def_property_readonly("held_pages", [](const PlanInput& seen) { return seen.order.held_pages; })
       .def_property_readonly(
           "pages", [](const PlanInput& seen) { return numbers(seen.order.pages); },
           "Page numbers in order of first use, int64, as bytes.")

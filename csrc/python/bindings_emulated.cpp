@@ -41,7 +41,7 @@ void bind_emulated_gpu(py::module_& m) {
           [](EmulatedGpu& gpu) {
             py::list log;
             for (const EmulatedGpu::Done& done : gpu.take_log())
-              log.append(py::make_tuple(done.what, done.stream, done.begin, done.bytes, done.far_bytes));
+              log.append(py::make_tuple(done.what, done.stream, done.begin, done.bytes, done.lower_bytes));
             return log;
           },
           "What was done since the last call, in order: (what, stream, address or first part, bytes or parts, bytes of "

@@ -54,7 +54,7 @@ struct ScalarCache {
 };
 
 // The tasks of a row that are left in each pass, and what its finished passes found out.
-struct Progress {
+struct RowProgress {
   std::atomic<std::uint32_t> left[kPassCount] = {};
   std::atomic<bool> pending[kPassCount] = {};
   std::size_t first_task = 0;
@@ -63,10 +63,10 @@ struct Progress {
   float absmax[kMostSlots] = {};
 };
 
-class Step {
+class HostStep {
  public:
-  Step(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks, double grad_scale,
-       Gate* gate)
+  HostStep(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks, double grad_scale,
+           Gate* gate)
       : rows_(rows), hypers_(hypers), tasks_(tasks), grad_scale_(grad_scale), gate_(gate), progress_(rows.size()) {
     count_tasks();
     check_rows();
@@ -82,16 +82,16 @@ class Step {
   bool await(std::size_t index, unsigned worker);
   void run(std::size_t index, ScalarCache& cache);
   void finish(const Task& task);
-  void combine(const Row& row, Progress& progress, Pass pass);
+  void combine(const Row& row, RowProgress& progress, Pass pass);
   void stop();
-  void set_scalars(Piece& piece, const Row& row, const Progress& progress, ScalarCache& cache) const;
+  void set_scalars(Piece& piece, const Row& row, const RowProgress& progress, ScalarCache& cache) const;
 
   std::vector<Row>& rows_;
   const std::vector<Hyper>& hypers_;
   const std::vector<Task>& tasks_;
   const double grad_scale_;
   Gate* const gate_;
-  std::vector<Progress> progress_;
+  std::vector<RowProgress> progress_;
   std::vector<Partial> partials_;  // by task, when any row has a pass before its update
   std::atomic<std::size_t> next_{0};
   std::atomic<bool> stopped_{false};
@@ -99,13 +99,13 @@ class Step {
   std::condition_variable pass_done_;
 };
 
-void Step::count_tasks() {
+void HostStep::count_tasks() {
   bool any_pass = false;
   for (std::size_t i = 0; i < tasks_.size(); ++i) {
     const Task& task = tasks_[i];
     if (task.row >= rows_.size())
       throw std::invalid_argument("a task is for row " + std::to_string(task.row) + ", which is not there");
-    Progress& progress = progress_[task.row];
+    RowProgress& progress = progress_[task.row];
     if (progress.task_count++ == 0) progress.first_task = i;
     progress.left[index_of(task.pass)].fetch_add(1, std::memory_order_relaxed);
     progress.pending[index_of(task.pass)].store(true, std::memory_order_relaxed);
@@ -114,7 +114,7 @@ void Step::count_tasks() {
   if (any_pass) partials_.resize(tasks_.size());
 }
 
-void Step::check_rows() const {
+void HostStep::check_rows() const {
   for (std::size_t i = 0; i < rows_.size(); ++i) {
     if (!rows_[i].grad) continue;
     check_row(rows_[i], i, hypers_);
@@ -124,7 +124,7 @@ void Step::check_rows() const {
   }
 }
 
-void Step::work(unsigned worker) {
+void HostStep::work(unsigned worker) {
   ScalarCache cache;
   try {
     for (;;) {
@@ -140,7 +140,7 @@ void Step::work(unsigned worker) {
   if (gate_) gate_->idle(worker);
 }
 
-void Step::take(std::size_t index, unsigned worker, ScalarCache& cache) {
+void HostStep::take(std::size_t index, unsigned worker, ScalarCache& cache) {
   if (!await(index, worker)) return;
   if (gate_) gate_->enter(index, worker);
   run(index, cache);
@@ -150,9 +150,9 @@ void Step::take(std::size_t index, unsigned worker, ScalarCache& cache) {
 
 // Returns whether the passes that this task builds on are complete; not so when the step was stopped. All their tasks
 // have been handed out, so somebody works on them.
-bool Step::await(std::size_t index, unsigned worker) {
+bool HostStep::await(std::size_t index, unsigned worker) {
   const Task& task = tasks_[index];
-  const Progress& progress = progress_[task.row];
+  const RowProgress& progress = progress_[task.row];
   const auto ready = [&] {
     for (std::size_t pass = 0; pass < index_of(task.pass); ++pass)
       if (progress.pending[pass].load(std::memory_order_acquire)) return false;
@@ -165,7 +165,7 @@ bool Step::await(std::size_t index, unsigned worker) {
   return ready();
 }
 
-void Step::set_scalars(Piece& piece, const Row& row, const Progress& progress, ScalarCache& cache) const {
+void HostStep::set_scalars(Piece& piece, const Row& row, const RowProgress& progress, ScalarCache& cache) const {
   const double t = static_cast<double>(*row.step) + 1.0;
   if (cache.group != row.group || cache.t != t) {
     const Hyper& hyper = hypers_[row.group];
@@ -182,10 +182,10 @@ void Step::set_scalars(Piece& piece, const Row& row, const Progress& progress, S
   piece.scalars64 = with_factors(cache.scalars64);
 }
 
-void Step::run(std::size_t index, ScalarCache& cache) {
+void HostStep::run(std::size_t index, ScalarCache& cache) {
   const Task& task = tasks_[index];
   const Row& row = rows_[task.row];
-  const Progress& progress = progress_[task.row];
+  const RowProgress& progress = progress_[task.row];
   const Hyper& hyper = hypers_[row.group];
   Piece piece = piece_of(row, task.first, task.last, slots_of(hyper.rule), hyper.skip_zeros);
   set_scalars(piece, row, progress, cache);
@@ -198,9 +198,9 @@ void Step::run(std::size_t index, ScalarCache& cache) {
 }
 
 // Counts a task as done; the last one of a pass settles what the pass was for.
-void Step::finish(const Task& task) {
+void HostStep::finish(const Task& task) {
   Row& row = rows_[task.row];
-  Progress& progress = progress_[task.row];
+  RowProgress& progress = progress_[task.row];
   if (progress.left[index_of(task.pass)].fetch_sub(1, std::memory_order_acq_rel) > 1) return;
   if (task.pass != Pass::update) {
     combine(row, progress, task.pass);
@@ -214,7 +214,7 @@ void Step::finish(const Task& task) {
   *row.step += 1.0f;
 }
 
-void Step::combine(const Row& row, Progress& progress, Pass pass) {
+void HostStep::combine(const Row& row, RowProgress& progress, Pass pass) {
   Partial sum;
   for (std::size_t i = progress.first_task; i < progress.first_task + progress.task_count; ++i) {
     if (tasks_[i].pass != pass) continue;
@@ -232,13 +232,13 @@ void Step::combine(const Row& row, Progress& progress, Pass pass) {
   }
 }
 
-void Step::stop() {
+void HostStep::stop() {
   const std::lock_guard<std::mutex> lock(mutex_);
   stopped_.store(true);
   pass_done_.notify_all();
 }
 
-std::string Step::outcome() const {
+std::string HostStep::outcome() const {
   std::vector<std::uint32_t> updates(rows_.size());
   for (const Task& task : tasks_)
     if (task.pass == Pass::update) ++updates[task.row];
@@ -314,7 +314,7 @@ std::size_t spans_of(const Row& row, const Task& task, Span out[2 * kMostSlots])
 
 void step_host(std::vector<Row>& rows, const std::vector<Hyper>& hypers, const std::vector<Task>& tasks,
                double grad_scale, unsigned threads, Workers& workers, Gate* gate) {
-  Step step(rows, hypers, tasks, grad_scale, gate);
+  HostStep step(rows, hypers, tasks, grad_scale, gate);
   const unsigned hired = workers.hire(useful_threads(rows, threads));
   for (unsigned worker = hired; gate && worker < threads; ++worker) gate->idle(worker);
   try {

@@ -17,7 +17,7 @@ Workers& process_workers() {
 
 // Where the state in an arena is. Memory that the device cannot migrate is locked by runs of whole pages, and no copy
 // may cross from one to another.
-Home home_of(const Arena* arena, bool can_move) {
+StateRange state_range_of(const Arena* arena, bool can_move) {
   if (arena == nullptr) return {};
   const std::size_t bytes = arena->reserved_bytes();
   return {arena->base(), arena->base() + bytes, can_move ? bytes : arena->page_bytes()};
@@ -42,7 +42,7 @@ Sweep::Sweep(std::shared_ptr<std::vector<Row>> rows, const std::vector<Hyper>& h
     : rows_(std::move(rows)) {
   if (gpu) {
     device_ = std::make_unique<DeviceStep>(std::move(gpu), make_device_tasks(*rows_, hypers), rows_->size(),
-                                           hypers.size(), home_of(arena.get(), arena && arena->vm().can_move()));
+                                           hypers.size(), state_range_of(arena.get(), arena && arena->vm().can_move()));
     if (arena) ring_bytes_ = device_->ring_bytes(*rows_, arena->page_bytes());
     tasks_ = device_->tasks();
   } else {
@@ -75,7 +75,7 @@ void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arg
     device_->run(*rows_, hypers, arguments, nullptr, {}, stream);
     return;
   }
-  gate_->step(1, DeviceStep::kWindowPages, [&] {
+  gate_->step(1, DeviceStep::kBatchPages, [&] {
     const Ring::Copied copied = device_->run(*rows_, hypers, arguments, gate_.get(), ring, stream);
     gate_->arena().count_staged(copied.in_bytes, copied.out_bytes);
     gate_->idle(0);

@@ -198,7 +198,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for param, layout in missing:
             self.state.setdefault(param, {}).update(self._store.create(layout))  # beside what a wrapper keeps there
         for param, layout, saved in foreign:
-            self.state[param] = self._store.home(layout, saved)
+            self.state[param] = self._store.adopt(layout, saved)
         if foreign and not is_silent:
             warnings.warn(
                 f"the state of {len(foreign)} parameters was replaced from outside {type(self).__name__}; "
@@ -321,7 +321,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         kept = {key: value for key, value in self.state.get(param, {}).items() if key not in own}
         saved = read_entry(self.family.rule, {**kept, **values}, param.shape, group, name)
         with core_errors():
-            entry = self._store.home(
+            entry = self._store.adopt(
                 Layout.of(param, self._overrides.options_of(param, group), self.family.rule), saved
             )
         self.state[param] = entry
@@ -338,9 +338,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         layout = Layout.of(param, self._overrides.options_of(param, group), self.family.rule)
         own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
         if own is not None and saved.is_made_of(own) and self._store.holds(layout, own):
-            return self._store.home(layout, saved, own)
+            return self._store.adopt(layout, saved, own)
         del own
-        return self._store.home(layout, saved)
+        return self._store.adopt(layout, saved)
 
     def refuse_unreadable(self) -> None:
         """Refuse state that is not whole, that a disk lost, or that is of another process: reading it would crash."""

@@ -227,13 +227,13 @@ class StateStore:
             return True
         return self._open_arena(layout.device).owns(value.data_ptr(), value.nbytes)
 
-    def home(self, layout: Layout, saved: Saved, own: Entry | None = None) -> Entry:
-        """Bring a state home: into the arena or ordinary memory, in the layout of its parameter.
+    def adopt(self, layout: Layout, saved: Saved, own: Entry | None = None) -> Entry:
+        """Adopt a state: bring it into the arena or ordinary memory, in the layout of its parameter.
 
         Args:
             layout: how it is to be stored.
             saved: what it holds; missing slots start at zero.
-            own: an entry at home already whose tensors `saved` is made of; they are kept.
+            own: an entry of this optimizer whose tensors `saved` is made of; they are kept.
         """
         pieces = self._place_pieces(layout) if own is None else {p.name: own[p.name] for p in layout.pieces()}
         entry: Entry = {"step": torch.tensor(saved.step, dtype=torch.float32, device=layout.device), **pieces}

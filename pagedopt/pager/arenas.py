@@ -19,11 +19,11 @@ from pagedopt.pager.host_memory import read_host_memory
 from pagedopt.pager.pager import Pager
 from pagedopt.pager.policy import POLICIES, Policy
 
-__all__ = ["Home", "check_budget", "host_arena", "least_page_bytes", "make_home"]
+__all__ = ["PagedDevice", "check_budget", "host_arena", "least_page_bytes", "make_paged_device"]
 
 
 @dataclass
-class Home:
+class PagedDevice:
     """An arena, and the pager that plans its moves.
 
     Attributes:
@@ -149,7 +149,9 @@ def check_budget(settings: Settings, device: Device) -> list[Problem]:
     ]
 
 
-def make_home(settings: Settings, device: Device, spill_dir: Path | None, *, is_page_chosen: bool) -> Home:
+def make_paged_device(
+    settings: Settings, device: Device, spill_dir: Path | None, *, is_page_chosen: bool
+) -> PagedDevice:
     """Make the arena of a device. Nothing runs yet.
 
     Args:
@@ -167,7 +169,7 @@ def make_home(settings: Settings, device: Device, spill_dir: Path | None, *, is_
     if device.gpu is None:
         assert spill_dir is not None
         arena = host_arena(settings, spill_dir, is_page_chosen=is_page_chosen)
-        return Home(device, arena, "stream", settings.pager)
+        return PagedDevice(device, arena, "stream", settings.pager)
     most_bytes = int(settings.max_managed_fraction * device.gpu.free_bytes)
     arena = _core.Arena.on_gpu(
         device.gpu,
@@ -178,7 +180,7 @@ def make_home(settings: Settings, device: Device, spill_dir: Path | None, *, is_
     peculiarity = _peculiarity(device.gpu.info)
     if peculiarity is not None:
         warnings.warn(f"{device.gpu.info['name']} {peculiarity}", RuntimeWarning, stacklevel=6)
-    return Home(device, arena, _placement(settings, device.gpu, arena), settings.pager and arena.can_move)
+    return PagedDevice(device, arena, _placement(settings, device.gpu, arena), settings.pager and arena.can_move)
 
 
 def _peculiarity(info: Mapping[str, Any]) -> str | None:

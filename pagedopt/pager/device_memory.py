@@ -9,7 +9,7 @@ from pagedopt._core import Gpu
 from pagedopt.config import Size
 from pagedopt.device import Device
 from pagedopt.pager.budget import FreeMemory, Peak
-from pagedopt.pager.hoard import Hoard, Look
+from pagedopt.pager.driver_cache import DriverCache, MemoryReading
 
 __all__ = ["DeviceUpper", "device_memory"]
 
@@ -48,7 +48,7 @@ class DeviceUpper:
     device: Device
     limit: Size
     _held: Peak = field(default_factory=Peak)
-    _hoard: Hoard = field(default_factory=Hoard)
+    _driver_cache: DriverCache = field(default_factory=DriverCache)
 
     @property
     def share(self) -> int:
@@ -63,7 +63,7 @@ class DeviceUpper:
         look = _look(self.device.gpu, ledger, held_bytes)
         return device_memory(
             look.total_bytes,
-            look.free_bytes + self._hoard.kept_bytes(look),
+            look.free_bytes + self._driver_cache.kept_bytes(look),
             look.resident_bytes,
             held_bytes,
             peak_bytes,
@@ -75,9 +75,9 @@ class DeviceUpper:
         return None
 
 
-def _look(gpu: Gpu, ledger: Mapping[str, int], held_bytes: int) -> Look:
+def _look(gpu: Gpu, ledger: Mapping[str, int], held_bytes: int) -> MemoryReading:
     page_bytes = ledger["page_bytes"]
-    return Look(
+    return MemoryReading(
         total_bytes=gpu.info["total_bytes"],
         free_bytes=gpu.free_bytes,
         resident_bytes=ledger["upper_pages"] * page_bytes,

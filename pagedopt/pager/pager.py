@@ -95,7 +95,7 @@ class Pager:
         return self._thread.is_alive() and self.failure is None
 
     def start(self) -> None:
-        """Look at the memory once, so that the first step has a budget, and start the thread.
+        """MemoryReading at the memory once, so that the first step has a budget, and start the thread.
 
         After an exception it may be called again; `stop` ends what it began.
 
@@ -165,7 +165,7 @@ class Pager:
             budget_pages=tier.size + 1 if look.budget_pages is None else look.budget_pages,
             depth=self._settings.depth,
             kept_pages=look.kept_pages,
-            window=look.window,
+            held_pages=look.held_pages,
             idle=np.frombuffer(look.idle, np.int64),
         )
         plan = self._policy.plan(view)
@@ -180,7 +180,7 @@ class Pager:
         up changed pages of it before a control group kills the process.
         """
         look = self._arena.look()
-        held_pages = min(look.window, len(look.pages) // np.dtype(np.int64).itemsize)
+        held_pages = min(look.held_pages, len(look.pages) // np.dtype(np.int64).itemsize)
         if self._device.gpu is None and held_pages > self._least_pages:
             self._least_pages = held_pages
             if self._set_budget():

@@ -8,7 +8,7 @@ Time is counted in entries of the order. `order[t]` is used at time `t`; `t >= l
 the same entry is used again at `t + len(order)`. With N entries, room for K of them, and h = N - K of them missing:
 
     moves up per cycle = moves down per cycle = h * N / (N - lag)        (next_use)
-    lag = window + depth                                                 (entries a moved page spends in the upper tier)
+    lag = held_pages + depth                                             (entries a moved page spends in the upper tier)
 
 `lag == 1` is Belady's optimum; 2 h is the floor: the h missing entries come once a cycle, and as many leave.
 """
@@ -62,8 +62,8 @@ class View:
         budget_pages: Pages that may be in the upper tier.
         depth: Entries to read ahead of compute; less where the budget or the floor of moves asks for it.
         kept_pages: Pages in the upper tier that never leave it. They count against the budget.
-        window: Consecutive entries compute may hold or wait for at one moment, the cursor's included. Too small a value
-            plans evictions that cannot start before compute waits for their room.
+        held_pages: Consecutive entries compute may hold or wait for at one moment, the cursor's included. Too small
+            a value plans evictions that cannot start before compute waits for their room.
         idle: Pages in the upper tier that are outside the order: nobody is expected to use them.
     """
 
@@ -73,7 +73,7 @@ class View:
     budget_pages: int
     depth: int
     kept_pages: int = 0
-    window: int = 1
+    held_pages: int = 1
     idle: Ints = field(default_factory=lambda: np.empty(0, np.int64))
 
     @property
@@ -83,8 +83,8 @@ class View:
 
     @property
     def held(self) -> int:
-        """The window, at most the whole order."""
-        return max(1, min(self.window, self.order.size))
+        """`held_pages`, at most the whole order."""
+        return max(1, min(self.held_pages, self.order.size))
 
 
 @dataclass(frozen=True)

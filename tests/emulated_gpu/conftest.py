@@ -73,7 +73,7 @@ def emulate() -> Iterator[Emulate]:
             gpu.synchronize()
         assert all(gpu.starved_bytes == 0 for gpu in made), "a real card would have ended the context"
         assert all(arena.counters["failed_moves"] == 0 for arena in pagedopt.stats().arenas)
-        assert all(home.arena.is_valid() for home in runtime.homes().values())
+        assert all(paged.arena.is_valid() for paged in runtime.paged_devices().values())
 
 
 @pytest.fixture

@@ -105,11 +105,11 @@ def test_pages_leave_before_torch_needs_their_room(twins: Callable[..., Any], em
 
 def budgets_of_looks(count: int) -> set[int | None]:
     """The budgets of so many looks at the memory, or a few less."""
-    (home,) = runtime.homes().values()
+    (paged,) = runtime.paged_devices().values()
     budgets = set()
     for _ in range(count):
-        home.pager.tune(runtime.settings())  # type: ignore[union-attr]
-        budgets.add(home.arena.budget_pages)
+        paged.pager.tune(runtime.settings())  # type: ignore[union-attr]
+        budgets.add(paged.arena.budget_pages)
     return budgets
 
 

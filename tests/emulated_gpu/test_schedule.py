@@ -48,12 +48,12 @@ def test_kernels_find_their_pages_and_the_budget_holds(
     assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
     (arena,) = pagedopt.stats().arenas
     assert arena.allocated_bytes > budget_bytes
-    far_bytes = sum(entry[4] for log in logs for entry in log)
+    lower_bytes = sum(entry[4] for log in logs for entry in log)
     direct_bytes = arena.counters["direct_pages"] * PAGE_BYTES  # used where they were, and known to be there
-    assert far_bytes <= direct_bytes, "a kernel ran before its pages had come, or after they had gone"
+    assert lower_bytes <= direct_bytes, "a kernel ran before its pages had come, or after they had gone"
     assert direct_bytes <= 0.01 * arena.counters["used_pages"] * PAGE_BYTES
-    window = runtime.homes()["cpu"].arena.look().window
-    assert gpu.peak_device_bytes <= budget_bytes + window * PAGE_BYTES
+    held_pages = runtime.paged_devices()["cpu"].arena.look().held_pages
+    assert gpu.peak_device_bytes <= budget_bytes + held_pages * PAGE_BYTES
 
 
 def test_moves_in_and_out_run_beside_each_other(twins: Callable[..., Any], emulate: Any) -> None:
@@ -77,10 +77,10 @@ def test_no_more_is_moved_than_the_lag_asks(seed: int, twins: Callable[..., Any]
     run(optimizer, gpu, 4)
     (arena,) = pagedopt.stats().arenas
     moved = sum(arena.counters[name] - before[name] for name in ("prefetched_bytes", "evicted_bytes"))
-    home = runtime.homes()["cpu"]
+    paged = runtime.paged_devices()["cpu"]
     assert arena.budget_bytes is not None
     pages, budget_pages = arena.allocated_bytes // PAGE_BYTES, arena.budget_bytes // PAGE_BYTES
-    lag_pages = home.arena.look().window + 4
+    lag_pages = paged.arena.look().held_pages + 4
     # The rule of pagedopt.pager.policy: 2 h N / (N - lag) a cycle, h = N - K.
     most = 4 * 2 * (pages - budget_pages) * PAGE_BYTES * pages / (pages - lag_pages)
     assert moved <= 1.1 * most
@@ -131,9 +131,9 @@ def test_staged_state_passes_through_windows(bits: int, seed: int, twins: Callab
     (arena,) = pagedopt.stats().arenas
     assert arena.lower_bytes > 0
     done: dict[str, list[tuple[int, int]]] = {}
-    for what, stream, _, nbytes, far_bytes in logs[-1]:
+    for what, stream, _, nbytes, lower_bytes in logs[-1]:
         done.setdefault(what, []).append((stream, nbytes))
-        assert far_bytes == 0, "a kernel used state on the host"
+        assert lower_bytes == 0, "a kernel used state on the host"
     assert not {"prefetch", "evict"} & done.keys()
     copied_in, copied_back = (sum(nbytes for _, nbytes in done[what]) for what in ("copy in", "copy back"))
     assert copied_in == copied_back

@@ -49,9 +49,9 @@ def test_what_moves_and_what_is_told(kind: str, twins: Callable[..., Any], emula
     log = gpu.take_log()
     assert bool(MOVES & {entry[0] for entry in log}) is moves
     preferred = [entry[3] for entry in log if entry[0] == "prefer host"]
-    (home,) = runtime.homes().values()
-    assert preferred == ([home.arena.reserved_bytes] if kind == "coherent" else [])
-    assert home.is_on is moves
+    (paged,) = runtime.paged_devices().values()
+    assert preferred == ([paged.arena.reserved_bytes] if kind == "coherent" else [])
+    assert paged.is_on is moves
 
 
 def test_one_memory_is_used_where_it_is(twins: Callable[..., Any], emulate: Any) -> None:
@@ -129,7 +129,7 @@ def test_a_copy_of_the_state_is_whole_though_another_is_loaded_at_once(
             gpu.copy_state(taken.data_ptr() + begin, value.data_ptr() + begin, size, to_device=True, stream=0)
         for entry in saved["state"].values():
             entry["exp_avg"].fill_(5)
-        arena = runtime.homes()["cpu"].arena
+        arena = runtime.paged_devices()["cpu"].arena
         arena.write(value, saved["state"][1]["exp_avg"])
         assert (value == 5).all()
         gpu.synchronize()

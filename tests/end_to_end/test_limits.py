@@ -189,9 +189,9 @@ def test_budget_outlives_a_look_that_fails(paging: Any, monkeypatch: pytest.Monk
 
 def test_pager_that_failed_is_no_matter_of_unpaged_optimizers(paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     paging(budget="1MiB")
-    (home,) = runtime.homes().values()
-    assert home.pager is not None
-    home.pager.failure = ZeroDivisionError("the policy fell over")
+    (paged,) = runtime.paged_devices().values()
+    assert paged.pager is not None
+    paged.pager.failure = ZeroDivisionError("the policy fell over")
     parameter = torch.nn.Parameter(torch.zeros(1000))
     parameter.grad = torch.ones_like(parameter)
     optim.AdamW([parameter]).step()

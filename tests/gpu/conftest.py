@@ -89,13 +89,13 @@ def start(monkeypatch: pytest.MonkeyPatch, allowance: Allowance) -> Iterator[Cal
 
     with devices.use(devices.Provider()):
         yield begin
-    homes = runtime.homes()
+    paged_devices = runtime.paged_devices()
     for card in cards:
         card.synchronize()
-    reserved = [home.arena.reserved_bytes for home in homes.values() if home.device.gpu is not None]
+    reserved = [paged.arena.reserved_bytes for paged in paged_devices.values() if paged.device.gpu is not None]
     failed = [arena.device for arena in pagedopt.stats().arenas if arena.counters["failed_moves"]]
-    invalid = [name for name, home in homes.items() if not home.arena.is_valid()]
-    del homes
+    invalid = [name for name, paged in paged_devices.items() if not paged.arena.is_valid()]
+    del paged_devices
     allowance.close()
     assert sum(reserved) <= (allowance.most_bytes or 0), "more managed memory was asked for than allowed"
     assert not failed, f"moves failed on {failed}"

@@ -182,4 +182,4 @@ def test_two_gpus_in_a_process(name: str, start: Callable[..., Card]) -> None:
     assert_same(on_host, on_gpus[len(SIZES) :])
     assert torch.cuda.current_device() == 0
     if name.startswith("Paged"):
-        assert sorted(runtime.homes()) == ["cuda:0", "cuda:1"]
+        assert sorted(runtime.paged_devices()) == ["cuda:0", "cuda:1"]

@@ -243,9 +243,9 @@ def test_the_budget_holds_and_pages_stream(name: str, start: Callable[..., Card]
     card.synchronize()
     after, (arena,) = card.counters, pagedopt.stats().arenas
     moved = sum(after[key] - before[key] for key in ("prefetched_bytes", "evicted_bytes"))
-    window = card.arena.look().window
+    held_pages = card.arena.look().held_pages
     assert arena.allocated_bytes > budget_bytes
-    assert arena.upper_bytes <= budget_bytes + window * arena.page_bytes
+    assert arena.upper_bytes <= budget_bytes + held_pages * arena.page_bytes
     pages, room = arena.allocated_bytes // arena.page_bytes, budget_bytes // arena.page_bytes
-    most = 4 * 2 * (pages - room) * pages / (pages - window - 4)  # the rule of pagedopt.pager.policy
+    most = 4 * 2 * (pages - room) * pages / (pages - held_pages - 4)  # the rule of pagedopt.pager.policy
     assert 0 < moved <= 1.05 * most * arena.page_bytes

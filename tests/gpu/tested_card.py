@@ -60,9 +60,9 @@ class Allowance:
         runtime.shutdown()
         gc.collect()
         self.held_bytes += sum(
-            home.arena.reserved_bytes
-            for home in runtime.homes().values()
-            if home.device.gpu is not None and (home.arena.ledger()["extents"] or home.arena.look().pages)
+            paged.arena.reserved_bytes
+            for paged in runtime.paged_devices().values()
+            if paged.device.gpu is not None and (paged.arena.ledger()["extents"] or paged.arena.look().pages)
         )
         runtime.reset()
         gc.collect()
@@ -86,7 +86,7 @@ class Card:
 
     @property
     def arena(self) -> _core.Arena:
-        return runtime.homes()[str(self.device)].arena
+        return runtime.paged_devices()[str(self.device)].arena
 
     @property
     def counters(self) -> dict[str, int]:

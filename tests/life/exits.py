@@ -25,7 +25,7 @@ import torch
 import pagedopt
 from pagedopt import optim, runtime
 from pagedopt.monitor import places
-from pagedopt.pager.arenas import Home
+from pagedopt.pager.arenas import PagedDevice
 
 KEPT: list[object] = []  # alive until the interpreter goes
 LONGEST_S = 60.0
@@ -190,13 +190,13 @@ def no_thread_then_one() -> None:
 def interrupted_end() -> None:
     """A Ctrl-C while the threads are being ended at exit."""
     plain()
-    stop = Home.stop
+    stop = PagedDevice.stop
 
-    def once(self: Home) -> None:
-        Home.stop = stop  # type: ignore[method-assign]
+    def once(self: PagedDevice) -> None:
+        PagedDevice.stop = stop  # type: ignore[method-assign]
         raise KeyboardInterrupt
 
-    Home.stop = once  # type: ignore[method-assign]
+    PagedDevice.stop = once  # type: ignore[method-assign]
 
 
 WAYS = {

@@ -249,7 +249,7 @@ void test_fork() {
   {
     auto world = std::make_unique<World>(1);
     Row row;
-    auto step = std::make_unique<DeviceStep>(world->gpu, make_device_tasks({row}, {hyper_of()}), 1, 1, Home{});
+    auto step = std::make_unique<DeviceStep>(world->gpu, make_device_tasks({row}, {hyper_of()}), 1, 1, StateRange{});
     auto vm = make_device_vm(world->gpu, kBytes, 8 * kBytes, true);
     (void)simulated_cuda::take_calls();
     const pid_t child = ::fork();

@@ -24,13 +24,13 @@ namespace {
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kLargest = std::numeric_limits<float>::max();
 
-DeviceTables make_tables() {
-  DeviceTables tables{{kSignedMap, kUnsignedMap}, {}};
+Lookups make_tables() {
+  Lookups tables{{kSignedMap, kUnsignedMap}, {}};
   for (int entry = 0; entry < BendTable::kEntries; ++entry) tables.bends.fill(entry, make_bends());
   return tables;
 }
 
-const DeviceTables tables = make_tables();
+const Lookups tables = make_tables();
 
 // ---- the encoder ----
 

@@ -4,7 +4,7 @@
 
 The simulated machine has the rules of the real mover and none of its bytes: one writer and one reader, each taking its
 moves in plan order; a move waits until the work it names is done; a prefetch also waits until resident + in flight is
-below the budget; a page already where a move wants it, or pinned, is skipped; compute holds a window of pages, waits
+below the budget; a page already where a move wants it, or pinned, is skipped; compute holds `held_pages` pages, waits
 for a page whose prefetch is pending, and works directly on a lower one that nothing will bring up. A prefetch that
 compute waits for and that nothing can make room for is dropped.
 """
@@ -66,7 +66,7 @@ class Memory:
         budget_pages: Pages that may be in the upper tier.
         tier: Where every page is at first; all FRESH by default. Pages that are not in the order are idle.
         depth: Entries to read ahead.
-        window: Entries compute holds at one moment.
+        held_pages: Entries compute holds at one moment.
         kept_pages: Resident pages beside those of `tier`, which never leave.
         rng: Chooses who goes next. Without one the mover is infinitely fast: compute moves only when nothing else can.
     """
@@ -78,14 +78,14 @@ class Memory:
         *,
         tier: NDArray[np.uint8] | None = None,
         depth: int = 8,
-        window: int = 1,
+        held_pages: int = 1,
         kept_pages: int = 0,
         rng: random.Random | None = None,
     ) -> None:
         self.order = order
         self.budget_pages = budget_pages
         self.tier = np.full(order.max(initial=-1) + 1, FRESH, np.uint8) if tier is None else tier.copy()
-        self.depth, self.window, self.kept_pages = depth, min(window, order.size), kept_pages
+        self.depth, self.held_pages, self.kept_pages = depth, min(held_pages, order.size), kept_pages
         self.rng = rng
         self.resident = kept_pages + int(np.count_nonzero(self.tier == UPPER))
         self.done = self.reached = 0
@@ -105,7 +105,7 @@ class Memory:
         if self.reading is not None:
             tier[self.reading] = UPPER
         idle = np.setdiff1d(np.flatnonzero(tier == UPPER), self.order)
-        return View(self.order, self.done, tier, self.budget_pages, self.depth, self.kept_pages, self.window, idle)
+        return View(self.order, self.done, tier, self.budget_pages, self.depth, self.kept_pages, self.held_pages, idle)
 
     def submit(self, plan: Plan) -> None:
         """Replace the moves that have not started."""
@@ -175,7 +175,7 @@ class Memory:
 
     def compute(self) -> bool:
         """Take the next entry or finish the oldest held; False if the next one must be waited for."""
-        if self.reached - self.done == self.window or self.reached == self.order.size:
+        if self.reached - self.done == self.held_pages or self.reached == self.order.size:
             self.done += 1
             return True
         page = int(self.order[self.reached])
@@ -246,7 +246,12 @@ def simulate(policy: Policy, options: argparse.Namespace) -> tuple[list[Tally], 
     order = np.random.default_rng(options.seed).permutation(options.pages).astype(np.int64)
     tier = start_tiers(options.pages, options.budget, options.start, np.random.default_rng(options.seed + 1))
     memory = Memory(
-        order, options.budget, tier=tier, depth=options.depth, window=options.window, rng=random.Random(options.seed)
+        order,
+        options.budget,
+        tier=tier,
+        depth=options.depth,
+        held_pages=options.held_pages,
+        rng=random.Random(options.seed),
     )
     return [run_cycle(memory, policy) for _ in range(options.cycles)], memory
 
@@ -271,7 +276,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--policy", choices=[*POLICIES, "all"], default="all")
     parser.add_argument("--cycles", type=int, default=20, help="cycles to run; the second half is shown (default 20)")
     parser.add_argument("--depth", type=int, default=8, help="pages to read ahead (default 8)")
-    parser.add_argument("--window", type=int, default=1, help="pages compute holds at one moment (default 1)")
+    parser.add_argument("--held_pages", type=int, default=1, help="pages compute holds at one moment (default 1)")
     parser.add_argument("--start", choices=["fresh", "lower", "random"], default="fresh")
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -280,7 +285,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Print the table."""
     options = parser().parse_args(arguments)
-    for name in ("pages", "budget", "cycles", "window"):
+    for name in ("pages", "budget", "cycles", "held_pages"):
         if getattr(options, name) < 1:
             parser().error(f"--{name} is {getattr(options, name)}; it must be at least 1")
     names = list(POLICIES) if options.policy == "all" else [options.policy]

@@ -34,7 +34,7 @@ def prefetches(plan: Plan) -> list[tuple[int, int]]:
 def test_static_row_by_row() -> None:
     """Room for pages 0 and 1: what is up goes first, then what is fresh, last what compute may hold."""
     tier = np.array([LOWER, UPPER, UPPER, UPPER, FRESH, LOWER, UPPER], np.uint8)
-    plan = POLICIES["static"].plan(View(np.arange(7), 3, tier, 2, 8, window=2))
+    plan = POLICIES["static"].plan(View(np.arange(7), 3, tier, 2, 8, held_pages=2))
     assert evictions(plan) == [(6, -1, PRESSURE), (2, -1, PRESSURE), (3, 3, BUDGET), (4, 4, BUDGET)]
     assert prefetches(plan) == [(0, -1)]
 
@@ -49,7 +49,7 @@ def test_static_calls_no_fresh_page_pressed() -> None:
     tier = np.array([LOWER, LOWER, UPPER, UPPER, FRESH], np.uint8)
     plan = POLICIES["static"].plan(View(np.arange(5), 2, tier, 1, 8))
     assert evictions(plan) == [(3, -1, PRESSURE), (4, -1, BUDGET), (2, 2, BUDGET)]
-    plan = POLICIES["static"].plan(View(np.arange(5), 2, tier, 1, 8, window=2))
+    plan = POLICIES["static"].plan(View(np.arange(5), 2, tier, 1, 8, held_pages=2))
     assert evictions(plan) == [(4, -1, BUDGET), (2, 2, BUDGET), (3, 3, BUDGET)]
 
 
@@ -105,5 +105,5 @@ def test_next_use_row_by_row(
 
 
 def test_lru_pressure_spares_what_compute_holds() -> None:
-    plan = POLICIES["lru"].plan(View(np.arange(6), 1, np.full(6, UPPER, np.uint8), 3, 0, window=2))
+    plan = POLICIES["lru"].plan(View(np.arange(6), 1, np.full(6, UPPER, np.uint8), 3, 0, held_pages=2))
     assert evictions(plan)[:3] == [(3, -1, PRESSURE), (4, -1, PRESSURE), (5, -1, PRESSURE)]

@@ -58,9 +58,9 @@ def scenes(draw: st.DrawFn, min_room: int = 0) -> dict[str, Any]:
     Some pages are in no order: they are up, and may leave.
     """
     pages = draw(st.integers(1, 24))
-    window = draw(st.integers(1, 4))
+    held_pages = draw(st.integers(1, 4))
     kept = draw(st.integers(0, 2))
-    room = st.integers(max(min_room, min(window, pages)), pages + 2)
+    room = st.integers(max(min_room, min(held_pages, pages)), pages + 2)
     seed = draw(st.integers(0, 2**32 - 1))
     other = draw(st.sampled_from([(LOWER,), (FRESH,), (FRESH, LOWER)]))
     idle = draw(st.integers(0, 4))
@@ -70,7 +70,7 @@ def scenes(draw: st.DrawFn, min_room: int = 0) -> dict[str, Any]:
         "budgets": [kept + draw(room) for _ in range(4)],
         "tier": np.concatenate([tier, np.full(idle, UPPER, np.uint8)]),
         "depth": draw(st.integers(0, 12)),
-        "window": window,
+        "held_pages": held_pages,
         "kept": kept,
         "seed": seed,
     }
@@ -82,7 +82,7 @@ def memory_of(scene: dict[str, Any]) -> Any:
         scene["budgets"][0],
         tier=scene["tier"],
         depth=scene["depth"],
-        window=scene["window"],
+        held_pages=scene["held_pages"],
         kept_pages=scene["kept"],
         rng=random.Random(scene["seed"]),
     )
@@ -141,7 +141,14 @@ def test_plans_are_well_formed_and_pure(scene: dict[str, Any], name: str, cursor
     order, tier = scene["order"], scene["tier"]
     idle = np.arange(order.size, tier.size)
     view = View(
-        order.copy(), min(cursor, order.size), tier.copy(), budget, scene["depth"], scene["kept"], scene["window"], idle
+        order.copy(),
+        min(cursor, order.size),
+        tier.copy(),
+        budget,
+        scene["depth"],
+        scene["kept"],
+        scene["held_pages"],
+        idle,
     )
     view.order.flags.writeable = view.tier.flags.writeable = False
     plan = POLICIES[name].plan(view)
@@ -201,16 +208,16 @@ STARTS = [(start, 8, 1) for start in ("fresh", "lower", "random", "shrunk", "gro
 
 @pytest.mark.parametrize("percent", [10, 25, 50, 75, 90, 95])
 @pytest.mark.parametrize(
-    ("start", "depth", "window"), [*STARTS, ("random", 0, 1), ("random", 200, 1), ("random", 8, 4)]
+    ("start", "depth", "held_pages"), [*STARTS, ("random", 0, 1), ("random", 200, 1), ("random", 8, 4)]
 )
-def test_next_use_meets_the_floor(percent: int, start: str, depth: int, window: int) -> None:
+def test_next_use_meets_the_floor(percent: int, start: str, depth: int, held_pages: int) -> None:
     pages, cycles = 200, 42
     room, order = pages * percent // 100, interleaved(200, 7)
     assert (np.diff(order) < 0).any()
     first = {"shrunk": room + 5, "grown": max(1, room - 15)}.get(start, room)
     kind = start if start in ("fresh", "lower") else "random"
     tier = simulated.start_tiers(pages, first, kind, np.random.default_rng(percent))
-    memory = simulated.Memory(order, first, tier=tier, depth=depth, window=window)
+    memory = simulated.Memory(order, first, tier=tier, depth=depth, held_pages=held_pages)
     simulated.run_cycle(memory, POLICIES["next_use"])
     memory.budget_pages = room
     for _ in range(2):
@@ -219,7 +226,7 @@ def test_next_use_meets_the_floor(percent: int, start: str, depth: int, window: 
     for _ in range(cycles):
         simulated.run_cycle(memory, POLICIES["next_use"])
     steady, missing = memory.tally.minus(before), pages - room
-    lag = max(window, min(window + depth, room, int(pages / 21)))
+    lag = max(held_pages, min(held_pages + depth, room, int(pages / 21)))
     assert steady.reads <= missing * (cycles * pages / (pages - lag) + 1)
     assert steady.moves <= 1.05 * simulated.floor_pages(pages, room) * cycles
     assert steady.moves >= simulated.floor_pages(pages, room) * cycles
@@ -248,13 +255,13 @@ def test_a_budget_of_one_page_moves_each_page_once(policy: Policy, depth: int) -
 @given(scene=scenes())
 def test_lru_loads_what_an_lru_cache_loads(scene: dict[str, Any]) -> None:
     """Against a cache that is only told the accesses."""
-    order, budget, window = scene["order"], scene["budgets"][0], min(scene["window"], scene["order"].size)
+    order, budget, held_pages = scene["order"], scene["budgets"][0], min(scene["held_pages"], scene["order"].size)
     up = np.flatnonzero(scene["tier"][order] == UPPER)[: budget - scene["kept"]]
     tier = np.full(order.size, LOWER, np.uint8)
     tier[order[up]] = UPPER
     cache = OrderedDict.fromkeys(order[up].tolist())
     loads = 0
-    for page in [*order.tolist()] * 4 + order[:window].tolist():
+    for page in [*order.tolist()] * 4 + order[:held_pages].tolist():
         if page not in cache:
             loads += 1
             if len(cache) >= budget - scene["kept"]:
@@ -281,8 +288,8 @@ def test_lru_moves_everything_twice(percent: int) -> None:
 def test_static_keeps_the_head_and_others_do_so_below_the_window(name: str, start: str) -> None:
     order = interleaved(40, 3)
     tier = simulated.start_tiers(40, 30, start, np.random.default_rng(5))
-    room, window = (12, 1) if name == "static" else (3, 4)
-    memory = simulated.Memory(order, room, tier=tier, window=window, rng=random.Random(7))
+    room, held_pages = (12, 1) if name == "static" else (3, 4)
+    memory = simulated.Memory(order, room, tier=tier, held_pages=held_pages, rng=random.Random(7))
     for _ in range(2):
         simulated.run_cycle(memory, POLICIES[name])
         memory.settle()
@@ -319,7 +326,7 @@ def test_replay_prints_a_row_for_every_policy(start: str, capsys: pytest.Capture
     assert float(rows["lru"][6]) == pytest.approx(2.0, abs=0.05)
 
 
-@pytest.mark.parametrize("option", ["--pages", "--budget", "--cycles", "--window"])
+@pytest.mark.parametrize("option", ["--pages", "--budget", "--cycles", "--held_pages"])
 def test_replay_refuses_nonsense(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         simulated.main([option, "0"])

@@ -209,7 +209,7 @@ class Managed:
         """
         runtime.shutdown()
         gc.collect()
-        homes = runtime.homes()
+        homes = runtime.paged_devices()
         used = [name for name, home in homes.items() if home.arena.ledger()["extents"] or home.arena.look().pages]
         if used:
             raise RuntimeError(f"managed memory of {used} is still in use; no more is asked for")

@@ -112,7 +112,7 @@ PAGEDOPT_HD std::uint32_t bend_place(int lane) {
 }
 
 // What a kernel of 8-bit rows looks up, in shared memory on a GPU.
-struct DeviceTables {
+struct Lookups {
   CodeMaps maps;
   BendTable bends;
 };
@@ -201,7 +201,7 @@ PAGEDOPT_HD void scale_lane(float factor, float& absmax, float (&x)[kLaneElement
 // Numbers x to the nearest values of the map times absmax, their largest magnitude; to zero where that is not finite,
 // as only a broken state makes it. May scale x.
 template <bool is_signed>
-PAGEDOPT_HD Stored<1> encode_lane(const DeviceTables& tables, int lane, float absmax, float (&x)[kLaneElements]) {
+PAGEDOPT_HD Stored<1> encode_lane(const Lookups& tables, int lane, float absmax, float (&x)[kLaneElements]) {
   Stored<1> codes = {};
   if (seldom(!(absmax >= kSmallAbsmax && absmax <= kGreatAbsmax))) {
     if (!(absmax > 0.0f && absmax <= FLT_MAX)) {

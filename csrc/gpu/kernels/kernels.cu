@@ -80,7 +80,7 @@ __device__ void copy_maps(CodeMaps& to) {
   __syncthreads();
 }
 
-__device__ void copy_tables(DeviceTables& to) {
+__device__ void copy_tables(Lookups& to) {
   static_assert(BendTable::kEntries <= kThreads, "a thread fills an entry");
   if (threadIdx.x < BendTable::kEntries) to.bends.fill(threadIdx.x, kDeviceBends);
   copy_maps(to.maps);
@@ -140,7 +140,7 @@ __global__ void __launch_bounds__(kThreads, kMeasureCtas) measure_kernel(StepTab
 
 template <class R>
 __global__ void __launch_bounds__(kThreads, kCtas) update_kernel(StepTables tables, std::uint64_t first_part) {
-  __shared__ DeviceTables lookups;
+  __shared__ Lookups lookups;
   const Part part = tables.parts[first_part + blockIdx.x];
   const Row& row = tables.rows[part.row];
   RowWork& work = tables.work[part.row];

@@ -165,7 +165,7 @@ PAGEDOPT_HD void store_slot(const Stored<K::bytes>& stored, const Piece& piece, 
 
 // Stores one slot; an 8-bit one with the absmax of the block, or of the tensor.
 template <class K, int slot, class Warp, class Lanes>
-PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const DeviceTables& tables,
+PAGEDOPT_HD void encode_slot(const Warp& warp, const Piece& piece, const BlockAt& block, const Lookups& tables,
                              Lanes& lanes) {
   using R = typename K::Rule;
   float absmax = piece.new_absmax[slot];
@@ -206,8 +206,8 @@ PAGEDOPT_HD bool is_left_alone(const Warp& warp, const Piece& piece, const Block
 }
 
 template <class K, class Warp, class R = typename K::Rule>
-PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const RowScalars<R>& row,
-                              const DeviceTables& tables, int first) {
+PAGEDOPT_HD void update_block(const Warp& warp, const Piece& piece, const RowScalars<R>& row, const Lookups& tables,
+                              int first) {
   typename Warp::template Lanes<Registers<R>> lanes;
   const BlockAt block = block_at<K>(piece, first);
   if (is_left_alone<K>(warp, piece, block, lanes)) return;
@@ -292,7 +292,7 @@ PAGEDOPT_HD bool is_plain(const Piece& piece) {
 }
 
 template <class K, class Warp>
-PAGEDOPT_HD void update_blocks(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
+PAGEDOPT_HD void update_blocks(const Warp& warp, int index, const Piece& piece, const Lookups& tables) {
   const RowScalars<typename K::Rule> row(piece.scalars);
   const int numel = static_cast<int>(piece.numel);
   int plain = 0;
@@ -304,7 +304,7 @@ PAGEDOPT_HD void update_blocks(const Warp& warp, int index, const Piece& piece, 
 }
 
 template <class R, bool is_8bit, class Warp>
-PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const DeviceTables& tables) {
+PAGEDOPT_HD void update_part(const Warp& warp, int index, const Piece& piece, const Lookups& tables) {
   with_dtype(piece.dtype,
              [&](auto dtype) { update_blocks<Kind<R, decltype(dtype)::value, is_8bit>>(warp, index, piece, tables); });
 }

@@ -11,11 +11,11 @@ namespace {
 constexpr std::uint64_t kMostTasks = 2048;
 
 // Tasks of a stage that are launched together. Their pages are pinned until they are.
-class Window {
+class Batch {
  public:
   // Without pages to enter, or without a ring, all tasks run where their state is, or all on copies of it.
-  Window(const std::vector<Row>& rows, const DeviceTasks& tasks, PageGate* pages, Ring* ring, Gpu& gpu,
-         const StepTables& tables, const Stage& stage, StreamHandle stream, Ring::Copied& copied)
+  Batch(const std::vector<Row>& rows, const DeviceTasks& tasks, PageGate* pages, Ring* ring, Gpu& gpu,
+        const StepTables& tables, const Stage& stage, StreamHandle stream, Ring::Copied& copied)
       : rows_(rows),
         tasks_(tasks),
         pages_(pages),
@@ -27,11 +27,11 @@ class Window {
         copied_(copied),
         first_(stage.first_task),
         last_(stage.first_task) {}
-  ~Window() {  // with tasks in it only after an exception
+  ~Batch() {  // with tasks in it only after an exception
     for (; pages_ != nullptr && first_ < last_; ++first_) pages_->leave(first_);
   }
-  Window(const Window&) = delete;
-  Window& operator=(const Window&) = delete;
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
 
   void add(std::uint64_t task) {
     if (pages_ != nullptr && !pages_->try_enter(task)) {
@@ -43,30 +43,31 @@ class Window {
                                                       : pages_->where(task);
     make_room(task, where);
     ++last_;
-    if (is_far_) ring_->add(rows_[tasks_.tasks[task].row], tasks_.tasks[task], where == PageGate::Where::lower);
-    if (!is_far_ && pages_ != nullptr) arriving_pages_ += pages_->arriving_pages(task);
-    if (arriving_pages_ >= DeviceStep::kWindowPages || last_ - first_ >= kMostTasks) launch();
+    if (is_lower_) ring_->add(rows_[tasks_.tasks[task].row], tasks_.tasks[task], where == PageGate::Where::lower);
+    if (!is_lower_ && pages_ != nullptr) arriving_pages_ += pages_->arriving_pages(task);
+    if (arriving_pages_ >= DeviceStep::kBatchPages || last_ - first_ >= kMostTasks) launch();
   }
 
   void launch() {
     if (first_ == last_) return;
-    if (pages_ != nullptr) pages_->enter_on(first_, last_, is_far_ ? ring_->in() : stream_);
+    if (pages_ != nullptr) pages_->enter_on(first_, last_, is_lower_ ? ring_->in() : stream_);
     const std::uint64_t first = tasks_.first_part[first_], last = tasks_.first_part[last_];
-    if (is_far_)
+    if (is_lower_)
       ring_->run(tables_, what_, first, last, stream_, copied_);
     else
       gpu_.run(tables_, what_, first, last, stream_);
-    if (pages_ != nullptr) pages_->leave_on(first_, last_, is_far_ ? ring_->out() : stream_);
+    if (pages_ != nullptr) pages_->leave_on(first_, last_, is_lower_ ? ring_->out() : stream_);
     first_ = last_;
     arriving_pages_ = 0;
   }
 
  private:
-  // A window is all near or all far; tasks without paged state go with either. pre: the task is entered
+  // A batch is all in the upper tier or all in the lower one; tasks without paged state go with either. pre: the task
+  // is entered
   void make_room(std::uint64_t task, PageGate::Where where) {
-    const bool suits = where == PageGate::Where::nowhere || is_far_ == (where == PageGate::Where::lower);
+    const bool suits = where == PageGate::Where::nowhere || is_lower_ == (where == PageGate::Where::lower);
     if (first_ < last_ &&
-        (!suits || (is_far_ && !ring_->has_room(rows_[tasks_.tasks[task].row], tasks_.tasks[task])))) {
+        (!suits || (is_lower_ && !ring_->has_room(rows_[tasks_.tasks[task].row], tasks_.tasks[task])))) {
       try {
         launch();
       } catch (...) {
@@ -74,7 +75,7 @@ class Window {
         throw;
       }
     }
-    if (first_ == last_) is_far_ = where == PageGate::Where::lower;
+    if (first_ == last_) is_lower_ = where == PageGate::Where::lower;
   }
 
   const std::vector<Row>& rows_;
@@ -86,16 +87,16 @@ class Window {
   Launch what_;
   StreamHandle stream_;
   Ring::Copied& copied_;
-  std::uint64_t first_, last_;      // in the window
+  std::uint64_t first_, last_;      // in the batch
   std::size_t arriving_pages_ = 0;  // a page of several tasks counts with each
-  bool is_far_ = false;
+  bool is_lower_ = false;
 };
 
 }  // namespace
 
 DeviceStep::DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
-                       const Home& home)
-    : gpu_(std::move(gpu)), tasks_(std::move(tasks)), rows_(rows), groups_(groups), home_(home) {
+                       const StateRange& paged)
+    : gpu_(std::move(gpu)), tasks_(std::move(tasks)), rows_(rows), groups_(groups), paged_(paged) {
   row_table_ = add_table(rows * sizeof(Row));
   hyper_table_ = add_table(groups * sizeof(DeviceHyper));
   part_table_ = add_table(tasks_.parts.size() * sizeof(Part));
@@ -122,8 +123,8 @@ DeviceStep::~DeviceStep() {
   }
 }
 
-DeviceStep::Table DeviceStep::add_table(std::size_t bytes) {
-  const Table table{bytes_, bytes};
+DeviceStep::TableRange DeviceStep::add_table(std::size_t bytes) {
+  const TableRange table{bytes_, bytes};
   bytes_ += round_up(bytes, kSlotAlignmentBytes);
   return table;
 }
@@ -193,14 +194,14 @@ void DeviceStep::walk(StreamHandle stream, Launch&& launch) {
   }
 }
 
-Ring::Copied DeviceStep::run_in_windows(const std::vector<Row>& rows, PageGate* pages, Ring* ring,
+Ring::Copied DeviceStep::run_in_batches(const std::vector<Row>& rows, PageGate* pages, Ring* ring,
                                         const RingMemory& memory, StreamHandle stream) {
   Ring::Copied copied;
   walk(stream, [&](const Stage& stage) {
     if (ring != nullptr) ring->begin(memory, stream);
-    Window window(rows, tasks_, pages, ring, *gpu_, tables_, stage, stream, copied);
-    for (std::uint64_t task = stage.first_task; task < stage.last_task; ++task) window.add(task);
-    window.launch();
+    Batch batch(rows, tasks_, pages, ring, *gpu_, tables_, stage, stream, copied);
+    for (std::uint64_t task = stage.first_task; task < stage.last_task; ++task) batch.add(task);
+    batch.launch();
     if (ring != nullptr) ring->finish(stream);
   });
   return copied;
@@ -218,10 +219,10 @@ Ring::Copied DeviceStep::run(const std::vector<Row>& rows, const std::vector<Hyp
     });
     return {};
   }
-  if (memory.begin == nullptr) return run_in_windows(rows, pages, nullptr, memory, stream);
-  if (!ring_) ring_.emplace(gpu_, home_);
+  if (memory.begin == nullptr) return run_in_batches(rows, pages, nullptr, memory, stream);
+  if (!ring_) ring_.emplace(gpu_, paged_);
   try {
-    return run_in_windows(rows, pages, &*ring_, memory, stream);
+    return run_in_batches(rows, pages, &*ring_, memory, stream);
   } catch (...) {
     ring_->abandon(stream);
     throw;

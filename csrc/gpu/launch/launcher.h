@@ -25,8 +25,9 @@ struct DeviceArguments {
 
 class DeviceStep {
  public:
-  // `home`: where paged state is.
-  DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups, const Home& home);
+  // `paged`: where paged state is.
+  DeviceStep(std::shared_ptr<Gpu> gpu, DeviceTasks tasks, std::size_t rows, std::size_t groups,
+             const StateRange& paged);
   ~DeviceStep();  // waits for what was sent
   DeviceStep(const DeviceStep&) = delete;
   DeviceStep& operator=(const DeviceStep&) = delete;
@@ -38,17 +39,17 @@ class DeviceStep {
 
   // What memory a ring is to have for these rows.
   std::size_t ring_bytes(const std::vector<Row>& rows, std::size_t page_bytes) const {
-    return Ring::bytes_for(rows, tasks_.tasks, kWindowPages / 2 * page_bytes);
+    return Ring::bytes_for(rows, tasks_.tasks, kBatchPages / 2 * page_bytes);
   }
 
   const std::vector<Task>& tasks() const noexcept { return tasks_.tasks; }
 
   // Pages that a launch waits for together: 32 MiB of them are long beside a launch (0.6 ms of a 55 GB/s link) and
   // short beside a step, so that work begins soon after the first have arrived.
-  static constexpr std::size_t kWindowPages = 4;
+  static constexpr std::size_t kBatchPages = 4;
 
  private:
-  struct Table {  // of a table among the others
+  struct TableRange {  // of a table among the others
     std::size_t begin, bytes;
   };
   struct Staging {
@@ -58,9 +59,9 @@ class DeviceStep {
   };
   static constexpr std::size_t kStagings = 3;
 
-  Table add_table(std::size_t bytes);
+  TableRange add_table(std::size_t bytes);
   template <class T>
-  T* in_tables(const Table& table) const {
+  T* in_tables(const TableRange& table) const {
     return reinterpret_cast<T*>(device_->get() + table.begin);
   }
   void upload(const std::vector<Row>& rows, const std::vector<Hyper>& hypers, const DeviceArguments& arguments,
@@ -69,15 +70,15 @@ class DeviceStep {
   void begin(const DeviceArguments& arguments);
   template <class Launch>
   void walk(StreamHandle stream, Launch&& launch);
-  Ring::Copied run_in_windows(const std::vector<Row>& rows, PageGate* pages, Ring* ring, const RingMemory& memory,
+  Ring::Copied run_in_batches(const std::vector<Row>& rows, PageGate* pages, Ring* ring, const RingMemory& memory,
                               StreamHandle stream);
 
   std::shared_ptr<Gpu> gpu_;
   DeviceTasks tasks_;
   std::size_t rows_, groups_;
-  Home home_;
+  StateRange paged_;
   std::size_t bytes_ = 0;  // of all tables
-  Table row_table_, hyper_table_, part_table_, row_partials_table_, work_table_, partial_table_;
+  TableRange row_table_, hyper_table_, part_table_, row_partials_table_, work_table_, partial_table_;
   std::optional<GpuMemory> device_;
   std::vector<std::byte> sent_;  // what the device's rows and hypers are, so that only a change is sent
   bool has_parts_ = false;

@@ -27,7 +27,7 @@ class Trial {
         tensors_(*gpu, Memory::device, kTensorBytes),
         rows_{row()},
         step_(gpu, make_device_tasks(rows_, hypers_), rows_.size(), hypers_.size(),
-              Home{extent_->data(), extent_->data() + 2 * kSlotBytes, 2 * kSlotBytes}),
+              StateRange{extent_->data(), extent_->data() + 2 * kSlotBytes, 2 * kSlotBytes}),
         ring_bytes_(step_.ring_bytes(rows_, arena->page_bytes() / kWindowShare)),
         ring_(*gpu, Memory::device, ring_bytes_) {
     gpu->clear(tensors_.get(), kTensorBytes, nullptr);

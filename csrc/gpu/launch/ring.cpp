@@ -41,9 +41,9 @@ void shift(Row& row, const Span& span, std::ptrdiff_t bytes) {
 
 }  // namespace
 
-Ring::Ring(std::shared_ptr<Gpu> gpu, const Home& home)
+Ring::Ring(std::shared_ptr<Gpu> gpu, const StateRange& paged)
     : gpu_(std::move(gpu)),
-      home_(home),
+      paged_(paged),
       in_(*gpu_),
       out_(*gpu_),
       between_(*gpu_, false),
@@ -79,11 +79,11 @@ bool Ring::has_room(const Row& row, const Task& task) const {
          (task.row - first_row_ < kMostRows && kRowsBytes + bytes_ + state_bytes(row, task) <= window_bytes_);
 }
 
-void Ring::add(const Row& row, const Task& task, bool is_far) {
+void Ring::add(const Row& row, const Task& task, bool is_lower) {
   if (rows_.empty()) first_row_ = task.row;
   rows_.resize(task.row - first_row_ + 1);
   rows_.back() = row;
-  if (!is_far) return;
+  if (!is_lower) return;
   bytes_ += state_bytes(row, task);
   if (!far_.empty() && far_.back().row == task.row)
     far_.back().last = task.last;
@@ -106,20 +106,20 @@ std::vector<Copy> Ring::place(std::byte* to) {
   }
   std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.span.begin < b.span.begin; });
   std::vector<Copy> copies;
-  const std::byte* end = nullptr;  // of the last copy, at home
-  const auto add = [&](const std::byte* home, std::size_t bytes) {
-    if (home == end && !is_border(home))
+  const std::byte* end = nullptr;  // of the last copy
+  const auto add = [&](const std::byte* paged, std::size_t bytes) {
+    if (paged == end && !is_border(paged))
       copies.back().bytes += bytes;
     else
-      copies.push_back({to, home, bytes});
-    end = home + bytes;
+      copies.push_back({to, paged, bytes});
+    end = paged + bytes;
     to += bytes;
   };
   for (const auto& [span, row] : pieces) {
     shift(*row, span, to - span.begin);
     for (std::byte* from = span.begin; from < span.end;) {
-      const std::size_t inside = static_cast<std::size_t>(from - home_.begin) % home_.unit_bytes;
-      const std::size_t bytes = std::min<std::size_t>(span.end - from, home_.unit_bytes - inside);
+      const std::size_t inside = static_cast<std::size_t>(from - paged_.begin) % paged_.unit_bytes;
+      const std::size_t bytes = std::min<std::size_t>(span.end - from, paged_.unit_bytes - inside);
       add(from, bytes);
       from += bytes;
     }

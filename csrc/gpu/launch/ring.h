@@ -19,7 +19,7 @@ struct RingMemory {
 };
 
 // The range whose state is copied. No copy crosses a multiple of `unit_bytes` from its beginning.
-struct Home {
+struct StateRange {
   const std::byte* begin = nullptr;
   const std::byte* end = nullptr;
   std::size_t unit_bytes = 0;
@@ -31,8 +31,8 @@ class Ring {
     std::size_t in_bytes = 0, out_bytes = 0;
   };
 
-  // State at home is copied in pieces of kSlotAlignmentBytes that belong to one row.
-  Ring(std::shared_ptr<Gpu> gpu, const Home& home);
+  // Paged state is copied in pieces of kSlotAlignmentBytes that belong to one row.
+  Ring(std::shared_ptr<Gpu> gpu, const StateRange& paged);
   ~Ring();  // waits for what was put on its streams
   Ring(const Ring&) = delete;
   Ring& operator=(const Ring&) = delete;
@@ -45,9 +45,9 @@ class Ring {
 
   // What is on `compute` so far comes before what is copied from now on.
   void begin(const RingMemory& memory, StreamHandle compute);
-  // Of the next window, in order. `is_far`: its state is to be copied; else none of it is in the range.
+  // Of the next window, in order. `is_lower`: its state is to be copied; else none of it is in the range.
   bool has_room(const Row& row, const Task& task) const;
-  void add(const Row& row, const Task& task, bool is_far);
+  void add(const Row& row, const Task& task, bool is_lower);
   // Runs the parts of the tasks added, [first, last), and begins the next window. Waits for the copy that the same
   // memory was last used for. Adds to `copied`.
   void run(const StepTables& tables, Launch what, std::uint64_t first, std::uint64_t last, StreamHandle compute,
@@ -70,17 +70,17 @@ class Ring {
     Event filled, used, emptied;
   };
   bool is_home(const std::byte* begin, const std::byte* end) const noexcept {
-    return begin >= home_.begin && end <= home_.end;
+    return begin >= paged_.begin && end <= paged_.end;
   }
   bool is_border(const std::byte* at) const noexcept {
-    return static_cast<std::size_t>(at - home_.begin) % home_.unit_bytes == 0;
+    return static_cast<std::size_t>(at - paged_.begin) % paged_.unit_bytes == 0;
   }
   void order(StreamHandle first, StreamHandle then);  // what comes on `then` waits for what is on `first`
   std::vector<Copy> place(std::byte* to);             // the copies in
   void forget() noexcept;
 
   std::shared_ptr<Gpu> gpu_;
-  Home home_;
+  StateRange paged_;
   Stream in_, out_;
   Event between_;  // streams
   std::array<Window, kWindows> windows_;

@@ -10,7 +10,7 @@ from pathlib import Path
 from pagedopt.config import Settings
 from pagedopt.monitor.publisher.registry import Registry
 from pagedopt.monitor.publisher.tiers import device_tier, tier_snapshots
-from pagedopt.pager.arenas import Home
+from pagedopt.pager.arenas import PagedDevice
 from pagedopt.pager.pager import Pager
 from pagedopt.snapshot import SCHEMA, ArenaSnapshot, PagerSnapshot, Snapshot, TierSnapshot
 
@@ -18,33 +18,38 @@ __all__ = ["snapshot_of"]
 
 
 def snapshot_of(
-    homes: Sequence[Home], loaded: Settings | None, spill_dir: Path | None, registry: Registry, *, measure: bool
+    paged_devices: Sequence[PagedDevice],
+    loaded: Settings | None,
+    spill_dir: Path | None,
+    registry: Registry,
+    *,
+    measure: bool,
 ) -> Snapshot:
     """What is where in this process, and every counter.
 
     Args:
-        homes: the arenas and their pagers.
+        paged_devices: the arenas and their pagers.
         loaded: the settings in force, once there are arenas.
         spill_dir: where pages on disk are, if any arena puts them there.
         registry: the optimizers.
         measure: also ask the operating system how much memory is behind the pages.
     """
-    tiers = () if loaded is None or not homes else tier_snapshots(loaded, spill_dir)
+    tiers = () if loaded is None or not paged_devices else tier_snapshots(loaded, spill_dir)
     return Snapshot(
         schema=SCHEMA,
         pid=os.getpid(),
         monotonic_ns=time.monotonic_ns(),
-        arenas=tuple(_arena_snapshot(home, measure) for home in homes),
-        pager=_pager_snapshot([home.pager for home in homes if home.pager is not None]),
-        tiers=(*_device_tiers(homes, loaded), *tiers),
+        arenas=tuple(_arena_snapshot(paged, measure) for paged in paged_devices),
+        pager=_pager_snapshot([paged.pager for paged in paged_devices if paged.pager is not None]),
+        tiers=(*_device_tiers(paged_devices, loaded), *tiers),
         optimizers=registry.optimizers(),
     )
 
 
-def _device_tiers(homes: Sequence[Home], loaded: Settings | None) -> Iterator[TierSnapshot]:
-    for home in homes:
-        if home.device.gpu is not None and loaded is not None:
-            yield device_tier(home.device.gpu, loaded)
+def _device_tiers(paged_devices: Sequence[PagedDevice], loaded: Settings | None) -> Iterator[TierSnapshot]:
+    for paged in paged_devices:
+        if paged.device.gpu is not None and loaded is not None:
+            yield device_tier(paged.device.gpu, loaded)
 
 
 def _pager_snapshot(pagers: list[Pager]) -> PagerSnapshot | None:
@@ -63,15 +68,15 @@ def _pager_snapshot(pagers: list[Pager]) -> PagerSnapshot | None:
     )
 
 
-def _arena_snapshot(home: Home, measure: bool) -> ArenaSnapshot:
-    arena = home.arena
+def _arena_snapshot(paged: PagedDevice, measure: bool) -> ArenaSnapshot:
+    arena = paged.arena
     ledger = arena.ledger()
     measured = arena.measure() if measure else {}
     page_bytes, budget_pages = ledger["page_bytes"], arena.budget_pages
     return ArenaSnapshot(
-        device=home.device.name,
-        upper_tier="host" if home.device.gpu is None else "device",
-        lower_tier="disk" if home.device.gpu is None else "host",
+        device=paged.device.name,
+        upper_tier="host" if paged.device.gpu is None else "device",
+        lower_tier="disk" if paged.device.gpu is None else "host",
         page_bytes=page_bytes,
         budget_bytes=None if budget_pages is None else budget_pages * page_bytes,
         allocated_bytes=ledger["allocated_pages"] * page_bytes,

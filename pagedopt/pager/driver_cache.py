@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Hoard", "Look"]
+__all__ = ["DriverCache", "MemoryReading"]
 
 
 @dataclass(frozen=True)
-class Look:
+class MemoryReading:
     """What can be seen of a GPU's memory at one moment, in bytes.
 
     Attributes:
@@ -35,7 +35,7 @@ class Look:
     held_bytes: int
 
 
-class Hoard:
+class DriverCache:
     """Estimates the memory that the driver still caches for evicted pages, which no API reports.
 
     Ask it at every look at the card, so that little changes in between. The model: every page that was ever resident
@@ -52,9 +52,9 @@ class Hoard:
 
     def __init__(self) -> None:
         self.lost_bytes = 0
-        self._before: Look | None = None
+        self._before: MemoryReading | None = None
 
-    def kept_bytes(self, now: Look) -> int:
+    def kept_bytes(self, now: MemoryReading) -> int:
         """Memory that pages off the device still have there; negative if pages on it have lost theirs."""
         before, self._before = self._before, now
         if before is not None:
@@ -64,7 +64,7 @@ class Hoard:
         return now.visited_bytes - now.resident_bytes - self.lost_bytes
 
 
-def _newly_lost(before: Look, now: Look) -> int:
+def _newly_lost(before: MemoryReading, now: MemoryReading) -> int:
     """Less what was found again."""
     torch = now.held_bytes - before.held_bytes
     first = now.visited_bytes - before.visited_bytes

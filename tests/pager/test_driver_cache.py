@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pagedopt.pager.budget import auto_budget
 from pagedopt.pager.device_memory import device_memory
-from pagedopt.pager.hoard import Hoard, Look
+from pagedopt.pager.driver_cache import DriverCache, MemoryReading
 
 TOTAL, LOW, HIGH = 200, 0.08, 0.12
 SLACK = 3
@@ -78,9 +78,9 @@ class Card:
         self.visited.add(page)
         self.arrived += 1
 
-    def look(self) -> Look:
+    def look(self) -> MemoryReading:
         pages = (TOTAL, self.free, self.resident, len(self.visited), self.arrived, self.torch)
-        return Look(*(count * PAGE_BYTES for count in pages))
+        return MemoryReading(*(count * PAGE_BYTES for count in pages))
 
 
 class Paging:
@@ -88,12 +88,12 @@ class Paging:
 
     def __init__(self, state: int, streamed: int = 12) -> None:
         self.card, self.streamed = Card(state), streamed
-        self.hoard = Hoard()
+        self.cache = DriverCache()
         self.budget: int | None = None
 
     def look(self) -> int:
         card, look = self.card, self.card.look()
-        free, held = look.free_bytes + self.hoard.kept_bytes(look), look.held_bytes
+        free, held = look.free_bytes + self.cache.kept_bytes(look), look.held_bytes
         memory = device_memory(look.total_bytes, free, look.resident_bytes, held, held, None)
         spilled, before = card.resident < card.state, self.budget and self.budget * PAGE_BYTES
         nbytes = auto_budget(memory, look.resident_bytes, LOW, HIGH, before, page_bytes=PAGE_BYTES, spilled=spilled)
@@ -114,7 +114,7 @@ class Paging:
     def assert_fair(self, when: str) -> None:
         """Between the watermarks, or all of the state in."""
         free = TOTAL - self.card.others - self.card.torch - self.card.resident
-        text = f"{when}: {self.card.look()}, others {self.card.others}, lost {self.hoard.lost_bytes}"
+        text = f"{when}: {self.card.look()}, others {self.card.others}, lost {self.cache.lost_bytes}"
         assert free >= LOW * TOTAL - SLACK or self.card.resident == 1, f"too much was promised, {text}"
         assert free <= HIGH * TOTAL + SLACK or self.card.resident == self.card.state, f"stays low, {text}"
 
@@ -151,13 +151,13 @@ def test_budget_rises_when_another_process_leaves() -> None:
 
 
 def test_what_torch_takes_from_pages_that_left_is_lost_until_they_are_back() -> None:
-    hoard = Hoard()
-    assert hoard.kept_bytes(Look(100, 40, 50, 50, 50, 10)) == 0
-    assert hoard.kept_bytes(Look(100, 40, 20, 50, 50, 10)) == 30  # 30 left, and nothing came free
-    assert hoard.kept_bytes(Look(100, 0, 20, 50, 50, 60)) == 20  # torch took 50: 40 were free
-    assert hoard.kept_bytes(Look(100, 50, 20, 50, 50, 10)) == 20
-    assert hoard.kept_bytes(Look(100, 40, 50, 50, 80, 10)) == 0  # all are back; 10 of them took what was free
-    assert hoard.lost_bytes == 0
+    cache = DriverCache()
+    assert cache.kept_bytes(MemoryReading(100, 40, 50, 50, 50, 10)) == 0
+    assert cache.kept_bytes(MemoryReading(100, 40, 20, 50, 50, 10)) == 30  # 30 left, and nothing came free
+    assert cache.kept_bytes(MemoryReading(100, 0, 20, 50, 50, 60)) == 20  # torch took 50: 40 were free
+    assert cache.kept_bytes(MemoryReading(100, 50, 20, 50, 50, 10)) == 20
+    assert cache.kept_bytes(MemoryReading(100, 40, 50, 50, 80, 10)) == 0  # all are back; 10 of them took what was free
+    assert cache.lost_bytes == 0
 
 
 EVENTS: dict[str, Callable[[Card, int], None]] = {
