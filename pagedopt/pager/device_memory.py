@@ -60,14 +60,14 @@ class DeviceUpper:
         assert self.device.gpu is not None
         held_bytes = self.device.held_bytes()
         peak_bytes = self._held.of(ledger["cycles"], held_bytes)
-        look = _look(self.device.gpu, ledger, held_bytes)
+        reading = _read_memory(self.device.gpu, ledger, held_bytes)
         return device_memory(
-            look.total_bytes,
-            look.free_bytes + self._driver_cache.kept_bytes(look),
-            look.resident_bytes,
+            reading.total_bytes,
+            reading.free_bytes + self._driver_cache.kept_bytes(reading),
+            reading.resident_bytes,
             held_bytes,
             peak_bytes,
-            self.limit.resolve(look.total_bytes),
+            self.limit.resolve(reading.total_bytes),
         )
 
     def stall_percent(self) -> float | None:
@@ -75,7 +75,7 @@ class DeviceUpper:
         return None
 
 
-def _look(gpu: Gpu, ledger: Mapping[str, int], held_bytes: int) -> MemoryReading:
+def _read_memory(gpu: Gpu, ledger: Mapping[str, int], held_bytes: int) -> MemoryReading:
     page_bytes = ledger["page_bytes"]
     return MemoryReading(
         total_bytes=gpu.info["total_bytes"],

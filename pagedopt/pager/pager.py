@@ -95,7 +95,7 @@ class Pager:
         return self._thread.is_alive() and self.failure is None
 
     def start(self) -> None:
-        """MemoryReading at the memory once, so that the first step has a budget, and start the thread.
+        """Look at the memory once, so that the first step has a budget, and start the thread.
 
         After an exception it may be called again; `stop` ends what it began.
 

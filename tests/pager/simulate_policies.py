@@ -276,7 +276,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--policy", choices=[*POLICIES, "all"], default="all")
     parser.add_argument("--cycles", type=int, default=20, help="cycles to run; the second half is shown (default 20)")
     parser.add_argument("--depth", type=int, default=8, help="pages to read ahead (default 8)")
-    parser.add_argument("--held_pages", type=int, default=1, help="pages compute holds at one moment (default 1)")
+    parser.add_argument("--held-pages", type=int, default=1, help="pages compute holds at one moment (default 1)")
     parser.add_argument("--start", choices=["fresh", "lower", "random"], default="fresh")
     parser.add_argument("--seed", type=int, default=0)
     return parser

@@ -326,7 +326,7 @@ def test_replay_prints_a_row_for_every_policy(start: str, capsys: pytest.Capture
     assert float(rows["lru"][6]) == pytest.approx(2.0, abs=0.05)
 
 
-@pytest.mark.parametrize("option", ["--pages", "--budget", "--cycles", "--held_pages"])
+@pytest.mark.parametrize("option", ["--pages", "--budget", "--cycles", "--held-pages"])
 def test_replay_refuses_nonsense(option: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         simulated.main([option, "0"])

@@ -107,12 +107,12 @@ std::vector<Copy> Ring::place(std::byte* to) {
   std::sort(pieces.begin(), pieces.end(), [](const Piece& a, const Piece& b) { return a.span.begin < b.span.begin; });
   std::vector<Copy> copies;
   const std::byte* end = nullptr;  // of the last copy
-  const auto add = [&](const std::byte* paged, std::size_t bytes) {
-    if (paged == end && !is_border(paged))
+  const auto add = [&](const std::byte* source, std::size_t bytes) {
+    if (source == end && !is_border(source))
       copies.back().bytes += bytes;
     else
-      copies.push_back({to, paged, bytes});
-    end = paged + bytes;
+      copies.push_back({to, source, bytes});
+    end = source + bytes;
     to += bytes;
   };
   for (const auto& [span, row] : pieces) {
