@@ -287,7 +287,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     for name in ("pages", "budget", "cycles", "held_pages"):
         if getattr(options, name) < 1:
-            parser().error(f"--{name} is {getattr(options, name)}; it must be at least 1")
+            parser().error(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1")
     names = list(POLICIES) if options.policy == "all" else [options.policy]
     floor = floor_pages(options.pages, options.budget)
     print(f"{options.pages} pages, room for {options.budget}: the floor is {floor} moves a cycle")
