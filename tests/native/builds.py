@@ -47,10 +47,11 @@ def locked(directory: Path) -> Iterator[None]:
 def configure(name: str, sanitize: str = "", *more: str) -> Path:
     """A build folder, with `more` options beside those it was configured with before."""
     directory = ROOT / "build" / f"native-{name}"
+    level = "-O1" if sanitize else "-O2"  # of a build with sanitizers most of the time is the compiler's
     command = [
         "cmake", "-S", str(CSRC), "-B", str(directory), "-G", "Ninja", "-DCMAKE_BUILD_TYPE=RelWithDebInfo",
         "-DPAGEDOPT_PYTHON=OFF", "-DPAGEDOPT_STRESS=ON", "-DPAGEDOPT_CUDA=OFF", f"-DPAGEDOPT_SANITIZE={sanitize}",
-        *more,
+        f"-DCMAKE_CXX_FLAGS_RELWITHDEBINFO={level} -g1 -DNDEBUG", *more,
     ]  # fmt: skip
     with locked(directory):
         if subprocess.run(command, capture_output=True, check=False).returncode != 0:  # another compiler, perhaps

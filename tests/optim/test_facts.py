@@ -330,7 +330,7 @@ def test_an_absmax_with_gaps(block_wise: bool) -> None:
     ],
 )
 def test_a_row_refuses_state_that_does_not_fit(value: torch.Tensor | None, message: str) -> None:
-    """The optimizer brings such state home before; the row looks all the same."""
+    """The optimizer adopts such state before; the row looks all the same."""
     entry: dict[str, Any] = {"step": torch.zeros(()), "exp_avg": torch.zeros(4, 4), "exp_avg_sq": torch.zeros(4, 4)}
     layout: Any = {"slots": ["exp_avg", "exp_avg_sq"], "strides": (4, 1), "history": "", "group": 0, "codec": "f32"}
     _core.Rows().append(Parameter(torch.ones(4, 4)), entry, **layout)

@@ -34,16 +34,16 @@ def train(optimizer: Any, steps: int) -> Any:
 
 def fail_at(optimizer: Any, number: int, error: BaseException) -> Callable[[], None]:
     """Let placing the state of parameter `number` fail once; the result undoes it."""
-    home, left = optimizer._store.home, [number]
+    adopt, left = optimizer._store.adopt, [number]
 
     def failing(*args: Any) -> Any:
         left[0] -= 1
         if left[0] == -1:
             raise error
-        return home(*args)
+        return adopt(*args)
 
-    optimizer._store.home = failing
-    return lambda: setattr(optimizer._store, "home", home)
+    optimizer._store.adopt = failing
+    return lambda: setattr(optimizer._store, "adopt", adopt)
 
 
 ERRORS = [KeyboardInterrupt(), MemoryError(), OSError(28, "No space left on device")]
