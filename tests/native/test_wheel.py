@@ -28,8 +28,8 @@ for _ in range(3):
     paged.step()
     plain.step()
 torch.testing.assert_close(params[0], params[1], rtol=1e-5, atol=1e-6)
-arena = pagedopt.stats().arenas[0]
-assert arena.counters["evicted_bytes"] > 0, "the state fits the budget"
+while not pagedopt.stats().arenas[0].counters["evicted_bytes"]:  # a step does not wait for the pages that leave
+    paged.step()
 print(_core.__file__, hasattr(_core, "EmulatedGpu"))
 """
 
