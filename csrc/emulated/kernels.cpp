@@ -1,5 +1,6 @@
 // The kernels of a GPU, run on the CPU at once: for tests where there is no GPU. A warp's 32 lanes are a loop; levels
 // of the 8-bit codec are computed as a GPU does.
+#define PAGEDOPT_EMULATED_KERNELS
 #include <cstdint>
 
 #include "gpu/kernels/rows.h"
@@ -97,10 +98,10 @@ void run_state(const StepTables& tables, const Part& part, Pass pass) {
   if (work.skip) return;
   const Piece piece = piece_of<R>(row, work, part, pass);
   if (pass == Pass::update)
-    is_8bit(row) ? update_warps<R, true>(piece) : update_warps<R, false>(piece);
+    is_8bit(row) ? update_warps<R, R::kHas8bit>(piece) : update_warps<R, false>(piece);
   else
     tables.partials[tables.row_partials[part.row].measure + part.index] =
-        is_8bit(row) ? measure<R, true>(piece) : measure<R, false>(piece);
+        is_8bit(row) ? measure<R, R::kHas8bit>(piece) : measure<R, false>(piece);
 }
 
 int run(const StepTables& tables, Launch what, std::uint64_t first_part, std::uint64_t last_part, StreamHandle) {

@@ -34,9 +34,11 @@ RuleId rule_of(const std::string& name) {
 #undef PAGEDOPT_CHOICE
 }
 
-Hyper hyper_of(const std::string& rule, double lr, double weight_decay, bool decoupled, bool maximize, bool skip_zeros,
-               double max_unorm, int percentile_clipping, const std::vector<double>& numbers) {
-  Hyper hyper{rule_of(rule), lr, weight_decay, decoupled, maximize, skip_zeros, max_unorm, percentile_clipping, {}};
+Hyper hyper_of(const std::string& rule, double lr, double weight_decay, bool decoupled, bool maximize,
+               bool bias_correction, bool skip_zeros, double max_unorm, int percentile_clipping,
+               const std::vector<double>& numbers) {
+  Hyper hyper{rule_of(rule),   lr,         weight_decay, decoupled,           maximize,
+              bias_correction, skip_zeros, max_unorm,    percentile_clipping, {}};
   std::size_t wanted = 0;
   with_rule(hyper.rule, [&](auto r) { wanted = kNumbersOf<decltype(r)>; });
   if (numbers.size() != wanted)
@@ -46,13 +48,13 @@ Hyper hyper_of(const std::string& rule, double lr, double weight_decay, bool dec
   return hyper;
 }
 
-// The slots, as (name, whether it is signed), and the names of the numbers.
+// The slots, as (name, whether it is signed); the names of the numbers; whether state may have 8 bits.
 template <class R>
 py::tuple described() {
   py::list slots, numbers;
-  for (const Slot& slot : R::kSlots) slots.append(py::make_tuple(slot.name, slot.is_signed));
-  for (const char* name : R::kNumbers) numbers.append(name);
-  return py::make_tuple(py::tuple(slots), py::tuple(numbers));
+  for (int i = 0; i < kSlotsOf<R>; ++i) slots.append(py::make_tuple(R::kSlots[i].name, R::kSlots[i].is_signed));
+  for (int i = 0; i < kNumbersOf<R>; ++i) numbers.append(R::kNumbers[i]);
+  return py::make_tuple(py::tuple(slots), py::tuple(numbers), R::kHas8bit);
 }
 
 void bind_step(py::module_& m) {
@@ -73,7 +75,7 @@ void bind_step(py::module_& m) {
 
   py::class_<Hyper>(m, "Hyper")
       .def(py::init(&hyper_of), py::kw_only(), "rule"_a, "lr"_a, "weight_decay"_a, "decoupled"_a, "maximize"_a,
-           "skip_zeros"_a, "max_unorm"_a, "percentile_clipping"_a, "numbers"_a);
+           "bias_correction"_a, "skip_zeros"_a, "max_unorm"_a, "percentile_clipping"_a, "numbers"_a);
 
   py::class_<Sweep>(m, "Sweep")
       .def(py::init([](const TensorRows& rows, const std::vector<Hyper>& hypers, std::shared_ptr<Arena> arena,

@@ -19,11 +19,11 @@ struct Adam : RuleDefaults {
     Real eps;  // eps c2
   };
 
-  // The rate is lr c2 / c1, with c1 = 1 - beta1^t and c2 = sqrt(1 - beta2^t).
+  // The rate is lr c2 / c1, with c1 = 1 - beta1^t and c2 = sqrt(1 - beta2^t); both are 1 without bias correction.
   template <class Real>
   PAGEDOPT_HD static Scalars<Real> scalars(const Hyper& hyper, double t, double& rate) {
     const double beta1 = hyper.number[0], beta2 = hyper.number[1], eps = hyper.number[2];
-    const double c1 = 1.0 - std::pow(beta1, t), c2 = std::sqrt(1.0 - std::pow(beta2, t));
+    const double c1 = correction(hyper, beta1, t), c2 = std::sqrt(correction(hyper, beta2, t));
     rate = rate * c2 / c1;
     return {static_cast<Real>(beta1), static_cast<Real>(1.0 - beta1), static_cast<Real>(beta2),
             static_cast<Real>(1.0 - beta2), static_cast<Real>(eps * c2)};

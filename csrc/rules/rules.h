@@ -3,16 +3,28 @@
 
 #include <cstring>
 
+#include "rules/adagrad.h"
 #include "rules/adam.h"
+#include "rules/ademamix.h"
 #include "rules/amsgrad.h"
 #include "rules/hyper.h"
 #include "rules/lion.h"
+#include "rules/rmsprop.h"
 #include "rules/rule.h"
+#include "rules/sgd.h"
 
-#define PAGEDOPT_RULES(X) /* name in Python, struct */ \
-  X(adam, Adam)                                        \
-  X(amsgrad, AmsGrad)                                  \
-  X(lion, Lion)
+#define PAGEDOPT_RULES(X) /* name in Python, struct */  \
+  X(adam, Adam)                                         \
+  X(adam_amsgrad, AmsGrad)                              \
+  X(lion, Lion)                                         \
+  X(sgd, Sgd)                                           \
+  X(sgd_momentum, SgdMomentum)                          \
+  X(rmsprop, RmsProp)                                   \
+  X(rmsprop_momentum, RmsPropMomentum)                  \
+  X(rmsprop_centered, RmsPropCentered)                  \
+  X(rmsprop_momentum_centered, RmsPropMomentumCentered) \
+  X(adagrad, Adagrad)                                   \
+  X(ademamix, AdEMAMix)
 
 namespace pagedopt {
 
@@ -40,6 +52,13 @@ PAGEDOPT_HD int slots_of(RuleId rule) {
   int slots = 0;
   with_rule(rule, [&](auto r) { slots = kSlotsOf<decltype(r)>; });
   return slots;
+}
+
+// Whether the state of a row of the rule may have 8 bits.
+PAGEDOPT_HD bool has_8bit(RuleId rule) {
+  bool has = false;
+  with_rule(rule, [&](auto r) { has = decltype(r)::kHas8bit; });
+  return has;
 }
 
 // The scalars of any rule.
@@ -84,7 +103,7 @@ PAGEDOPT_HD Scalars<Real> make_scalars(const Hyper& hyper, double t, double grad
 
 template <class R, class Real>
 struct Element {
-  Real p, slot[kSlotsOf<R>];
+  Real p, slot[kSlotEntries<R>];
 };
 
 // The gradient as the rule takes it. `decay`: whether coupled decay is on.
@@ -108,11 +127,14 @@ PAGEDOPT_HD Real update(const CommonScalars<Real>& common, const typename R::tem
   return move;
 }
 
-// Whether the new slots are finite: they are not where the gradient is not.
+// Whether the new slots are finite: they are not where the gradient is not. For state of 8 bits.
 template <class R, class Real>
 PAGEDOPT_HD bool is_finite(const Element<R, Real>& e, Real most) {
-  const Real x = e.slot[R::kFiniteSlot];
-  return R::kSlots[R::kFiniteSlot].is_signed ? x <= most && x >= -most : x <= most;
+  if constexpr (R::kHas8bit) {
+    const Real x = e.slot[R::kFiniteSlot];
+    return R::kSlots[R::kFiniteSlot].is_signed ? x <= most && x >= -most : x <= most;
+  }
+  return true;
 }
 
 }  // namespace pagedopt

@@ -290,6 +290,7 @@ void check_row(const Row& row, std::size_t index, const std::vector<Hyper>& hype
   const Hyper& hyper = hypers[row.group];
   require(row.numel >= 0 && row.step && row.param, "parameter and step are needed");
   require((row.dtype == Dtype::f64) == (row.codec == Codec::f64), "float64 parameters and float64 state go together");
+  require(!is_8bit(row) || has_8bit(hyper.rule), "the state of this rule has no 8-bit form");
   for (int slot = 0; slot < slots_of(hyper.rule); ++slot)
     require(row.slot[slot] && (!is_8bit(row) || row.absmax[slot]), "a slot, or its absmax, is missing");
   require(!clips(hyper) || row.gnorm_history, "percentile clipping needs gnorm_history");

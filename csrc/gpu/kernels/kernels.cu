@@ -132,9 +132,10 @@ __global__ void __launch_bounds__(kThreads, kMeasureCtas) measure_kernel(StepTab
   RowWork& work = tables.work[part.row];
   const Piece piece = piece_of<R>(row, work, part, Pass::measure);  // read beside `skip`, not after it
   if (work.skip) return;
-  if (is_8bit(row)) copy_maps(maps);
-  const Partial sum = sum_warps(is_8bit(row) ? measure_part<R, true>(this_warp(), warp_index(), piece, maps)
-                                             : measure_part<R, false>(this_warp(), warp_index(), piece, maps));
+  const bool in_8bit = R::kHas8bit && is_8bit(row);
+  if (in_8bit) copy_maps(maps);
+  const Partial sum = sum_warps(in_8bit ? measure_part<R, R::kHas8bit>(this_warp(), warp_index(), piece, maps)
+                                        : measure_part<R, false>(this_warp(), warp_index(), piece, maps));
   if (threadIdx.x == 0) tables.partials[tables.row_partials[part.row].measure + part.index] = sum;
 }
 
@@ -146,9 +147,9 @@ __global__ void __launch_bounds__(kThreads, kCtas) update_kernel(StepTables tabl
   RowWork& work = tables.work[part.row];
   const Piece piece = piece_of<R>(row, work, part, Pass::update);  // read beside `skip`, not after it
   if (work.skip) return;
-  if (is_8bit(row)) {
+  if (R::kHas8bit && is_8bit(row)) {
     copy_tables(lookups);
-    update_part<R, true>(this_warp(), warp_index(), piece, lookups);
+    update_part<R, R::kHas8bit>(this_warp(), warp_index(), piece, lookups);
   } else {
     update_part<R, false>(this_warp(), warp_index(), piece, lookups);
   }

@@ -14,8 +14,8 @@ namespace pagedopt {
 template <class R>
 struct Registers {
   float p[kLaneElements], g[kLaneElements];
-  float slot[kSlotsOf<R>][kLaneElements];
-  std::uint32_t most[kSlotsOf<R>];  // largest_bits of the new slots, where they move in two parts
+  float slot[kSlotEntries<R>][kLaneElements];
+  std::uint32_t most[kSlotEntries<R>];  // largest_bits of the new slots, where they move in two parts
 };
 
 PAGEDOPT_HD void raise(std::uint32_t& most, std::uint32_t x) { most = x > most ? x : most; }

@@ -92,8 +92,8 @@ PAGEDOPT_HD BlockAt block_at(const Piece& piece, int first) {
 // The slots as they are stored.
 template <class K>
 struct StoredSlots {
-  Stored<K::bytes> slot[kSlotsOf<typename K::Rule>];
-  float absmax[kSlotsOf<typename K::Rule>];
+  Stored<K::bytes> slot[kSlotEntries<typename K::Rule>];
+  float absmax[kSlotEntries<typename K::Rule>];
 };
 
 template <class K, bool whole, int slot>

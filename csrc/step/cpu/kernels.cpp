@@ -60,14 +60,14 @@ PAGEDOPT_HD Largest update_run(const Scalars<float>& s, F flags, std::int64_t n,
                                const float* __restrict g, float* __restrict slot0, float* __restrict slot1,
                                float* __restrict slot2, float* __restrict moves) {
   constexpr int slots = kSlotsOf<R>;
-  static_assert(slots >= 1 && kMostSlots == 3);
+  static_assert(kMostSlots == 3);
   const CommonScalars<float> common = s.common;
   const auto own = s.of<R>();
   std::int32_t most0 = 0, most1 = 0, most2 = 0;
   for (std::int64_t i = 0; i < n; ++i) {
     Element<R, float> before;
     before.p = p[i];
-    before.slot[0] = slot0[i];
+    if constexpr (slots > 0) before.slot[0] = slot0[i];
     if constexpr (slots > 1) before.slot[1] = slot1[i];
     if constexpr (slots > 2) before.slot[2] = slot2[i];
     Element<R, float> e = before;
@@ -76,16 +76,16 @@ PAGEDOPT_HD Largest update_run(const Scalars<float>& s, F flags, std::int64_t n,
     if (moves) moves[i] = keep || !finite || R::is_still(e.slot) ? 0.0f : move;
     if (flags.guard) {
       e.p = finite ? e.p : before.p;
-      e.slot[0] = finite ? e.slot[0] : 0.0f;
+      if constexpr (slots > 0) e.slot[0] = finite ? e.slot[0] : 0.0f;
       if constexpr (slots > 1) e.slot[1] = finite ? e.slot[1] : 0.0f;
       if constexpr (slots > 2) e.slot[2] = finite ? e.slot[2] : 0.0f;
     }
     p[i] = keep ? before.p : e.p;
-    slot0[i] = keep ? before.slot[0] : e.slot[0];
+    if constexpr (slots > 0) slot0[i] = keep ? before.slot[0] : e.slot[0];
     if constexpr (slots > 1) slot1[i] = keep ? before.slot[1] : e.slot[1];
     if constexpr (slots > 2) slot2[i] = keep ? before.slot[2] : e.slot[2];
     if (!flags.guard) continue;
-    most0 = larger_magnitude(most0, slot0[i]);
+    if constexpr (slots > 0) most0 = larger_magnitude(most0, slot0[i]);
     if constexpr (slots > 1) most1 = larger_magnitude(most1, slot1[i]);
     if constexpr (slots > 2) most2 = larger_magnitude(most2, slot2[i]);
   }
@@ -219,8 +219,8 @@ template <class R>
 void update_piece(const Piece& piece) {
   if (piece.codec == Codec::f64)
     update64<R>(piece);
-  else if (piece.codec != Codec::f32)
-    update_blocks<R>(piece, update_block_for<R, true>(piece));
+  else if (R::kHas8bit && piece.codec != Codec::f32)
+    update_blocks<R>(piece, update_block_for<R, R::kHas8bit>(piece));
   else if (piece.dtype != Dtype::f32)
     update_blocks<R>(piece, update_block_for<R, false>(piece));
   else
