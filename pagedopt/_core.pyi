@@ -70,7 +70,7 @@ def decode(codes: Tensor, absmax: Tensor, values: Tensor, signed: bool, block: i
 def tensor_readers() -> list[str]: ...
 def set_tensor_reader(name: str) -> None: ...
 
-RULES: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...]]]
+RULES: dict[str, tuple[tuple[tuple[str, bool], ...], tuple[str, ...], bool]]
 
 @final
 class Hyper:
@@ -82,6 +82,7 @@ class Hyper:
         weight_decay: float,
         decoupled: bool,
         maximize: bool,
+        bias_correction: bool,
         skip_zeros: bool,
         max_unorm: float,
         percentile_clipping: int,

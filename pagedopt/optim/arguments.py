@@ -13,15 +13,29 @@ import numpy as np
 import torch
 
 __all__ = [
+    "ADAM_W_MODE",
+    "ALPHA",
     "AMSGRAD",
     "ARGS_OPTIONS",
     "BETAS",
+    "BIAS_CORRECTION",
+    "CENTERED",
+    "DAMPENING",
     "DECOUPLED",
     "EPS",
+    "INITIAL_ACCUMULATOR_VALUE",
     "KEYWORDS",
     "LR",
+    "LR_DECAY",
+    "MAX_UNORM",
+    "MIX_ALPHA",
+    "MOMENTUM",
+    "NESTEROV",
     "STORAGE",
+    "THREE_BETAS",
     "TORCH_SWITCHES",
+    "T_ALPHA",
+    "T_BETA3",
     "WEIGHT_DECAY",
     "Argument",
     "plain",
@@ -45,6 +59,7 @@ class Argument:
         read: returns the value for one of any type that means it, or raises; None for what is no option of a group.
         allowed: what is allowed, for messages.
         numbers: the numbers of the core's rule that it gives: one, or one for each of its elements.
+        option: the option of a group that it sets; its own name where empty.
     """
 
     name: str
@@ -54,6 +69,7 @@ class Argument:
     read: Callable[[Any], Any] | None = None
     allowed: str = ""
     numbers: tuple[str, ...] = ()
+    option: str = ""
 
     def but(self, default: Any, text: str = "") -> Argument:
         """The same with another default, and another text where one is given."""
@@ -113,14 +129,26 @@ def _number(value: Any, below: float = math.inf) -> Any:
     return value
 
 
-def _betas(value: Any) -> tuple[Any, Any]:
+def _betas(count: int) -> Callable[[Any], tuple[Any, ...]]:
+    def read(value: Any) -> tuple[Any, ...]:
+        value = _literal(value)
+        if not isinstance(value, (tuple, list)) or len(value) != count:
+            raise ValueError
+        betas = tuple(_number(beta, 1.0) for beta in value)
+        if len({isinstance(beta, torch.Tensor) for beta in betas}) > 1:
+            raise ValueError
+        return betas
+
+    return read
+
+
+def _number_or_none(value: Any) -> Any:
     value = _literal(value)
-    if not isinstance(value, (tuple, list)):
-        raise ValueError
-    beta1, beta2 = (_number(beta, 1.0) for beta in value)
-    if isinstance(beta1, torch.Tensor) != isinstance(beta2, torch.Tensor):
-        raise ValueError
-    return beta1, beta2
+    return None if value is None else _number(value)
+
+
+def _fraction(value: Any) -> Any:
+    return _number(value, 1.0)
 
 
 def _bits(value: Any) -> int:
@@ -141,7 +169,7 @@ BETAS: Final = Argument(
     (0.9, 0.999),
     "tuple[float, float]",
     "decay rates of the two moments, each in [0, 1).",
-    _betas,
+    _betas(2),
     "two numbers in [0, 1); betas must be either both floats or both Tensors",
     ("beta1", "beta2"),
 )
@@ -154,6 +182,99 @@ AMSGRAD: Final = Argument(
     "divide by the largest second moment so far (a third slot), in 32 and in 8 bits.",
     read_flag,
     _FLAG,
+)
+
+MOMENTUM: Final = Argument(
+    "momentum",
+    0.0,
+    "float",
+    "how much of the last step's buffer is kept; 0: there is no buffer.",
+    _number,
+    _NUMBER,
+    ("momentum",),
+)
+DAMPENING: Final = Argument(
+    "dampening",
+    0.0,
+    "float",
+    "the gradient enters the buffer times 1 - dampening; the first one, whole.",
+    _number,
+    _NUMBER,
+    ("dampening",),
+)
+NESTEROV: Final = Argument(
+    "nesterov",
+    False,
+    "bool",
+    "Nesterov's momentum; it needs momentum above 0 and no dampening.",
+    read_flag,
+    _FLAG,
+    ("nesterov",),
+)
+ALPHA: Final = Argument(
+    "alpha",
+    0.99,
+    "float",
+    "decay rate of the averages, in [0, 1).",
+    _fraction,
+    "a number in [0, 1), or a tensor of one",
+    ("alpha",),
+)
+CENTERED: Final = Argument(
+    "centered",
+    False,
+    "bool",
+    "divide by the standard deviation of the gradient (a slot for its mean); in 32 bits alone.",
+    read_flag,
+    _FLAG,
+)
+LR_DECAY: Final = Argument(
+    "lr_decay",
+    0.0,
+    "float",
+    "step t has the learning rate lr / (1 + (t - 1) lr_decay).",
+    _number,
+    _NUMBER,
+    ("lr_decay",),
+)
+INITIAL_ACCUMULATOR_VALUE: Final = Argument(
+    "initial_accumulator_value",
+    0.0,
+    "float",
+    "what the sum of squares starts at.",
+    _number,
+    _NUMBER,
+)
+THREE_BETAS: Final = Argument(
+    "betas",
+    (0.9, 0.999, 0.9999),
+    "tuple[float, float, float]",
+    "decay rates of the fast, the second and the slow moment, each in [0, 1).",
+    _betas(3),
+    "three numbers in [0, 1); betas must be either all floats or all Tensors",
+    ("beta1", "beta2", "beta3"),
+)
+MIX_ALPHA: Final = Argument("alpha", 5.0, "float", "weight of the slow moment.", _number, _NUMBER, ("alpha",))
+T_ALPHA: Final = Argument(
+    "t_alpha",
+    None,
+    "int | None",
+    "steps over which alpha grows from 0; None or 0: it has its value at once.",
+    _number_or_none,
+    "None or a number of steps >= 0",
+    ("t_alpha",),
+)
+T_BETA3: Final = Argument(
+    "t_beta3",
+    None,
+    "int | None",
+    "steps over which the slow moment's decay rate grows from the first's; None or 0: it has its\nvalue at once.",
+    _number_or_none,
+    "None or a number of steps >= 0",
+    ("t_beta3",),
+)
+BIAS_CORRECTION: Final = Argument(
+    "bias_correction", True, "bool", "correct the moments for having started at zero.", read_flag, _FLAG
 )
 
 # ---- of every family: how state is stored, after the rule's own
@@ -214,6 +335,16 @@ DECOUPLED: Final = Argument(
     _FLAG,
 )
 
+ADAM_W_MODE: Final = Argument(
+    "adam_w_mode",
+    True,
+    "bool",
+    "decouple weight decay; the option of groups is `decoupled_weight_decay`.",
+    read_flag,
+    _FLAG,
+    option=DECOUPLED.name,
+)
+
 TORCH_SWITCHES: Final = ("foreach", "fused", "capturable", "differentiable")
 """Arguments of torch.optim that choose its implementation. Here they change nothing and are not kept in the groups."""
 
@@ -237,7 +368,17 @@ KEYWORDS: Final = (
 
 # ---- options that no constructor takes but through `args`
 
+MAX_UNORM: Final = Argument(
+    "max_unorm",
+    0.0,
+    "float",
+    "hold the norm of each parameter's update, without the learning rate, to this times the norm of\n"
+    "the parameter; 0 is off.",
+    _number,
+    "a number >= 0 (0: off)",
+)
+
 ARGS_OPTIONS: Final = (
-    Argument("max_unorm", 0.0, "float", "", _number, "a number >= 0 (0: off)"),
+    MAX_UNORM,
     Argument("skip_zeros", False, "bool", "", read_flag, _FLAG),
 )

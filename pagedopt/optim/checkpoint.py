@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pagedopt.errors import CheckpointError
-from pagedopt.optim.bitsandbytes import FOREIGN_OPTIONS, is_bitsandbytes
+from pagedopt.optim.bitsandbytes import is_bitsandbytes, read_group
 from pagedopt.optim.entries import is_begun, read_entry
 from pagedopt.optim.options import OWN_STORAGE, Group, check_options, named
 from pagedopt.optim.rules import FAMILIES, Family, Variant
@@ -93,7 +93,7 @@ def _merge_group(family: Family, group: Group, saved: Group, is_foreign: bool) -
     """A group after loading: the saved options, over what only the optimizer knows."""
     dropped = {"params", *OWN_STORAGE}
     if is_foreign:
-        dropped.update(name for name in FOREIGN_OPTIONS if name not in family.options)
+        saved = read_group(family, saved)
     if family.decoupled is not None:
         dropped.add("decoupled_weight_decay")
     options = {key: copy.deepcopy(value) for key, value in saved.items() if key not in dropped}
@@ -104,12 +104,15 @@ def _merge_group(family: Family, group: Group, saved: Group, is_foreign: bool) -
 
 
 def _warn_of_decay(family: Family, variant: Variant, groups: Sequence[Group]) -> None:
-    """Adam of bitsandbytes decouples weight decay; a coupled one does not go on as it did."""
-    if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in groups):
-        twin = next(other for other in FAMILIES if other.rule is family.rule and other.decoupled)
-        ours, theirs = variant.class_name(family.stem), variant.class_name(twin.stem)
+    """Adam and LAMB of bitsandbytes decouple weight decay; a coupled one does not go on as it did."""
+    if family.decoupled is None and any(
+        group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in groups
+    ):
+        ours, option = variant.class_name(family.stem), "decoupled_weight_decay=True"
+        twins = [variant.class_name(other.stem) for other in FAMILIES if other.stem == f"{family.stem}W"]
+        ways = [*twins, f"{ours} with {option}"]
         warnings.warn(
             f"this bitsandbytes checkpoint was trained with decoupled weight decay, which {ours} couples; "
-            f"{theirs}, or {ours} with decoupled_weight_decay=True, continues the run unchanged",
+            f"{', or '.join(ways)}, continues the run unchanged",
             stacklevel=4,  # the line that called load_state_dict
         )

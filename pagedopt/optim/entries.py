@@ -13,12 +13,12 @@ from pagedopt.errors import CheckpointError
 from pagedopt.optim.bitsandbytes import is_bitsandbytes, renamed
 from pagedopt.optim.rules import FAMILIES, Rule, Slot
 from pagedopt.optim.saved import (
-    BLOCK,
+    BY_VALUES,
     GNORM_HISTORY,
     HISTORY_LENGTH,
-    OLD_BLOCK,
     Saved,
     SavedSlot,
+    block_of,
     is_dense,
     reading,
 )
@@ -27,13 +27,6 @@ __all__ = ["is_begun", "read_entry"]
 
 MOST_STEPS: Final = 1 << 53
 """Steps that a float64 counts one by one."""
-
-BY_VALUES: Final = (
-    "State is changed by its values: optimizer.state_values(param) gives them as float32, and "
-    "optimizer.set_state_values(param, values) takes them"
-)
-"""What messages say to whoever put codes together by hand."""
-
 
 _ALL_SLOTS: Final = frozenset(slot.name for family in FAMILIES for slot in family.rule.slots)
 
@@ -49,11 +42,13 @@ def is_begun(rule: Rule, entry: object) -> bool:
 
     So does what is no mapping, which `read_entry` refuses.
     """
-    return not isinstance(entry, Mapping) or not _keys_of(rule).isdisjoint(entry) or is_bitsandbytes(entry)
+    if not isinstance(entry, Mapping) or is_bitsandbytes(entry):
+        return True
+    return any(entry[key] is not None for key in _keys_of(rule) & entry.keys())  # torch.optim.SGD keeps None
 
 
-def _read_step(entry: Mapping[str, Any], where: str) -> float:
-    step = entry.get("step")
+def _read_step(rule: Rule, entry: Mapping[str, Any], where: str) -> float:
+    step = entry.get("step", None if rule.counts_steps else 1)  # a first step is over, or there would be no state
     if isinstance(step, (bool, type(None))) or not isinstance(step, (int, float, Tensor)):
         raise CheckpointError(f"{where}: step is {step!r}, not a number or a tensor of one; the state is truncated")
     if isinstance(step, Tensor) and (step.numel() != 1 or step.is_complex() or step.dtype == torch.bool):
@@ -61,18 +56,6 @@ def _read_step(entry: Mapping[str, Any], where: str) -> float:
     if not 0 <= step <= MOST_STEPS:  # also false for NaN
         raise CheckpointError(f"{where}: step is {step!r}; it counts steps, from 0 to 2^53")
     return float(step)
-
-
-def _block_of(absmax: Tensor, numel: int, where: str) -> int:
-    if absmax.dtype != torch.float32:
-        raise CheckpointError(f"{where} is {absmax.dtype}, not torch.float32")
-    for block in (BLOCK, OLD_BLOCK, max(numel, 1)):
-        if absmax.numel() == -(-numel // block):
-            return block
-    raise CheckpointError(
-        f"{where} has {absmax.numel()} values for {numel} elements; "
-        f"{-(-numel // BLOCK)} (one for {BLOCK}), {-(-numel // OLD_BLOCK)} (one for {OLD_BLOCK}) or 1 fit. {BY_VALUES}"
-    )
 
 
 def _read_slot(slot: Slot, entry: Mapping[str, Any], shape: torch.Size, where: str) -> SavedSlot:
@@ -94,7 +77,7 @@ def _read_slot(slot: Slot, entry: Mapping[str, Any], shape: torch.Size, where: s
     if absmax_name not in entry:
         raise CheckpointError(f"{where}: {slot.name} holds 8-bit codes, but {absmax_name} is missing. {BY_VALUES}")
     absmax = _read_tensor(entry, absmax_name, where).flatten().contiguous()
-    block = _block_of(absmax, values.numel(), f"{where}: {absmax_name}")
+    block = block_of(absmax, values.numel(), f"{where}: {absmax_name}")
     if not bool(((absmax >= 0) & absmax.isfinite()).all()):
         raise CheckpointError(f"{where}: {absmax_name} is negative or not finite somewhere; an absmax never is")
     return SavedSlot(values if is_dense(values) else values.contiguous(), absmax, block)
@@ -134,13 +117,13 @@ def _read_named(
     rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str
 ) -> Saved:
     named = renamed(rule, entry, where) if is_bitsandbytes(entry) else dict(entry)
-    step = _read_step(named, where)
+    step = _read_step(rule, named, where)
     others = sorted((_ALL_SLOTS - {slot.name for slot in rule.slots}) & named.keys())
     if others:
         raise CheckpointError(f"{where}: the state is another optimizer's: it holds {', '.join(others)}")
     slots = {}
     for slot in rule.slots:
-        if slot.name in named:
+        if named.get(slot.name) is not None:
             slots[slot.name] = _read_slot(slot, named, shape, where)
         elif slot.option is None or options.get(slot.option):
             raise CheckpointError(f"{where}: {slot.name} is missing; the state is truncated")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from itertools import chain
 from typing import Any
 
 import torch
 
-from pagedopt.optim.bitsandbytes import NAMES, written_entry, written_group
+from pagedopt.optim.bitsandbytes import written_entry, written_group
 from pagedopt.optim.entries import read_entry
 from pagedopt.optim.optimizer import RuleOptimizer
 
@@ -28,22 +27,31 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
         A state_dict of the flat layout, which every version of bitsandbytes reads.
 
     Raises:
-        ValueError: for a group with amsgrad or a float64 parameter, which bitsandbytes does not have.
+        ValueError: for what bitsandbytes does not have: amsgrad, momentum or centered in RMSprop, SGD without
+            momentum, a float64 parameter.
     """
     optimizer.refuse_unreadable()
     rule = optimizer.family.rule
-    for option, slot in ((slot.option, slot.name) for slot in rule.slots if slot.name not in NAMES):
-        if option is None or any(group[option] for group in optimizer.param_groups):
-            raise ValueError(f"bitsandbytes has no {option or 'such slot'}: {slot} would be lost")
+    theirs = {name for names in rule.states for name in names}
+    for slot in rule.slots:
+        is_on = slot.option is not None and any(group[slot.option] for group in optimizer.param_groups)
+        if slot.name not in theirs and is_on:
+            raise ValueError(f"{optimizer.family.stem} of bitsandbytes has no {slot.option}: {slot.name} would be lost")
+        if slot.name in theirs and slot.option is not None and not is_on:
+            raise ValueError(f"{optimizer.family.stem} of bitsandbytes needs {slot.option}: there is no {slot.name}")
     if any(param.dtype == torch.float64 for group in optimizer.param_groups for param in group["params"]):
         raise ValueError("bitsandbytes has no float64 parameters")
-    if any(group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups):
+    is_other = optimizer.family.decoupled is None
+    if is_other and any(
+        group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups
+    ):
         warnings.warn("bitsandbytes decouples weight decay, which this optimizer couples", stacklevel=2)
     packed = torch.optim.Optimizer.state_dict(optimizer)
-    groups = [written_group(group) for group in packed["param_groups"]]
-    params = list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
-    state = {
-        key: written_entry(rule, read_entry(rule, entry, params[key].shape, {}, f"parameter {key}"))
-        for key, entry in packed["state"].items()
-    }
+    groups = [written_group(optimizer.family, group) for group in packed["param_groups"]]
+    of_param = [(param, group) for group in optimizer.param_groups for param in group["params"]]
+    state = {}
+    for key, entry in packed["state"].items():
+        param, group = of_param[key]
+        saved = read_entry(rule, entry, param.shape, {}, f"parameter {key}")
+        state[key] = written_entry(rule, saved, has_norm=group["max_unorm"] > 0)
     return {"state": state, "param_groups": groups}

@@ -98,6 +98,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         decoupled = group["decoupled_weight_decay"]
         if self.family.decoupled is not None and decoupled != self.family.decoupled:
             raise ValueError(f"{where}: decoupled_weight_decay={decoupled!r} contradicts the class")
+        contradiction = self.family.contradiction(group)
+        if contradiction is not None:
+            raise ValueError(f"{where}: {contradiction}")
         for number, param in enumerate(group["params"]):
             if param.requires_grad:  # a frozen one, quantised perhaps, is only looked at should it get a gradient
                 check_param(param, named(group, number, index), may_move=True)

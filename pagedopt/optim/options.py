@@ -43,12 +43,18 @@ def check_options(family: Family, group: Mapping[str, Any], where: str) -> Group
         where: what the message begins with.
 
     Returns:
-        All of it, with Python's numbers for numpy's and for those given as text.
+        All of it, with Python's numbers for numpy's and for those given as text, each under the option's own name.
 
     Raises:
-        ValueError: naming the option, what was given and what is allowed.
+        ValueError: naming the option, what was given and what is allowed, or options that do not go together.
     """
-    return {name: _read(family, name, value, where) for name, value in group.items()}
+    options = {name: _read(family, name, value, where) for name, value in group.items()}
+    for name in options.keys() & family.renamed.keys():
+        options[family.renamed[name]] = options.pop(name)
+    contradiction = family.contradiction(options)
+    if contradiction is not None:
+        raise ValueError(f"{where}: {contradiction}")
+    return options
 
 
 def _read(family: Family, name: str, value: Any, where: str) -> Any:
@@ -179,10 +185,16 @@ def resolve(family: Family, variant: Variant, arguments: Mapping[str, Any]) -> G
     return options
 
 
-def codec_of(group: Mapping[str, Any], param: Tensor) -> str:
-    """How the core stores the slots of a parameter in this group. 8 bits are for the shorter types alone."""
+def codec_of(group: Mapping[str, Any], param: Tensor, has_8bit: bool) -> str:
+    """How the core stores the slots of a parameter in this group. 8 bits are for the shorter types alone.
+
+    Args:
+        group: the group.
+        param: the parameter.
+        has_8bit: whether the group's rule has state of 8 bits.
+    """
     if param.dtype == torch.float64:
         return "f64"
-    if group["optim_bits"] == 32 or param.numel() < group["min_8bit_size"]:
+    if not has_8bit or group["optim_bits"] == 32 or param.numel() < group["min_8bit_size"]:
         return "f32"
     return "blockwise8" if group["block_wise"] else "tensorwise8"

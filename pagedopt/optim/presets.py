@@ -28,7 +28,11 @@ def signature_of(family: Family, variant: Variant) -> inspect.Signature:
 
 
 def _doc(family: Family, variant: Variant) -> str:
-    decay = "decoupled from the gradient" if family.decoupled else "added to the gradient unless decoupled"
+    decay = {
+        True: "decoupled from the gradient",
+        False: "added to the gradient",
+        None: "added to the gradient unless decoupled",
+    }[family.decoupled]
     lines = [f"{family.summary}; {variant.note}.", "", f"The rule is that of {family.source}.", "", "Args:"]
     lines.append("    params: parameters, or dicts of parameter groups.")
     for row, _ in family.signature(variant):
@@ -50,7 +54,7 @@ def _warn_of_decay(name: str, optimizer: RuleOptimizer) -> None:
         )
 
 
-def _constructor(name: str, signature: inspect.Signature) -> Callable[..., None]:
+def _constructor(name: str, family: Family, signature: inspect.Signature) -> Callable[..., None]:
     def __init__(*args: Any, **kwargs: Any) -> None:  # noqa: N807
         try:
             bound = signature.bind(*args, **kwargs)
@@ -61,7 +65,7 @@ def _constructor(name: str, signature: inspect.Signature) -> Callable[..., None]
         arguments: Mapping[str, Any] = bound.arguments
         given = {key: value for key, value in arguments.items() if key not in ("self", "params")}
         RuleOptimizer.__init__(arguments["self"], arguments["params"], given)
-        if not is_settled:
+        if family.has_decoupled_keyword and not is_settled:
             _warn_of_decay(name, arguments["self"])
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
@@ -76,12 +80,16 @@ def _make(family: Family, variant: Variant) -> type[RuleOptimizer]:
         "__module__": "pagedopt.optim",
         "__qualname__": name,
         "__doc__": _doc(family, variant),
-        "__init__": _constructor(name, signature_of(family, variant)),
+        "__init__": _constructor(name, family, signature_of(family, variant)),
         "family": family,
         "variant": variant,
     }
     return type(name, (RuleOptimizer,), body)
 
 
-CLASSES = {variant.class_name(family.stem): _make(family, variant) for family in FAMILIES for variant in VARIANTS}
+CLASSES = {
+    variant.class_name(family.stem): _make(family, variant)
+    for family in FAMILIES
+    for variant in (VARIANTS if family.has_variants else VARIANTS[:1])
+}
 """Every public class by its name."""

@@ -12,7 +12,18 @@ from torch import Tensor
 
 from pagedopt.errors import CheckpointError
 
-__all__ = ["BLOCK", "GNORM_HISTORY", "HISTORY_LENGTH", "OLD_BLOCK", "Saved", "SavedSlot", "is_dense", "reading"]
+__all__ = [
+    "BLOCK",
+    "BY_VALUES",
+    "GNORM_HISTORY",
+    "HISTORY_LENGTH",
+    "OLD_BLOCK",
+    "Saved",
+    "SavedSlot",
+    "block_of",
+    "is_dense",
+    "reading",
+]
 
 BLOCK: Final = 256
 """Elements that share one absmax."""
@@ -22,6 +33,12 @@ OLD_BLOCK: Final = 2048
 
 GNORM_HISTORY: Final = "gnorm_history"
 HISTORY_LENGTH: Final = 100
+
+BY_VALUES: Final = (
+    "State is changed by its values: optimizer.state_values(param) gives them as float32, and "
+    "optimizer.set_state_values(param, values) takes them"
+)
+"""What messages say to whoever put codes together by hand."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +77,23 @@ class Saved:
             and (slot.absmax is None or slot.absmax.data_ptr() == entry[f"{name}_absmax"].data_ptr())
             for name, slot in self.slots.items()
         )
+
+
+def block_of(absmax: Tensor, numel: int, where: str) -> int:
+    """The elements that share one of these absmax.
+
+    Raises:
+        CheckpointError: their number fits no block size, or they are no float32.
+    """
+    if absmax.dtype != torch.float32:
+        raise CheckpointError(f"{where} is {absmax.dtype}, not torch.float32")
+    for block in (BLOCK, OLD_BLOCK, max(numel, 1)):
+        if absmax.numel() == -(-numel // block):
+            return block
+    raise CheckpointError(
+        f"{where} has {absmax.numel()} values for {numel} elements; "
+        f"{-(-numel // BLOCK)} (one for {BLOCK}), {-(-numel // OLD_BLOCK)} (one for {OLD_BLOCK}) or 1 fit. {BY_VALUES}"
+    )
 
 
 def is_dense(values: Tensor) -> bool:

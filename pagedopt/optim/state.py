@@ -13,7 +13,7 @@ from pagedopt import _core, runtime
 from pagedopt.optim.devices import device_of, tensor_over
 from pagedopt.optim.options import codec_of
 from pagedopt.optim.rules import Rule, Slot
-from pagedopt.optim.saved import BLOCK, GNORM_HISTORY, HISTORY_LENGTH, Saved
+from pagedopt.optim.saved import BLOCK, GNORM_HISTORY, HISTORY_LENGTH, Saved, SavedSlot
 from pagedopt.optim.transfer import copy_slot, same_order
 
 __all__ = ["DTYPES", "Entry", "Layout", "Piece", "StateStore", "check_param"]
@@ -109,6 +109,7 @@ class Layout:
         strides: of the slots: the parameter's own where it is dense.
         codec: how the core stores the slots.
         slots: the slots in use.
+        starts: what each of them starts at.
         has_history: whether the norms of past gradients are kept.
         is_paged: whether the state lives in the arena.
         device: the parameter's, and so the state's.
@@ -118,6 +119,7 @@ class Layout:
     strides: tuple[int, ...]
     codec: str
     slots: tuple[Slot, ...]
+    starts: tuple[float, ...]
     has_history: bool
     is_paged: bool
     device: torch.device
@@ -127,9 +129,10 @@ class Layout:
         """The layout of `param` in its group."""
         strides = param.stride() if param.is_contiguous() else torch.empty_like(param, device="meta").stride()
         slots = tuple(slot for slot in rule.slots if slot.option is None or group[slot.option])
-        codec = codec_of(group, param)
+        starts = tuple(float(group[slot.start]) if slot.start else 0.0 for slot in slots)
+        codec = codec_of(group, param, rule.has_8bit(group))
         has_history = group["percentile_clipping"] < 100
-        return cls(param.shape, strides, codec, slots, has_history, bool(group["is_paged"]), param.device)
+        return cls(param.shape, strides, codec, slots, starts, has_history, bool(group["is_paged"]), param.device)
 
     @property
     def is_8bit(self) -> bool:
@@ -187,19 +190,23 @@ class StateStore:
         return self._arenas[device]
 
     def create(self, layout: Layout) -> Entry:
-        """The state of a parameter before its first step: everything zero."""
+        """The state of a parameter before its first step: everything zero but slots that start at a number."""
         entry: Entry = {"step": torch.zeros((), dtype=torch.float32, device=layout.device)}
         entry.update(self._place_pieces(layout))
+        for slot, start in zip(layout.slots, layout.starts, strict=True):
+            if start:
+                values = torch.full(layout.shape, start, dtype=torch.float32, device="cpu")
+                self._copy_slot(SavedSlot(values), slot, entry, layout)
         if layout.has_history:
             entry[GNORM_HISTORY] = torch.zeros(HISTORY_LENGTH, dtype=torch.float32, device=layout.device)
         return entry
 
     def _place_pieces(self, layout: Layout) -> dict[str, Tensor]:
         """Every piece, zeroed: in one extent of the arena side by side, or in ordinary memory."""
-        if not layout.is_paged or not layout.shape.numel():
+        pieces = layout.pieces()
+        if not layout.is_paged or not any(piece.nbytes for piece in pieces):
             return _allocate(layout)
         arena = self._open_arena(layout.device)
-        pieces = layout.pieces()
         nbytes = sum(_round_up(piece.nbytes) for piece in pieces)
         extent = arena.allocate(nbytes, keep=nbytes < self._min_paged_bytes)
         tensors: dict[str, Tensor] = {}
@@ -242,10 +249,13 @@ class StateStore:
             fresh = torch.zeros(HISTORY_LENGTH, dtype=torch.float32, device=layout.device)
             entry[GNORM_HISTORY] = fresh if history is None else fresh.copy_(history.flatten())
         for slot in layout.slots if own is None else ():
-            absmax = entry[f"{slot.name}_absmax"] if layout.is_8bit else None
             if slot.name in saved.slots:
-                copy_slot(saved.slots[slot.name], entry[slot.name], absmax, slot.signed, self.write)
+                self._copy_slot(saved.slots[slot.name], slot, entry, layout)
         return {**entry, **{key: value for key, value in saved.rest.items() if key not in entry}}
+
+    def _copy_slot(self, saved: SavedSlot, slot: Slot, entry: Entry, layout: Layout) -> None:
+        absmax = entry[f"{slot.name}_absmax"] if layout.is_8bit else None
+        copy_slot(saved, entry[slot.name], absmax, slot.signed, self.write)
 
     def check_readable(self, entries: Iterable[object]) -> None:
         """Check, where moving pages failed, that the state behind these entries can still be read.

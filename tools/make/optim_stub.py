@@ -8,12 +8,15 @@ import sys
 import textwrap
 from pathlib import Path
 
+from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.presets import CLASSES, signature_of
 
 STUB = Path(__file__).parents[2] / "pagedopt" / "optim" / "__init__.pyi"
 
 HEAD = '''\
 """Made by tools/make/optim_stub.py from the tables in rules.py and presets.py."""
+
+# fmt: off
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,8 +34,22 @@ __all__ = [
 
 
 def _natural(name: str) -> list[tuple[bool, int, str]]:
-    """Numbers in a name sort as numbers."""
-    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part]
+    """As ruff sorts: capitals first, numbers in a name as numbers."""
+    return [(not name.isupper(), 0, "")] + [
+        (not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", name) if part
+    ]
+
+
+def wrapped(parameters: list[str]) -> str:
+    """The parameters on lines of at most 120 characters."""
+    return textwrap.fill(", ".join(parameters), 120, initial_indent=" " * 8, subsequent_indent=" " * 8)
+
+
+def doc_of(name: str, cls: type[RuleOptimizer]) -> str:
+    """The docstring; of a variant its first line alone, for its arguments are those of the plain class."""
+    doc = inspect.getdoc(cls) or ""
+    stem = cls.family.stem
+    return doc + "\n" if name == stem else f"{doc.splitlines()[0]}\n\nArguments as of `{stem}`.\n"
 
 
 def render() -> str:
@@ -40,14 +57,15 @@ def render() -> str:
     names = [*sorted(CLASSES, key=_natural), "bitsandbytes_state_dict"]
     parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
     for name, cls in CLASSES.items():
-        doc = textwrap.indent(f'"""{inspect.getdoc(cls)}\n"""', "    ", lambda line: bool(line.strip()))
+        doc = textwrap.indent(f'"""{doc_of(name, cls)}"""', "    ", lambda line: bool(line.strip()))
         parameters = []
         for parameter in signature_of(cls.family, cls.variant).parameters.values():
             if parameter.kind is parameter.KEYWORD_ONLY and "*" not in parameters:
                 parameters.append("*")
             parameters.append(str(parameter).replace("'", ""))
-        listed = "".join(f"        {parameter},\n" for parameter in parameters)
-        parts.append(f"class {name}(RuleOptimizer):\n{doc}\n\n    def __init__(\n{listed}    ) -> None: ...\n")
+        parts.append(
+            f"class {name}(RuleOptimizer):\n{doc}\n    def __init__(\n{wrapped(parameters)}\n    ) -> None: ...\n"
+        )
     return "\n".join(parts)
 
 
