@@ -12,7 +12,7 @@ import pytest
 from bench import samples
 from bench.machine import TOOLS
 
-TINY_SECTIONS = ("one_tensor", "nothing_to_move", "streaming", "moves", "cost")
+TINY_SECTIONS = ("one_tensor", "every_rule", "accuracy", "nothing_to_move", "streaming", "moves", "cost")
 
 
 def contender(name: str, calls: list[str], seconds: float, rounds: int | None = None) -> samples.Contender:

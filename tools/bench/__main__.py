@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 import torch
-from bench import cost, machine, moves, steps
+from bench import accuracy, cost, machine, moves, rules, steps
 from bench.disk import Streaming, streaming
 from bench.samples import say
 
@@ -43,6 +43,8 @@ class Sizes:
     rounds: int = 15
     slow_rounds: int = 3
     idle_rounds: int = 30
+    rule_numel: int = 4_194_304
+    accuracy_numel: int = 1_048_576
     stream_tensors: int = 64
     stream_state_bytes: int = 2048 * MIB
     stream_budget_bytes: int = 512 * MIB
@@ -64,6 +66,8 @@ TINY = Sizes(
     rounds=3,
     slow_rounds=2,
     idle_rounds=3,
+    rule_numel=65_536,
+    accuracy_numel=16_384,
     stream_tensors=8,
     stream_state_bytes=32 * MIB,
     stream_budget_bytes=8 * MIB,
@@ -110,6 +114,8 @@ SECTIONS: dict[str, Section] = {
     "many_tensors": lambda s, _: steps.many_tensors(s.count, s.small_numel, s.rounds, s.slow_rounds),
     "nothing_to_move": lambda s, _: steps.nothing_to_move(1, s.numel, s.idle_rounds),
     "nothing_to_move_many": lambda s, _: steps.nothing_to_move(s.count, s.small_numel, s.idle_rounds),
+    "every_rule": lambda s, _: rules.every_rule(s.rule_numel, s.rounds, s.slow_rounds),
+    "accuracy": lambda s, _: accuracy.accuracy(s.accuracy_numel),
     "streaming": run_streaming,
     "moves": run_moves,
     "cost": run_cost,

@@ -56,12 +56,16 @@ class Series:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Speed of `ours` in units of the speed of `against`; `at_least` is the goal, None where there is none."""
+    """Speed of `ours` in units of the speed of `against`; `at_least` is the goal, None where there is none.
+
+    `per_byte`: speed in bytes a second, not in steps a second.
+    """
 
     name: str
     ours: str
     against: str
     at_least: float | None = None
+    per_byte: bool = False
 
 
 def say(text: str) -> None:
@@ -115,7 +119,10 @@ def run_rounds(contenders: Sequence[Contender], rounds: int) -> dict[str, Series
 def compare(comparison: Comparison, series: dict[str, Series]) -> dict[str, Any]:
     """The row of one comparison: the median of the per-round ratios, or null and why."""
     ours, against = series[comparison.ours], series[comparison.against]
-    ratios = [b / a for a, b in zip(ours.samples_s, against.samples_s, strict=False)]
+    factor = 1.0
+    if comparison.per_byte and ours.bytes_per_step and against.bytes_per_step:
+        factor = ours.bytes_per_step / against.bytes_per_step
+    ratios = [factor * b / a for a, b in zip(ours.samples_s, against.samples_s, strict=False)]
     absent = [f"{name}: {series[name].reason}" for name in (comparison.ours, comparison.against) if series[name].reason]
     reached = statistics.median(ratios) if ratios else None
     met = None if reached is None or comparison.at_least is None else reached >= comparison.at_least
