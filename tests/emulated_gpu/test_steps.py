@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from emulated_gpu.device_training import train
+from gpu.gpu_cases import FAMILIES
 
 import pagedopt
 from pagedopt import optim
@@ -58,6 +59,18 @@ def test_same_bits_as_the_host(name: str, options: dict[str, Any], twins: Callab
     assert_equal(on_host, on_gpu)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("name", "given"), FAMILIES, ids=str)
+def test_same_bits_for_every_family(
+    name: str, given: dict[str, Any], dtype: torch.dtype, twins: Callable[..., Any], emulate: Any
+) -> None:
+    on_host, on_gpu = twins(SIZES, dtype)
+    train(make(name, on_host, given), 3)
+    emulate(budget="1MiB")
+    train(make(name, on_gpu, given), 3)
+    assert_equal(on_host, on_gpu)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["PagedAdamW", "PagedAdamW8bit", "Adam", "Adam8bit"])
 def test_same_bits_in_half_precision(name: str, dtype: torch.dtype, twins: Callable[..., Any], emulate: Any) -> None:
@@ -69,7 +82,7 @@ def test_same_bits_in_half_precision(name: str, dtype: torch.dtype, twins: Calla
 
 
 @pytest.mark.parametrize("options", SUMMED.values(), ids=SUMMED)
-@pytest.mark.parametrize("name", ["PagedAdamW", "PagedAdamW8bit"])
+@pytest.mark.parametrize("name", ["PagedAdamW", "PagedAdamW8bit", "PagedLAMB", "PagedLARS", "PagedAdEMAMix8bit"])
 def test_norms_differ_in_their_last_bits(
     name: str, options: dict[str, Any], twins: Callable[..., Any], emulate: Any
 ) -> None:

@@ -20,6 +20,24 @@ NAMES = [
     for stem in ("Adam", "AdamW")
     for suffix in ("", "8bit", "32bit")
 ]
+FAMILIES: list[tuple[str, dict[str, Any]]] = [
+    ("PagedLion", {"weight_decay": 0.1}),
+    ("PagedLion8bit", {}),
+    ("PagedSGD", {}),
+    ("SGD", {"momentum": 0.9, "nesterov": True}),
+    ("PagedSGD8bit", {"momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1}),
+    ("PagedRMSprop", {"weight_decay": 0.1}),
+    ("PagedRMSprop", {"momentum": 0.9, "centered": True}),
+    ("RMSprop32bit", {"centered": True}),
+    ("PagedRMSprop8bit", {"momentum": 0.9, "block_wise": False}),
+    ("PagedAdagrad", {"initial_accumulator_value": 0.2}),
+    ("PagedAdagrad8bit", {"lr_decay": 0.1, "initial_accumulator_value": 0.2}),
+    ("PagedAdEMAMix", {"t_alpha": 3, "t_beta3": 4}),
+    ("PagedAdEMAMix8bit", {"t_alpha": 3, "t_beta3": 4, "args": {"skip_zeros": True}}),
+    ("PagedLAMB8bit", {"bias_correction": False, "max_unorm": 0.0}),
+]
+"""Classes beside Adam, with options that leave no rule out."""
+
 DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}
 
 

@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gpu.gpu_cases import DTYPES, NAMES, SIZES, assert_close, assert_same, make, parameters, put, train, values
+from gpu.gpu_cases import (
+    DTYPES,
+    FAMILIES,
+    NAMES,
+    SIZES,
+    assert_close,
+    assert_same,
+    make,
+    parameters,
+    put,
+    train,
+    values,
+)
 from optim import oracle
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -41,6 +53,23 @@ def test_same_bits_as_the_host(name: str, options: dict[str, Any], start: Callab
     assert_same(on_host, on_gpu)
     for one, other in zip(on_host, on_gpu, strict=True):
         assert host.state[one].keys() == gpu.state[other].keys()
+        keys = list(host.state[one])
+        assert_same([host.state[one][key] for key in keys], [gpu.state[other][key] for key in keys])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("name", "options"), FAMILIES, ids=str)
+def test_same_bits_for_every_family(name: str, options: dict[str, Any], dtype: str, start: Callable[..., Any]) -> None:
+    initial = values(SIZES, dtype=DTYPES[dtype])
+    on_host = parameters(initial)
+    host = make(name, on_host, **options)
+    train(host, 4)
+    card = start(budget="1MiB")
+    on_gpu = parameters(initial, card.device)
+    gpu = make(name, on_gpu, **options)
+    train(gpu, 4)
+    assert_same(on_host, on_gpu)
+    for one, other in zip(on_host, on_gpu, strict=True):
         keys = list(host.state[one])
         assert_same([host.state[one][key] for key in keys], [gpu.state[other][key] for key in keys])
 

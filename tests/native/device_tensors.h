@@ -120,7 +120,7 @@ inline std::vector<Case> kinds(const std::string& name, const std::function<void
       c.dtype = dtype;
       c.name = name + ", " + codecs[static_cast<int>(codec)] + ", " + dtypes[static_cast<int>(dtype)];
       change(c);
-      all.push_back(c);
+      if (c.codec == Codec::f32 || has_8bit(c.hyper.rule)) all.push_back(c);
     }
   return all;
 }

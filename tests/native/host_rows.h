@@ -79,12 +79,13 @@ struct Case {
 // A parameter with its state in ordinary memory.
 struct Tensor {
   explicit Tensor(const Case& c)
-      : codec(c.codec), dtype(c.dtype), numel(c.numel), param(c.numel * 4), grad(c.numel * 4) {
+      : rule(c.hyper.rule), codec(c.codec), dtype(c.dtype), numel(c.numel), param(c.numel * 4), grad(c.numel * 4) {
     std::mt19937 random(5);
     std::normal_distribution<double> normal;
     for (std::int64_t i = 0; i < numel; ++i) put(param, i, normal(random));
     for (auto& bytes : slot) bytes.assign(codec == Codec::f32 ? numel * 4 : numel, std::byte{0});
-    for (std::byte& code : slot[0]) code = codec == Codec::f32 ? std::byte{0} : std::byte{127};
+    for (int i = 0; i < kMostSlots; ++i)
+      if (codec != Codec::f32 && is_signed(rule, i)) std::fill(slot[i].begin(), slot[i].end(), std::byte{127});
     for (auto& values : absmax) values.assign(codec == Codec::blockwise8 ? (numel + 255) / 256 : 1, 0.0F);
     gnorms.assign(kGnormHistory, 0.0F);
   }
@@ -111,7 +112,7 @@ struct Tensor {
     if (codec == Codec::f32)
       std::memcpy(x.data(), slot[which].data(), numel * 4);
     else
-      decode(codes(which), absmax[which].data(), numel, x.data(), which == 0,
+      decode(codes(which), absmax[which].data(), numel, x.data(), is_signed(rule, which),
              codec == Codec::blockwise8 ? 256 : std::max<std::int64_t>(numel, 1));
     return {x.begin(), x.end()};
   }
@@ -135,6 +136,7 @@ struct Tensor {
     return r;
   }
 
+  RuleId rule;
   Codec codec;
   Dtype dtype;
   std::int64_t numel;

@@ -12,7 +12,9 @@
 namespace pagedopt {
 
 inline double default_of(const char* number) {
-  const std::pair<const char*, double> numbers[] = {{"beta1", 0.9}, {"beta2", 0.999}, {"eps", 1e-8}};
+  const std::pair<const char*, double> numbers[] = {
+      {"beta1", 0.9},   {"beta2", 0.999},  {"beta3", 0.9999},  {"eps", 1e-8},     {"alpha", 0.99},  {"t_alpha", 3.0},
+      {"t_beta3", 5.0}, {"momentum", 0.9}, {"dampening", 0.1}, {"nesterov", 1.0}, {"lr_decay", 0.1}};
   for (const auto& [name, value] : numbers)
     if (std::strcmp(name, number) == 0) return value;
   fail(std::string("tests/native/hypers.h has no value for ") + number);
@@ -35,7 +37,7 @@ inline Hyper hyper_of(RuleId rule = RuleId::adam) {
   Hyper hyper;
   hyper.rule = rule;
   with_rule(rule, [&](auto r) {
-    for (const char* number : r.kNumbers) number_of(hyper, number) = default_of(number);
+    for (int i = 0; i < kNumbersOf<decltype(r)>; ++i) hyper.number[i] = default_of(r.kNumbers[i]);
   });
   return hyper;
 }
@@ -63,7 +65,9 @@ inline const char* name_of(RuleId rule) {
 // Whether a slot of the rule has a sign.
 inline bool is_signed(RuleId rule, int slot) {
   bool found = false;
-  with_rule(rule, [&](auto r) { found = slot < kSlotsOf<decltype(r)> && r.kSlots[slot].is_signed; });
+  with_rule(rule, [&](auto r) {
+    if constexpr (kSlotsOf<decltype(r)> > 0) found = slot < kSlotsOf<decltype(r)> && r.kSlots[slot].is_signed;
+  });
   return found;
 }
 

@@ -94,7 +94,7 @@ int main(int argc, char**) {
   const std::vector<Codec> state = {Codec::f32, Codec::blockwise8};
   const Option options[] = {
       {"adamw", [](Hyper&) {}, {Codec::f32, Codec::blockwise8, Codec::tensorwise8}, every},
-      {"amsgrad", [](Hyper& h) { set_rule(h, RuleId::amsgrad); }, state, bf16},
+      {"amsgrad", [](Hyper& h) { set_rule(h, RuleId::adam_amsgrad); }, state, bf16},
       {"lion", [](Hyper& h) { set_rule(h, RuleId::lion); }, state, bf16},
       {"skip_zeros", [](Hyper& h) { h.skip_zeros = true; }, state, bf16},
       {"max_unorm", [](Hyper& h) { h.max_unorm = 0.1; }, state, bf16},

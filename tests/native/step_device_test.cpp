@@ -51,7 +51,7 @@ void compare(const Memory& want, const Memory& got, std::size_t size, Dtype dtyp
 
 void compare(const Tensor& want, const Tensor& got, const std::string& what) {
   const Dtype dtype = want.c.dtype;
-  const std::string names[] = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"};
+  const std::string names[] = {"slot 0", "slot 1", "slot 2"};
   compare(want.step, got.step, 4, Dtype::f32, what + ", step");
   compare(want.gnorms, got.gnorms, 4, Dtype::f32, what + ", gnorm_history");
   compare(want.grad, got.grad, bytes_of(dtype), dtype, what + ", gradient");
@@ -92,13 +92,13 @@ const std::vector<Option>& options() {
         {"coupled", [](Hyper&) {}},
         {"decoupled", [](Hyper& h) { h.decoupled = true; }},
         {"no decay", [](Hyper& h) { h.weight_decay = 0.0; }},
-        {"amsgrad", [](Hyper& h) { set_rule(h, RuleId::amsgrad); }},
-        {"maximize", [](Hyper& h) { h.maximize = h.decoupled = true, set_rule(h, RuleId::amsgrad); }},
+        {"amsgrad", [](Hyper& h) { set_rule(h, RuleId::adam_amsgrad); }},
+        {"maximize", [](Hyper& h) { h.maximize = h.decoupled = true, set_rule(h, RuleId::adam_amsgrad); }},
         {"skip_zeros", [](Hyper& h) { h.skip_zeros = h.decoupled = true; }},
-        {"skip_zeros, coupled", [](Hyper& h) { h.skip_zeros = true, set_rule(h, RuleId::amsgrad); }},
+        {"skip_zeros, coupled", [](Hyper& h) { h.skip_zeros = true, set_rule(h, RuleId::adam_amsgrad); }},
         {"max_unorm", [](Hyper& h) { h.max_unorm = 0.3; }},
         {"max_unorm, skip_zeros",
-         [](Hyper& h) { h.max_unorm = 0.3, h.skip_zeros = true, set_rule(h, RuleId::amsgrad); }},
+         [](Hyper& h) { h.max_unorm = 0.3, h.skip_zeros = true, set_rule(h, RuleId::adam_amsgrad); }},
         {"percentile", [](Hyper& h) { h.percentile_clipping = 40; }},
         {"both norms", [](Hyper& h) { h.percentile_clipping = 5, h.max_unorm = 0.5, h.decoupled = true; }},
     };
@@ -121,7 +121,7 @@ void test_rule() {
 void test_long() {
   for (const std::int64_t numel : {kPartElements + 1, kTaskElements + 1, 2 * kTaskElements + 1077})
     for (const Case& c : kinds("long", [&](Case& c) {
-           c.numel = numel, c.steps = 2, set_rule(c.hyper, RuleId::amsgrad), c.hyper.max_unorm = 0.2;
+           c.numel = numel, c.steps = 2, set_rule(c.hyper, RuleId::adam_amsgrad), c.hyper.max_unorm = 0.2;
            c.hyper.percentile_clipping = 50;
          }))
       check_case(c);
@@ -138,7 +138,7 @@ void test_ranges() {
   const std::pair<double, double> sizes[] = {{0.1, 6.0}, {1e-30, 0.5}, {1e-38, 3.0}, {1e4, 4.0}, {1e17, 2.0}};
   for (const auto& [size, spread] : sizes)
     for (const Case& c : kinds("gradients of " + show(size), [&, size = size, spread = spread](Case& c) {
-           c.grad_size = size, c.spread = spread, c.numel = 4099, set_rule(c.hyper, RuleId::amsgrad),
+           c.grad_size = size, c.spread = spread, c.numel = 4099, set_rule(c.hyper, RuleId::adam_amsgrad),
            c.hyper.weight_decay = 0.0;
          }))
       check_case(c);
@@ -175,7 +175,7 @@ void test_not_finite() {
       if (i % 100 < 3) tensor.put(tensor.grad, i, bad[i % 100]);
   };
   for (const Case& c :
-       kinds("not finite", [](Case& c) { c.hyper.decoupled = true, set_rule(c.hyper, RuleId::amsgrad); }))
+       kinds("not finite", [](Case& c) { c.hyper.decoupled = true, set_rule(c.hyper, RuleId::adam_amsgrad); }))
     check_case(c, bad_gradient);
   for (const Case& c : kinds("not finite, clipped", [](Case& c) { c.hyper.percentile_clipping = 30; }))
     check_case(c, bad_gradient);

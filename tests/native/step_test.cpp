@@ -68,7 +68,7 @@ Oracle oracle_step(const Tensor& tensor, const Case& c, std::vector<double>& nor
       o.m[i] = beta1 * o.m[i] + (1 - beta1) * gi;
       o.v[i] = beta2 * o.v[i] + (1 - beta2) * gi * gi;
       o.vmax[i] = std::max(o.vmax[i], o.v[i]);
-      const double v = h.rule == RuleId::amsgrad ? o.vmax[i] : o.v[i];
+      const double v = h.rule == RuleId::adam_amsgrad ? o.vmax[i] : o.v[i];
       u[i] = o.m[i] / c1 / (std::sqrt(v / c2) + number_of(h, "eps"));
       o.p_size[i] = h.lr * std::abs(u[i]) * (o.m[i] == 0.0 ? 1.0 : o.m_size[i] / std::abs(o.m[i]));
     }
@@ -158,11 +158,12 @@ std::vector<Case> cases() {
   add("coupled", [](Case&) {});
   add("decoupled", [](Case& c) { c.hyper.decoupled = true; });
   add("no decay", [](Case& c) { c.hyper.weight_decay = 0.0; });
-  add("amsgrad", [](Case& c) { set_rule(c.hyper, RuleId::amsgrad); });
+  add("amsgrad", [](Case& c) { set_rule(c.hyper, RuleId::adam_amsgrad); });
   add("maximize decoupled amsgrad",
-      [](Case& c) { c.hyper.maximize = c.hyper.decoupled = true, set_rule(c.hyper, RuleId::amsgrad); });
+      [](Case& c) { c.hyper.maximize = c.hyper.decoupled = true, set_rule(c.hyper, RuleId::adam_amsgrad); });
   add("skip_zeros", [](Case& c) { c.hyper.skip_zeros = c.hyper.decoupled = true; });
-  add("skip_zeros coupled amsgrad", [](Case& c) { c.hyper.skip_zeros = true, set_rule(c.hyper, RuleId::amsgrad); });
+  add("skip_zeros coupled amsgrad",
+      [](Case& c) { c.hyper.skip_zeros = true, set_rule(c.hyper, RuleId::adam_amsgrad); });
   add("lion", [](Case& c) { set_rule(c.hyper, RuleId::lion), c.hyper.decoupled = true; });
   add("lion coupled skip_zeros", [](Case& c) { set_rule(c.hyper, RuleId::lion), c.hyper.skip_zeros = true; });
   add("lion maximize", [](Case& c) { set_rule(c.hyper, RuleId::lion), c.hyper.maximize = true; });
@@ -208,8 +209,30 @@ std::vector<std::byte> bytes_after(const Case& c, unsigned threads) {
   return all;
 }
 
+// Every rule with what changes how its loop is compiled, and with both norms.
+std::vector<Case> cases_of_every_rule() {
+  std::vector<Case> all;
+  for (const RuleId rule : all_rules())
+    for (const Codec codec : {Codec::f32, Codec::blockwise8, Codec::tensorwise8})
+      for (const Dtype dtype : {Dtype::f32, Dtype::bf16})
+        for (const int option : {0, 1, 2}) {
+          Case c;
+          c.hyper.lr = 0.01, c.hyper.weight_decay = option == 0 ? 0.0 : 0.1;
+          c.hyper.skip_zeros = option == 1;
+          if (option == 2) c.hyper.max_unorm = 0.05, c.hyper.percentile_clipping = 40;
+          c.codec = codec, c.dtype = dtype;
+          set_rule(c.hyper, rule);
+          c.name = std::string(name_of(rule)) + " option " + std::to_string(option) + " codec " +
+                   std::to_string(static_cast<int>(codec)) + " dtype " + std::to_string(static_cast<int>(dtype));
+          if (codec == Codec::f32 || has_8bit(rule)) all.push_back(c);
+        }
+  return all;
+}
+
 void test_same_bits() {
-  for (const Case& c : cases()) {
+  std::vector<Case> all = cases();
+  for (const Case& c : cases_of_every_rule()) all.push_back(c);
+  for (const Case& c : all) {
     set_isa("portable");
     const std::vector<std::byte> want = bytes_after(c, 1);
     for (const std::string& name : isas()) {
@@ -234,7 +257,7 @@ void test_not_finite() {
       Case c;
       c.codec = codec;
       c.hyper.weight_decay = 0.1;
-      c.hyper.decoupled = true, set_rule(c.hyper, RuleId::amsgrad);
+      c.hyper.decoupled = true, set_rule(c.hyper, RuleId::adam_amsgrad);
       Tensor tensor(c);
       std::vector<Row> rows = {tensor.row()};
       const std::vector<Hyper> hypers = {c.hyper};
@@ -270,7 +293,7 @@ void test_not_finite() {
 void test_skip_zeros() {
   Case c;
   c.codec = Codec::blockwise8;
-  c.hyper.skip_zeros = true, set_rule(c.hyper, RuleId::amsgrad);
+  c.hyper.skip_zeros = true, set_rule(c.hyper, RuleId::adam_amsgrad);
   c.hyper.weight_decay = 0.1;
   Tensor tensor(c);
   std::vector<Row> rows = {tensor.row()};

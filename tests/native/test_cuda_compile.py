@@ -20,12 +20,28 @@ WIDE = {"update_kernel": ("LDG", "STG"), "measure_kernel": ("LDG",), "norm_kerne
 KERNEL = re.compile(r"(update_kernel|measure_kernel|norm_kernel)(?:INS_\d+(\w+?)EE)?")
 """A kernel in a mangled name, and its rule."""
 
-# Stores of 16 bytes a lane and block. float32 state: two a slot, and two of a float32 parameter; 8-bit state: two of a
-# float32 parameter, one of each 16-bit type.
+
+def least_stores(slots: int, *, has_8bit: bool = True) -> int:
+    """Stores of 16 bytes a lane and block, over all kinds of rows.
+
+    float32 state: two a slot, and two of a float32 parameter; 8-bit state: two of a float32 parameter, one of each
+    16-bit type.
+    """
+    return (2 + 2 * slots) + 2 * 2 * slots + (2 + 2 * 1 if has_8bit else 0)
+
+
 STORES = {
-    "Adam": (2 + 4) + 2 * 4 + 2 + 2 * 1,
-    "AmsGrad": (2 + 6) + 2 * 6 + 2 + 2 * 1,
-    "Lion": (2 + 2) + 2 * 2 + 2 + 2 * 1,
+    "Adam": least_stores(2),
+    "AmsGrad": least_stores(3),
+    "Lion": least_stores(1),
+    "Sgd": least_stores(0, has_8bit=False),
+    "SgdMomentum": least_stores(1),
+    "RmsProp": least_stores(1),
+    "RmsPropMomentum": least_stores(2),
+    "RmsPropCentered": least_stores(2, has_8bit=False),
+    "RmsPropMomentumCentered": least_stores(3, has_8bit=False),
+    "Adagrad": least_stores(1),
+    "AdEMAMix": least_stores(3),
 }
 
 # What a warp does for a block of 256 elements with 8-bit state: 16 levels are looked up; parameter, gradient and two

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-SLOTS = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
+SIGNED = ("exp_avg", "exp_avg_slow", "momentum_buffer", "grad_avg")
+SLOTS = (*SIGNED, "exp_avg_sq", "max_exp_avg_sq", "square_avg", "sum")
 
 
 def code_map(signed: bool) -> Array:
@@ -33,7 +34,7 @@ class Options:
     """The options of a group, as the classes name them."""
 
     lr: float = 1e-2
-    betas: tuple[float, float] = (0.9, 0.97)
+    betas: tuple[float, ...] = (0.9, 0.97)
     eps: float = 1e-6
     weight_decay: float = 0.1
     decoupled_weight_decay: bool = True
@@ -42,6 +43,16 @@ class Options:
     skip_zeros: bool = False
     max_unorm: float = 0.0
     percentile_clipping: int = 100
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    alpha: float = 0.97
+    centered: bool = False
+    lr_decay: float = 0.0
+    initial_accumulator_value: float = 0.0
+    t_alpha: int | None = None
+    t_beta3: int | None = None
+    bias_correction: bool = True
 
 
 @dataclass
@@ -64,22 +75,74 @@ Formula = Callable[[Array, dict[str, Array], int, Options], tuple[Array, dict[st
 """Gradient, slots, step and options to the direction and the new slots."""
 
 
+def slots_of(slots: dict[str, Array], g: Array, *names: str) -> list[Array]:
+    """The slots of these names; zeros where there is none yet."""
+    return [slots.get(name, np.zeros_like(g)) for name in names]
+
+
 def adam(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
     """Kingma & Ba 2015; AMSGrad: Reddi, Kale & Kumar 2018."""
     b1, b2 = o.betas
-    m, v, vmax = (slots.get(name, np.zeros_like(g)) for name in SLOTS)
+    m, v, vmax = slots_of(slots, g, "exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g**2
     vmax = np.maximum(vmax, v)
-    size = np.sqrt((vmax if o.amsgrad else v) / (1 - b2**t))
+    c1, c2 = (1 - b1**t, 1 - b2**t) if o.bias_correction else (1.0, 1.0)
+    size = np.sqrt((vmax if o.amsgrad else v) / c2)
     new = {"exp_avg": m, "exp_avg_sq": v} | ({"max_exp_avg_sq": vmax} if o.amsgrad else {})
-    return (m / (1 - b1**t)) / (size + o.eps), new
+    return (m / c1) / (size + o.eps), new
 
 
 def lion(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
     """Chen et al. 2023, algorithm 2."""
     b1, b2 = o.betas
-    m = slots.get("exp_avg", np.zeros_like(g))
+    (m,) = slots_of(slots, g, "exp_avg")
     return np.sign(b1 * m + (1 - b1) * g), {"exp_avg": b2 * m + (1 - b2) * g}
+
+
+def ademamix(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
+    """Pagliardini, Ablin & Grangier 2024, algorithm 1 and section 3's schedules."""
+    b1, b2, b3 = o.betas
+    alpha = o.alpha if not o.t_alpha else min(t / o.t_alpha, 1.0) * o.alpha
+    if o.t_beta3:
+        part, log1, log3 = t / o.t_beta3, math.log(b1), math.log(b3)
+        b3 = min(math.exp(log1 * log3 / ((1 - part) * log3 + part * log1)), b3)
+    m1, m2, v = slots_of(slots, g, "exp_avg", "exp_avg_slow", "exp_avg_sq")
+    m1, m2, v = b1 * m1 + (1 - b1) * g, b3 * m2 + (1 - b3) * g, b2 * v + (1 - b2) * g**2
+    move = (m1 / (1 - b1**t) + alpha * m2) / (np.sqrt(v / (1 - b2**t)) + o.eps)
+    return move, {"exp_avg": m1, "exp_avg_slow": m2, "exp_avg_sq": v}
+
+
+def sgd(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
+    """Sutskever et al. 2013, in the form of torch.optim.SGD."""
+    if o.momentum == 0:
+        return g, {}
+    (buffer,) = slots_of(slots, g, "momentum_buffer")
+    buffer = g if t == 1 else o.momentum * buffer + (1 - o.dampening) * g
+    return (g + o.momentum * buffer if o.nesterov else buffer), {"momentum_buffer": buffer}
+
+
+def rmsprop(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
+    """Tieleman & Hinton 2012; centered: Graves 2013, equations 38 to 45."""
+    square, buffer, mean = slots_of(slots, g, "square_avg", "momentum_buffer", "grad_avg")
+    square, mean = o.alpha * square + (1 - o.alpha) * g**2, o.alpha * mean + (1 - o.alpha) * g
+    move = g / (np.sqrt(square - mean**2 if o.centered else square) + o.eps)
+    new = {"square_avg": square} | ({"grad_avg": mean} if o.centered else {})
+    if o.momentum > 0:
+        new["momentum_buffer"] = move = o.momentum * buffer + move
+    return move, new
+
+
+def adagrad(g: Array, slots: dict[str, Array], t: int, o: Options) -> tuple[Array, dict[str, Array]]:
+    """Duchi, Hazan & Singer 2011, the diagonal form; lr_decay as in torch.optim.Adagrad."""
+    total = slots.get("sum", np.full_like(g, o.initial_accumulator_value)) + g**2
+    return g / (np.sqrt(total) + o.eps) / (1 + (t - 1) * o.lr_decay), {"sum": total}
+
+
+FORMULAS: dict[str, Formula] = {
+    "Adam": adam, "AdamW": adam, "LAMB": adam, "Lion": lion, "AdEMAMix": ademamix, "SGD": sgd, "LARS": sgd,
+    "PytorchLARS": sgd, "RMSprop": rmsprop, "Adagrad": adagrad,
+}  # fmt: skip
+"""By the stem of a class's name."""
 
 
 def oracle_step(formula: Formula, param: Array, grad: Array, state: State, o: Options) -> tuple[Array, State]:
@@ -95,7 +158,8 @@ def oracle_step(formula: Formula, param: Array, grad: Array, state: State, o: Op
     unorm, most = math.sqrt((move[moved] ** 2).sum()), o.max_unorm * math.sqrt((param**2).sum())
     limit = most / unorm if o.max_unorm > 0 and unorm > most else 1.0
     keep = 1 - o.lr * o.weight_decay if o.decoupled_weight_decay else 1.0
-    kept = {name: np.where(moved, value, state.slots.get(name, np.zeros_like(param))) for name, value in new.items()}
+    before = {"sum": np.full_like(param, o.initial_accumulator_value)} | state.slots
+    kept = {name: np.where(moved, value, before.get(name, np.zeros_like(param))) for name, value in new.items()}
     return np.where(moved, param * keep - o.lr * limit * move, param), State(t, kept, [*state.norms, norm])
 
 
@@ -134,4 +198,4 @@ def values_of(entry: dict[str, Any], name: str) -> Array:
     if data.dtype != torch.uint8:
         return flat.astype(np.float64)
     absmax = entry[f"{name}_absmax"].numpy().astype(np.float64)
-    return decode(flat, absmax, name == "exp_avg", 256 if absmax.size > 1 else flat.size)
+    return decode(flat, absmax, name in SIGNED, 256 if absmax.size > 1 else flat.size)

@@ -18,22 +18,70 @@ import torch
 from pagedopt import optim
 from pagedopt.errors import ConfigError
 
+ADAM = [("lr", 1e-3), ("betas", (0.9, 0.999)), ("eps", 1e-8), ("weight_decay", 0.0), ("amsgrad", False)]
+SGD = [("momentum", 0.0), ("dampening", 0.0), ("weight_decay", 0.0), ("nesterov", False)]
+OWN: dict[str, list[tuple[str, Any]]] = {
+    "Adam": ADAM,
+    "AdamW": [*ADAM[:3], ("weight_decay", 1e-2), ADAM[4]],
+    "Lion": [("lr", 1e-4), ("betas", (0.9, 0.99)), ("weight_decay", 0.0)],
+    "SGD": [("lr", 1e-3), *SGD],
+    "RMSprop": [
+        ("lr", 1e-2), ("alpha", 0.99), ("eps", 1e-8), ("weight_decay", 0.0), ("momentum", 0.0), ("centered", False),
+    ],
+    "Adagrad": [
+        ("lr", 1e-2), ("lr_decay", 0.0), ("weight_decay", 0.0), ("initial_accumulator_value", 0.0), ("eps", 1e-10),
+    ],
+    "AdEMAMix": [
+        ("lr", 1e-3), ("betas", (0.9, 0.999, 0.9999)), ("alpha", 5.0), ("t_alpha", None), ("t_beta3", None),
+        ("eps", 1e-8), ("weight_decay", 1e-2),
+    ],
+    "LAMB": [ADAM[0], ("bias_correction", True), *ADAM[1:], ("adam_w_mode", True)],
+    "LARS": [("lr", 1e-3), *SGD],
+    "PytorchLARS": [("lr", 1e-2), *SGD],
+}  # fmt: skip
+"""The arguments after `params`, in the order of bitsandbytes."""
+STORAGE: dict[str, Any] = {
+    "optim_bits": 32,
+    "args": None,
+    "min_8bit_size": 4096,
+    "percentile_clipping": 100,
+    "block_wise": True,
+    "is_paged": False,
+}
+WITHOUT_PAGING = [name for name in STORAGE if name != "is_paged"]
+WITH_UNORM = ["optim_bits", "args", "min_8bit_size", "max_unorm", "percentile_clipping", "block_wise"]
+PLACES = {
+    "AdEMAMix": ["optim_bits", "min_8bit_size", "is_paged"],
+    "LAMB": WITH_UNORM,
+    "LARS": WITH_UNORM,
+    "PytorchLARS": ["max_unorm"],
+    "SGD": WITHOUT_PAGING,
+    "RMSprop": WITHOUT_PAGING,
+    "Adagrad": WITHOUT_PAGING,
+}
+"""What follows them by position; all of STORAGE where nothing is said."""
+UNORM = {"LAMB": 1.0, "LARS": 0.02, "PytorchLARS": 0.02}
+KEEPS_FIXED = ("Adam", "AdamW", "Adagrad")
+"""Whose classes take by position what they fix."""
+DECOUPLED = ("AdamW", "Lion", "AdEMAMix", "LAMB")
+
 NAMES = [
     f"{paged}{stem}{suffix}"
     for paged in ("", "Paged")
-    for stem in ("Adam", "AdamW", "Lion")
+    for stem in OWN
     for suffix in ("", "8bit", "32bit")
+    if stem != "PytorchLARS" or not paged + suffix
 ]
-ADAM = [("lr", 1e-3), ("betas", (0.9, 0.999)), ("eps", 1e-8), ("weight_decay", 0.0), ("amsgrad", False)]
-LION = [("lr", 1e-4), ("betas", (0.9, 0.99)), ("weight_decay", 0.0)]
-STORAGE = [
-    ("optim_bits", 32),
-    ("args", None),
-    ("min_8bit_size", 4096),
-    ("percentile_clipping", 100),
-    ("block_wise", True),
-    ("is_paged", False),
-]
+
+
+def stem_of(name: str) -> str:
+    return name.removeprefix("Paged").removesuffix("8bit").removesuffix("32bit")
+
+
+def places_of(name: str) -> list[str]:
+    """What of the storage a class takes by position."""
+    stem = stem_of(name)
+    return [key for key in PLACES.get(stem, STORAGE) if stem in KEEPS_FIXED or key not in fixed_by(name)]
 
 
 def fixed_by(name: str) -> dict[str, Any]:
@@ -48,18 +96,17 @@ def make(name: str, **arguments: Any) -> Any:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_signature(name: str) -> None:
-    cls = getattr(optim, name)
-    is_lion, fixed = "Lion" in name, fixed_by(name)
-    own = ({"weight_decay": 1e-2} if "W" in name else {}) | fixed
+    cls, stem = getattr(optim, name), stem_of(name)
+    storage = {**STORAGE, **fixed_by(name)} | ({"max_unorm": UNORM[stem]} if stem in UNORM else {})
     parameters = list(inspect.signature(cls).parameters.values())
     positional = [(p.name, p.default) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    storage = [(key, default) for key, default in STORAGE if not is_lion or key not in fixed]
-    expected = [(key, own.get(key, default)) for key, default in [*(LION if is_lion else ADAM), *storage]]
+    expected = [*OWN[stem], *((key, storage[key]) for key in places_of(name))]
     assert positional == [("params", inspect.Parameter.empty), *expected]
     keyword = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    decoupled = {} if "W" in name or is_lion else {"decoupled_weight_decay": False}
+    others = {key: value for key, value in storage.items() if key not in places_of(name)}
+    decoupled = {"decoupled_weight_decay": False} if stem == "Adam" else {}
     switches = {"foreach": None, "fused": None, "capturable": False, "differentiable": False}
-    assert keyword == {**(fixed if is_lion else {}), "maximize": False, **decoupled, **switches, "paging": None}
+    assert keyword == {**others, "maximize": False, **decoupled, **switches, "paging": None}
     assert (cls.__name__, cls.__qualname__, cls.__module__) == (name, name, "pagedopt.optim")
     assert pickle.loads(pickle.dumps(cls)) is cls
     undocumented = [p.name for p in parameters if f"\n    {p.name}: " not in (inspect.getdoc(cls) or "")]
@@ -77,20 +124,27 @@ def test_all_names_the_classes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_positional_arguments_are_taken_in_order(name: str) -> None:
-    is_lion, fixed = "Lion" in name, fixed_by(name)
+    stem, fixed = stem_of(name), fixed_by(name)
     storage = {
-        "optim_bits": 32, "args": {"max_unorm": 0.5}, "min_8bit_size": 1, "percentile_clipping": 50,
-        "block_wise": False, "is_paged": False,
+        "optim_bits": 32, "args": {"skip_zeros": True}, "min_8bit_size": 1, "percentile_clipping": 50,
+        "block_wise": False, "is_paged": False, "max_unorm": 0.5,
     } | fixed  # fmt: skip
-    own = {"lr": 0.1, "betas": (0.8, 0.9)} | ({} if is_lion else {"eps": 1e-4}) | {"weight_decay": 0.2}
-    own |= {} if is_lion else {"amsgrad": True}
-    placed = [value for key, value in storage.items() if not is_lion or key not in fixed]
-    optimizer = getattr(optim, name)([torch.nn.Parameter(torch.ones(3))], *own.values(), *placed)
+    given = {
+        "lr": 0.1, "betas": (0.8, 0.9, 0.95) if stem == "AdEMAMix" else (0.8, 0.9), "eps": 1e-4, "weight_decay": 0.2,
+        "amsgrad": True, "momentum": 0.7, "dampening": 0.1, "nesterov": False, "alpha": 0.6, "centered": False,
+        "lr_decay": 0.3, "initial_accumulator_value": 0.4, "t_alpha": 10, "t_beta3": 20, "bias_correction": False,
+        "adam_w_mode": False,
+    }  # fmt: skip
+    own = {key: given[key] for key, _ in OWN[stem]}
+    placed = {key: storage[key] for key in places_of(name)}
+    optimizer = getattr(optim, name)([torch.nn.Parameter(torch.ones(3))], *own.values(), *placed.values())
     group = optimizer.param_groups[0]
-    expected = own | {key: value for key, value in storage.items() if key != "args"}
-    expected |= {"max_unorm": 0.5, "skip_zeros": False, "maximize": False}
-    expected["decoupled_weight_decay"] = "W" in name or is_lion
-    assert {key: group[key] for key in expected} == expected
+    expected: dict[str, Any] = {"max_unorm": 0.0, "skip_zeros": "args" in placed, "maximize": False}
+    expected |= {**STORAGE, **fixed} | own | placed
+    expected["decoupled_weight_decay"] = stem in DECOUPLED and "adam_w_mode" not in own
+    assert {key: group[key] for key in expected.keys() - {"args", "adam_w_mode"}} == {
+        key: value for key, value in expected.items() if key not in ("args", "adam_w_mode")
+    }
 
 
 @pytest.mark.parametrize(

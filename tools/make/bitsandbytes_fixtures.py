@@ -1,7 +1,8 @@
 """Writes tests/optim/data/bitsandbytes_*.pt with the real bitsandbytes (made with 0.50.2 on a CPU).
 
 Needs torch and bitsandbytes, not pagedopt. Each file holds the parameters and state_dict after two steps of its class,
-the moments these should hold (from the formula), the gradients of the next step and the parameters after it.
+the options it was made with, the gradients of the next step and the parameters after it; those of Adam, the moments
+these should hold (from the formula).
 """
 
 from __future__ import annotations
@@ -69,8 +70,40 @@ def old_blocks(fixture: dict[str, Any]) -> dict[str, Any]:
     return fixture
 
 
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Lion8bit": {},
+    "SGD8bit": {"momentum": 0.9},
+    "RMSprop8bit": {"alpha": 0.95},
+    "Adagrad8bit": {},
+    "AdEMAMix8bit": {"betas": (0.9, 0.99, 0.999), "alpha": 4.0, "t_alpha": 5, "t_beta3": 6},
+    "AdEMAMix": {},
+    "LAMB8bit": {"betas": (0.8, 0.99)},
+    "LARS": {"momentum": 0.8},
+}
+"""Classes and the options that they are made with, besides OPTIONS."""
+
+
+def train_family(name: str) -> dict[str, Any]:
+    """As `train`, without moments."""
+    options = {**OPTIONS, **FAMILIES[name]}
+    params = make_params()
+    optimizer = getattr(bnb.optim, name)(params, **options)
+    for step in range(2):
+        set_gradients(params, step)
+        optimizer.step()
+    before = [param.detach().clone() for param in params]
+    state = copy.deepcopy(optimizer.state_dict())
+    grads = set_gradients(params, 2)
+    optimizer.step()
+    after = [param.detach().clone() for param in params]
+    return {"params": before, "options": options, "state_dict": state, "grads": grads, "next_params": after}
+
+
 def main() -> int:
     OUT.mkdir(exist_ok=True)
+    for name in FAMILIES:
+        made_by = f"bitsandbytes {bnb.__version__}, torch {torch.__version__}"
+        torch.save({**train_family(name), "made_by": made_by}, OUT / f"bitsandbytes_{name}.pt")
     for name in ("Adam8bit", "AdamW"):
         fixture = train(name)
         fixture["made_by"] = f"bitsandbytes {bnb.__version__}, torch {torch.__version__}"
