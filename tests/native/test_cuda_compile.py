@@ -68,33 +68,6 @@ pytestmark = [
 gpus = known_gpus
 
 
-@pytest.fixture(scope="module")
-def compiled(cuda_code: CudaCode) -> dict[Path, str]:
-    """Objects, and what ptxas said of each."""
-    return {cuda_code.target: cuda_code.said}
-
-
-def resources(said: str) -> dict[tuple[str, str], str]:
-    """(kernel's mangled name, GPU) -> the lines ptxas has on it."""
-    found = {}
-    for part in said.split("Compiling entry function ")[1:]:
-        name, gpu = re.findall(r"'([^']+)'", part.splitlines()[0])[:2]
-        found[name, gpu] = part
-    return found
-
-
-def test_no_kernel_spills(compiled: dict[Path, str]) -> None:
-    kernels = [(name, gpu, text) for said in compiled.values() for (name, gpu), text in resources(said).items()]
-    assert {rule for name, _, _ in kernels for _, rule in KERNEL.findall(name) if rule} == set(STORES)
-    for hot in HOT:
-        assert {gpu for name, gpu, _ in kernels if hot in name} == set(gpus()), f"{hot} is missing"
-    for name, gpu, text in kernels:
-        stack, stores, loads = map(int, re.findall(r"(\d+) bytes (?:stack frame|spill)", text)[:3])
-        assert stores == loads == 0, f"{name} for {gpu} spills {stores} bytes"
-        if any(hot in name for hot in HOT):
-            assert stack == 0, f"{name} for {gpu} has {stack} bytes of local memory"
-
-
 def cuda_tool(name: str) -> str | None:
     """A program on PATH, or beside nvcc, or of the PyPI package nvidia-cuda-<name>."""
     packages = importlib.util.find_spec("nvidia")
@@ -105,24 +78,42 @@ def cuda_tool(name: str) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def machine_code(compiled: dict[Path, str]) -> dict[tuple[str, str, str], str]:
-    """(kernel, rule, GPU) -> its instructions; gradient norms have no rule."""
+def tools() -> tuple[str, dict[str, str]]:
+    """The path of cuobjdump, and the environment it runs in."""
     cuobjdump, nvdisasm = cuda_tool("cuobjdump"), cuda_tool("nvdisasm")
     for name, tool in (("cuobjdump", cuobjdump), ("nvdisasm", nvdisasm)):
         if tool is None:
             pytest.skip(f"needs {name}: on PATH, or pip install nvidia-cuda-{name}")
     path = os.pathsep.join([str(Path(str(nvdisasm)).parent), os.environ.get("PATH", "")])
+    return str(cuobjdump), {**os.environ, "PATH": path}
+
+
+def dumped(tools: tuple[str, dict[str, str]], what: str, gpu: str, target: Path) -> str:
+    command = [tools[0], what, "-arch", gpu, str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=tools[1])
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+def test_no_kernel_spills(cuda_code: CudaCode, tools: tuple[str, dict[str, str]]) -> None:
+    """Registers that are spilled, and arrays that are no registers, are in the stack."""
+    for gpu in gpus():
+        used = dict(re.findall(r"Function (\w+):\s+(REG:.*)", dumped(tools, "-res-usage", gpu, cuda_code.target)))
+        assert {rule for name in used for _, rule in KERNEL.findall(name) if rule} == set(STORES)
+        for hot in HOT:
+            assert any(hot in name for name in used), f"{hot} is missing for {gpu}"
+        for name, resources in used.items():
+            assert re.search(r"\bSTACK:0 .*\bLOCAL:0\b", resources), f"{name} for {gpu}: {resources}"
+
+
+@pytest.fixture(scope="module")
+def machine_code(cuda_code: CudaCode, tools: tuple[str, dict[str, str]]) -> dict[tuple[str, str, str], str]:
+    """(kernel, rule, GPU) -> its instructions; gradient norms have no rule."""
     found = {}
-    for target in compiled:
-        for gpu in gpus():
-            done = subprocess.run(
-                [str(cuobjdump), "-sass", "-arch", gpu, str(target)],
-                capture_output=True, text=True, check=False, env={**os.environ, "PATH": path},
-            )  # fmt: skip
-            assert done.returncode == 0, done.stderr[-2000:]
-            for function in done.stdout.split("Function : ")[1:]:
-                for kernel, rule in KERNEL.findall(function.splitlines()[0]):
-                    found[kernel, rule, gpu] = function
+    for gpu in gpus():
+        for function in dumped(tools, "-sass", gpu, cuda_code.target).split("Function : ")[1:]:
+            for kernel, rule in KERNEL.findall(function.splitlines()[0]):
+                found[kernel, rule, gpu] = function
     return found
 
 
