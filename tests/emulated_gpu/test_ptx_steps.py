@@ -50,7 +50,8 @@ Interpret = Callable[..., int]
 def interpret(interpreter: Path, cuda_code: CudaCode, monkeypatch: pytest.MonkeyPatch) -> Interpret:
     """Kernels for the emulated GPU: `interpret("sm_90", approximate="below", order=1)`."""
     library = ctypes.CDLL(str(interpreter / "libptx_kernels.so"))
-    kernels = ctypes.addressof(ctypes.c_byte.in_dll(library, "_ZN8pagedopt12cuda_kernelsE"))
+    library.ptx_kernels.restype = ctypes.c_void_p
+    kernels = int(library.ptx_kernels())
 
     def choose(gpu: str, *, approximate: str = "exactly", order: int | None = None) -> int:
         if gpu not in cuda_code.ptx:
