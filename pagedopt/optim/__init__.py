@@ -6,8 +6,9 @@ and those of torch.optim. `__init__.pyi` tells type checkers of the classes; too
 """
 
 from pagedopt.optim.export import bitsandbytes_state_dict
+from pagedopt.optim.manager import GlobalOptimManager, keep_32bit
 from pagedopt.optim.presets import CLASSES
 
 globals().update(CLASSES)
 
-__all__ = [*CLASSES, "bitsandbytes_state_dict"]
+__all__ = [*CLASSES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]
