@@ -7,28 +7,38 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
+from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
 
 __all__ = [
     "Adam",
+    "Adam8",
     "Adam8bit",
     "Adam32bit",
     "AdamW",
+    "AdamW8",
     "AdamW8bit",
     "AdamW32bit",
+    "GlobalOptimManager",
     "Lion",
+    "Lion8",
     "Lion8bit",
     "Lion32bit",
     "PagedAdam",
+    "PagedAdam8",
     "PagedAdam8bit",
     "PagedAdam32bit",
     "PagedAdamW",
+    "PagedAdamW8",
     "PagedAdamW8bit",
     "PagedAdamW32bit",
     "PagedLion",
+    "PagedLion8",
     "PagedLion8bit",
     "PagedLion32bit",
     "bitsandbytes_state_dict",
+    "keep_32bit",
 ]
 
 class Adam(RuleOptimizer):
@@ -1008,3 +1018,21 @@ class PagedLion32bit(RuleOptimizer):
         differentiable: bool = False,
         paging: Mapping[str, Any] | None = None,
     ) -> None: ...
+
+class Adam8(Adam8bit):
+    """Adam8bit under a name that does not end in `8bit`."""
+
+class PagedAdam8(PagedAdam8bit):
+    """PagedAdam8bit under a name that does not end in `8bit`."""
+
+class AdamW8(AdamW8bit):
+    """AdamW8bit under a name that does not end in `8bit`."""
+
+class PagedAdamW8(PagedAdamW8bit):
+    """PagedAdamW8bit under a name that does not end in `8bit`."""
+
+class Lion8(Lion8bit):
+    """Lion8bit under a name that does not end in `8bit`."""
+
+class PagedLion8(PagedLion8bit):
+    """PagedLion8bit under a name that does not end in `8bit`."""

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from pagedopt import optim
+from pagedopt.optim.aliases import ALIASES
 from pagedopt.errors import ConfigError
 
 NAMES = [
@@ -72,7 +73,7 @@ def test_the_stub_is_current() -> None:
 
 
 def test_all_names_the_classes() -> None:
-    assert sorted(optim.__all__) == sorted([*NAMES, "bitsandbytes_state_dict"])
+    assert sorted(optim.__all__) == sorted([*NAMES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"])
 
 
 @pytest.mark.parametrize("name", NAMES)

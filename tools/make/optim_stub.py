@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from pagedopt.optim.aliases import ALIASES
 from pagedopt.optim.presets import CLASSES, signature_of
 
 STUB = Path(__file__).parents[2] / "pagedopt" / "optim" / "__init__.pyi"
@@ -22,6 +23,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
+from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
 
 __all__ = [
@@ -37,7 +40,7 @@ def _natural(name: str) -> list[tuple[bool, int, str]]:
 
 def render() -> str:
     """The text of the stub."""
-    names = [*sorted(CLASSES, key=_natural), "bitsandbytes_state_dict"]
+    names = [*sorted([*CLASSES, *ALIASES, "GlobalOptimManager"], key=_natural), "bitsandbytes_state_dict", "keep_32bit"]
     parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
     for name, cls in CLASSES.items():
         doc = textwrap.indent(f'"""{inspect.getdoc(cls)}\n"""', "    ", lambda line: bool(line.strip()))
@@ -48,6 +51,8 @@ def render() -> str:
             parameters.append(str(parameter).replace("'", ""))
         listed = "".join(f"        {parameter},\n" for parameter in parameters)
         parts.append(f"class {name}(RuleOptimizer):\n{doc}\n\n    def __init__(\n{listed}    ) -> None: ...\n")
+    for name, alias in ALIASES.items():
+        parts.append(f'class {name}({alias.__base__.__name__}):\n    """{alias.__doc__}"""\n')
     return "\n".join(parts)
 
 
