@@ -41,7 +41,7 @@ def script(tmp_path: Path) -> str:
 def test_under_torchrun_with_a_sitecustomize_of_its_own(script: str, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text("import sys; print('own site', flush=True)\n")
-    torchrun = ["--", str(BIN / "torchrun"), "--nproc_per_node=1", "--master_port=0", script, str(tmp_path / "out")]
+    torchrun = ["--", str(BIN / "torchrun"), "--standalone", "--nproc_per_node=1", script, str(tmp_path / "out")]
     done = run(*torchrun, folder=tmp_path, paths=(tmp_path / "site",))
     assert "made pagedopt.optim True" in done.stdout, done.stderr
     assert done.stdout.count("own site") >= 2, "that of the launcher and that of its child"
