@@ -102,7 +102,9 @@ def _value(text: str) -> Any:
         return text
 
 
-def hf(args: Any, name: str | None = None, *, model: Module | None = None, **options: Any) -> tuple[type, dict[str, Any]]:
+def hf(
+    args: Any, name: str | None = None, *, model: Module | None = None, **options: Any
+) -> tuple[type, dict[str, Any]]:
     """What `Trainer(optimizer_cls_and_kwargs=...)` takes, with nothing installed in the Trainer.
 
     The Trainer makes the parameter groups, the schedule and the checkpoints as always::

@@ -107,7 +107,7 @@ def fit(folder: Path, steps: int, **options: Any) -> Any:
         enable_progress_bar=False, enable_model_summary=False, gradient_clip_val=1.0, accumulate_grad_batches=2,
     )  # fmt: skip
     module = Module()
-    trainer.fit(module, torch.utils.data.DataLoader(Data(), batch_size=2), **options)
+    trainer.fit(module, torch.utils.data.DataLoader(Data(), batch_size=8), **options)  # an epoch is two steps
     return trainer, module
 
 
@@ -130,4 +130,6 @@ def test_the_trainers_log_has_the_figures_beside_its_own(installed: None, tmp_pa
     assert steps == [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
     expected = pagedopt.stats().arenas[0].allocated_bytes
     assert history[-2 - ("loss" in history[-1])]["step"] == 4
-    assert [row for row in history if "pagedopt/allocated_bytes/cpu" in row][-1]["pagedopt/allocated_bytes/cpu"] == expected
+    assert [row for row in history if "pagedopt/allocated_bytes/cpu" in row][-1][
+        "pagedopt/allocated_bytes/cpu"
+    ] == expected
