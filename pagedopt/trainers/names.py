@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import warnings
-from collections.abc import Mapping
 from typing import Any, Final
 
 from torch.nn import Module
@@ -123,9 +122,9 @@ def hf(
     """
     name = name_of(args) if name is None else name
     if name in NAMES:
-        cls, kwargs = class_and_kwargs(args, model, name)
-        return cls, {**kwargs, **options}
-    cls = getattr(optim, name, None)
+        found, kwargs = class_and_kwargs(args, model, name)
+        return found, {**kwargs, **options}
+    cls: Any = getattr(optim, name, None)
     if not isinstance(cls, type) or not hasattr(cls, "variant"):
         raise ValueError(f"{name!r} is no optimizer of pagedopt: give a class of pagedopt.optim, or {', '.join(NAMES)}")
     kwargs = {"lr": args.learning_rate, **_shared(cls, args), **_optim_args(cls, args), **options}

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from pagedopt import optim
-from pagedopt.optim.aliases import ALIASES
 from pagedopt.errors import ConfigError
+from pagedopt.optim.aliases import ALIASES
 
 NAMES = [
     f"{paged}{stem}{suffix}"

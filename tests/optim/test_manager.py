@@ -81,7 +81,7 @@ def test_what_dies_leaves_nothing_behind(manager: Any) -> None:
         del model
         gc.collect()
         assert list(manager.overrides()) == []
-    reused = [model := make_model() for _ in range(50)]
+    reused = [_model := make_model() for _ in range(50)]
     plain = train(optim.AdamW(make_model().parameters(), lr=1e-2))
     assert any(id(model[1].weight) in ids for model in reused)
     assert all(all(map(torch.equal, train(optim.AdamW(m.parameters(), lr=1e-2)), plain)) for m in reused)

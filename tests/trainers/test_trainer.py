@@ -13,14 +13,13 @@ import torch
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
+from trainers.tiny import Data, inner, make_args, make_model, make_trainer, weights
 from transformers import Trainer
 from transformers.training_args import OptimizerNames
 
 import pagedopt
 from pagedopt import optim
 from pagedopt.trainers.names import NAMES
-
-from trainers.tiny import Data, inner, make_args, make_model, make_trainer, weights
 
 OPTIM_ARGS = {"AdEMAMix": "alpha=4.5,beta3=0.99,t_alpha=7", "RMSprop": "alpha=0.9,eps=1e-6"}
 

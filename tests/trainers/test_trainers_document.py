@@ -11,9 +11,9 @@ import pytest
 for package in ("transformers", "accelerate", "trl", "peft", "datasets", "lightning"):
     pytest.importorskip(package)
 
-import pagedopt
-
 from trainers.tiny import Data, make_model, make_tokenizer
+
+import pagedopt
 
 TEXT = (Path(__file__).parents[2] / "docs" / "trainers.md").read_text()
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)

@@ -52,7 +52,7 @@ def render() -> str:
         listed = "".join(f"        {parameter},\n" for parameter in parameters)
         parts.append(f"class {name}(RuleOptimizer):\n{doc}\n\n    def __init__(\n{listed}    ) -> None: ...\n")
     for name, alias in ALIASES.items():
-        parts.append(f'class {name}({alias.__base__.__name__}):\n    """{alias.__doc__}"""\n')
+        parts.append(f'class {name}({alias.__mro__[1].__name__}):\n    """{alias.__doc__}"""\n')
     return "\n".join(parts)
 
 
