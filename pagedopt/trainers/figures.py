@@ -9,9 +9,9 @@ __all__ = ["logged_figures"]
 
 
 def logged_figures() -> dict[str, float]:
-    """Every figure of this process that can be measured, such as `pagedopt/resident_bytes/cpu/host`."""
+    """Every figure of this process that can be measured, such as `paging/resident_bytes/cpu/host`."""
     return {
-        "/".join(["pagedopt", figure.name, *figure.labels.values()]): float(figure.value)
+        "/".join(["paging", figure.name, *figure.labels.values()]): float(figure.value)
         for figure in figures(runtime.stats(), {})
         if figure.value is not None
     }

@@ -122,7 +122,7 @@ def test_lightning_resumes_and_logs(tmp_path: Path) -> None:
     whole_trainer, whole = fit(tmp_path, 2)
     assert all(map(torch.equal, weights(whole), weights(resumed)))
     rows = list(csv.DictReader((Path(whole_trainer.logger.log_dir) / "metrics.csv").read_text().splitlines()))
-    logged = {int(row["step"]): float(row["pagedopt/allocated_bytes/cpu"]) for row in rows}
+    logged = {int(row["step"]): float(row["paging/allocated_bytes/cpu"]) for row in rows}
     assert list(logged) == [1, 2, 3, 4]
     assert logged[4] > 0
 
@@ -132,8 +132,8 @@ def test_the_trainers_log_has_the_figures_beside_its_own(installed: None, tmp_pa
     trainer.add_callback(TransformersCallback(trainer))
     trainer.train()
     history = trainer.state.log_history
-    steps = [row["step"] for row in history if "pagedopt/allocated_bytes/cpu" in row]
+    steps = [row["step"] for row in history if "paging/allocated_bytes/cpu" in row]
     assert steps == [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
     expected = pagedopt.stats().arenas[0].allocated_bytes
-    last = [row for row in history if "pagedopt/allocated_bytes/cpu" in row][-1]
-    assert last["pagedopt/allocated_bytes/cpu"] == expected > 0
+    last = [row for row in history if "paging/allocated_bytes/cpu" in row][-1]
+    assert last["paging/allocated_bytes/cpu"] == expected > 0

@@ -10,11 +10,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 WORDS = ["<pad>", "<eos>", "<unk>", "the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then"]
-    "<pad>",
-    "<eos>",
-    "<unk>",
-    *["the", "a", "cat", "dog", "sat", "ran", "on", "under", "mat", "tree", "and", "then"],
-]
 TEXTS = ["the cat sat on the mat", "a dog ran under the tree", "the dog sat and then ran", "a cat ran on a tree"] * 4
 
 

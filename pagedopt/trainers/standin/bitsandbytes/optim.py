@@ -3,11 +3,10 @@
 from functools import partialmethod
 from typing import Any
 
-from pagedopt.optim import *  # noqa: F403
-from pagedopt.optim import __all__ as _names
+from pagedopt import optim
 from pagedopt.optim.presets import CLASSES
 
-__all__ = list(_names)
+__all__ = list(optim.__all__)
 
 
 def _decoupled(cls: type[Any]) -> type[Any]:
@@ -15,4 +14,5 @@ def _decoupled(cls: type[Any]) -> type[Any]:
     return type(cls.__name__, (cls,), {"__module__": __name__, "__doc__": cls.__doc__, "__init__": init})
 
 
+globals().update({name: getattr(optim, name) for name in optim.__all__})
 globals().update({name: _decoupled(cls) for name, cls in CLASSES.items() if cls.family.stem == "Adam"})
