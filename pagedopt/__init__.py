@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         SpillError,
     )
     from pagedopt.runtime import configure, hold, restart_pager, stats
+    from pagedopt.trainers.install import install, uninstall
+    from pagedopt.trainers.names import hf
 
 __version__ = "0.1.0"
 
@@ -37,11 +39,25 @@ __all__ = [
     "__version__",
     "config",
     "configure",
+    "hf",
     "hold",
+    "install",
     "optim",
     "restart_pager",
     "stats",
+    "uninstall",
 ]
+
+_HOMES = {
+    "configure": "runtime",
+    "hf": "trainers.names",
+    "hold": "runtime",
+    "install": "trainers.install",
+    "restart_pager": "runtime",
+    "stats": "runtime",
+    "uninstall": "trainers.install",
+}
+"""The modules that functions are in; all other names are errors."""
 
 
 if not TYPE_CHECKING:  # with it every name would exist, a misspelled one too
@@ -52,8 +68,8 @@ if not TYPE_CHECKING:  # with it every name would exist, a misspelled one too
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         if name in ("config", "optim"):
             return importlib.import_module(f"pagedopt.{name}")  # which makes it an attribute
-        home = "pagedopt.runtime" if name in ("configure", "hold", "restart_pager", "stats") else "pagedopt.errors"
-        globals()[name] = value = getattr(importlib.import_module(home), name)
+        home = importlib.import_module(f"pagedopt.{_HOMES.get(name, 'errors')}")
+        globals()[name] = value = getattr(home, name)
         return value
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import forked_python
 import pytest
 from native.builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
 from slow_tests import is_slow
@@ -55,11 +56,10 @@ def paging() -> Callable[..., Any]:
 
 @pytest.fixture
 def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a script in a fresh interpreter; its output and exit status come back."""
+    """Run a script in a fresh process that has torch; its output and exit status come back."""
 
     def run(script: str, *args: str, timeout_s: float = 120, **kwargs: Any) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", textwrap.dedent(script), *args]
-        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False, **kwargs)
+        return forked_python.run(textwrap.dedent(script), *args, timeout_s=timeout_s, **kwargs)
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ def paths() -> frozenset[tuple[str, ...]]:
 
 
 def exists(name: str) -> bool:
-    """Whether there is a module or an object of this dotted name."""
+    """Whether there is a module or an object of this dotted name. Modules that want what is not installed are there."""
     module = "pagedopt"
     found: Any = importlib.import_module(module)
     for part in name.split(".")[1:]:
@@ -41,7 +42,8 @@ def exists(name: str) -> bool:
         try:
             found = importlib.import_module(module)
         except ImportError:
-            found = getattr(found, part, None)
+            is_module = hasattr(found, "__path__") and importlib.util.find_spec(module) is not None
+            found = module if is_module else getattr(found, part, None)
     return found is not None
 
 

@@ -40,23 +40,27 @@ LAYERS = {
     "runtime": "_core config device errors monitor.publisher pager pager.policy snapshot",
     "optim": "_core config device errors runtime",
     "demo": "config errors optim pagedopt runtime",
+    # trainers: `install` and `startup` load no torch; `standin` is what `import bitsandbytes` finds, at the top level
+    "trainers": "monitor.export optim runtime",
     # watching
     "top.view": "config output snapshot",
     "top": "errors monitor output snapshot top.view",
     "cli": "config demo errors files monitor monitor.export output pagedopt snapshot top top.view",
     "__main__": "cli",
-    "pagedopt": "config errors optim runtime",
+    "pagedopt": "config errors optim runtime trainers",
 }
 
 # Libraries that cost time or may be missing, and who imports them.
 LIBRARIES = {
-    "torch": "demo optim",
+    "torch": "demo optim trainers",
     "numpy": "monitor.publisher optim pager pager.policy",
     "zmq": "monitor monitor.publisher",
     "rich": "demo top top.view",
     "textual": "top",
     "matplotlib": "demo",
     "prometheus_client": "monitor.export",
+    "transformers": "trainers",
+    "lightning": "trainers",
 }
 
 LONGEST_FILE_LINES = 400
@@ -167,6 +171,7 @@ def test_no_module_imports_what_is_private_to_another() -> None:
         ("pagedopt.pager.policy", ("torch", "pagedopt._core")),
         ("pagedopt.pager.budget", ("torch", "numpy", "pagedopt._core")),
         ("pagedopt.runtime", ("torch", "zmq")),
+        ("pagedopt.trainers.install", ("torch", "numpy", "transformers", "pagedopt._core")),
     ],
 )
 def test_importing_loads_no_more(module: str, absent: tuple[str, ...]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from pagedopt import __version__
-from pagedopt.cli import config, demo, export, ps, stats, top, trace
+from pagedopt.cli import config, demo, export, ps, run, stats, top, trace
 from pagedopt.errors import MonitorError, PagedoptError
 from pagedopt.output import say
 
@@ -37,6 +37,7 @@ class Verb(Protocol):
 
 VERBS: dict[str, Verb] = {
     "demo": demo,
+    "run": run,
     "config": config,
     "top": top,
     "ps": ps,

@@ -5,9 +5,11 @@ its placement. `bitsandbytes_state_dict` writes a checkpoint for bitsandbytes; `
 and those of torch.optim. `__init__.pyi` tells type checkers of the classes; tools/make/optim_stub.py makes it.
 """
 
+from pagedopt.optim.aliases import ALIASES
 from pagedopt.optim.export import bitsandbytes_state_dict
+from pagedopt.optim.manager import GlobalOptimManager, keep_32bit
 from pagedopt.optim.presets import CLASSES
 
-globals().update(CLASSES)
+globals().update(CLASSES | ALIASES)
 
-__all__ = [*CLASSES, "bitsandbytes_state_dict"]
+__all__ = [*CLASSES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]

@@ -9,65 +9,87 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
+from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
 
 __all__ = [
     "LAMB",
+    "LAMB8",
     "LARS",
+    "LARS8",
     "SGD",
+    "SGD8",
     "AdEMAMix",
+    "AdEMAMix8",
     "AdEMAMix8bit",
     "AdEMAMix32bit",
     "Adagrad",
+    "Adagrad8",
     "Adagrad8bit",
     "Adagrad32bit",
     "Adam",
+    "Adam8",
     "Adam8bit",
     "Adam32bit",
     "AdamW",
+    "AdamW8",
     "AdamW8bit",
     "AdamW32bit",
+    "GlobalOptimManager",
     "LAMB8bit",
     "LAMB32bit",
     "LARS8bit",
     "LARS32bit",
     "Lion",
+    "Lion8",
     "Lion8bit",
     "Lion32bit",
     "PagedAdEMAMix",
+    "PagedAdEMAMix8",
     "PagedAdEMAMix8bit",
     "PagedAdEMAMix32bit",
     "PagedAdagrad",
+    "PagedAdagrad8",
     "PagedAdagrad8bit",
     "PagedAdagrad32bit",
     "PagedAdam",
+    "PagedAdam8",
     "PagedAdam8bit",
     "PagedAdam32bit",
     "PagedAdamW",
+    "PagedAdamW8",
     "PagedAdamW8bit",
     "PagedAdamW32bit",
     "PagedLAMB",
+    "PagedLAMB8",
     "PagedLAMB8bit",
     "PagedLAMB32bit",
     "PagedLARS",
+    "PagedLARS8",
     "PagedLARS8bit",
     "PagedLARS32bit",
     "PagedLion",
+    "PagedLion8",
     "PagedLion8bit",
     "PagedLion32bit",
     "PagedRMSprop",
+    "PagedRMSprop8",
     "PagedRMSprop8bit",
     "PagedRMSprop32bit",
     "PagedSGD",
+    "PagedSGD8",
     "PagedSGD8bit",
     "PagedSGD32bit",
     "PytorchLARS",
     "RMSprop",
+    "RMSprop8",
     "RMSprop8bit",
     "RMSprop32bit",
     "SGD8bit",
     "SGD32bit",
     "bitsandbytes_state_dict",
+    "keep_32bit",
 ]
 
 class Adam(RuleOptimizer):
@@ -1067,3 +1089,57 @@ class PytorchLARS(RuleOptimizer):
         maximize: bool = False, foreach: bool | None = None, fused: bool | None = None, capturable: bool = False,
         differentiable: bool = False, paging: Mapping[str, Any] | None = None
     ) -> None: ...
+
+class Adam8(Adam8bit):
+    """Adam8bit under a name that does not end in `8bit`."""
+
+class PagedAdam8(PagedAdam8bit):
+    """PagedAdam8bit under a name that does not end in `8bit`."""
+
+class AdamW8(AdamW8bit):
+    """AdamW8bit under a name that does not end in `8bit`."""
+
+class PagedAdamW8(PagedAdamW8bit):
+    """PagedAdamW8bit under a name that does not end in `8bit`."""
+
+class Lion8(Lion8bit):
+    """Lion8bit under a name that does not end in `8bit`."""
+
+class PagedLion8(PagedLion8bit):
+    """PagedLion8bit under a name that does not end in `8bit`."""
+
+class SGD8(SGD8bit):
+    """SGD8bit under a name that does not end in `8bit`."""
+
+class PagedSGD8(PagedSGD8bit):
+    """PagedSGD8bit under a name that does not end in `8bit`."""
+
+class RMSprop8(RMSprop8bit):
+    """RMSprop8bit under a name that does not end in `8bit`."""
+
+class PagedRMSprop8(PagedRMSprop8bit):
+    """PagedRMSprop8bit under a name that does not end in `8bit`."""
+
+class Adagrad8(Adagrad8bit):
+    """Adagrad8bit under a name that does not end in `8bit`."""
+
+class PagedAdagrad8(PagedAdagrad8bit):
+    """PagedAdagrad8bit under a name that does not end in `8bit`."""
+
+class AdEMAMix8(AdEMAMix8bit):
+    """AdEMAMix8bit under a name that does not end in `8bit`."""
+
+class PagedAdEMAMix8(PagedAdEMAMix8bit):
+    """PagedAdEMAMix8bit under a name that does not end in `8bit`."""
+
+class LAMB8(LAMB8bit):
+    """LAMB8bit under a name that does not end in `8bit`."""
+
+class PagedLAMB8(PagedLAMB8bit):
+    """PagedLAMB8bit under a name that does not end in `8bit`."""
+
+class LARS8(LARS8bit):
+    """LARS8bit under a name that does not end in `8bit`."""
+
+class PagedLARS8(PagedLARS8bit):
+    """PagedLARS8bit under a name that does not end in `8bit`."""

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from pagedopt.errors import CheckpointError
-from pagedopt.optim.bitsandbytes import is_bitsandbytes, read_group
+from pagedopt.optim.bnb import is_bitsandbytes, read_group
 from pagedopt.optim.entries import is_begun, read_entry
 from pagedopt.optim.options import OWN_STORAGE, Group, check_options, named
 from pagedopt.optim.rules import FAMILIES, Family, Variant

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pagedopt.errors import CheckpointError
-from pagedopt.optim.bitsandbytes import is_bitsandbytes, renamed
+from pagedopt.optim.bnb import is_bitsandbytes, renamed
 from pagedopt.optim.rules import FAMILIES, Rule, Slot
 from pagedopt.optim.saved import (
     BY_VALUES,

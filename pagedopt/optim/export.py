@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from pagedopt.optim.bitsandbytes import written_entry, written_group
+from pagedopt.optim.bnb import written_entry, written_group
 from pagedopt.optim.entries import read_entry
 from pagedopt.optim.optimizer import RuleOptimizer
 

@@ -1,4 +1,4 @@
-"""Options of single parameters, as the GlobalOptimManager of bitsandbytes holds them."""
+"""Options of single parameters that a GlobalOptimManager holds: ours, or that of bitsandbytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from pagedopt.optim.arguments import shown
-from pagedopt.optim.bitsandbytes import FOREIGN_OPTIONS
+from pagedopt.optim.bnb import FOREIGN_OPTIONS
+from pagedopt.optim.manager import GlobalOptimManager
 from pagedopt.optim.options import Group, check_options
 from pagedopt.optim.params import each_param, params_of
 from pagedopt.optim.rules import Family
@@ -22,34 +23,48 @@ def is_bitsandbytes_loaded() -> bool:
     return "bitsandbytes" in sys.modules
 
 
-def _overrides_of(params: Iterable[Tensor]) -> dict[Tensor, Mapping[str, Any]]:
-    """The options that were overridden for some of the parameters; nothing is imported.
+_Options = tuple[str, Mapping[str, Any]]
+"""The manager that options come from, for messages, and the options."""
+
+
+def _overrides_of(params: Iterable[Tensor]) -> dict[Tensor, list[_Options]]:
+    """The options that were overridden for some of the parameters, the strongest last; nothing is imported."""
+    found: dict[int, list[_Options]] = {}
+    for param_id, options in _of_bitsandbytes().items():
+        found.setdefault(param_id, []).append(("GlobalOptimManager of bitsandbytes", options))
+    if (manager := GlobalOptimManager.existing()) is not None:
+        for param, own in manager.overrides():
+            found.setdefault(id(param), []).append(("GlobalOptimManager", own))
+    return {param: found[id(param)] for param in params if id(param) in found} if found else {}
+
+
+def _of_bitsandbytes() -> dict[int, Mapping[str, Any]]:
+    """What the manager of bitsandbytes holds, by the id of the parameter.
 
     `override_config` names a parameter by its id, `register_module_override` (which `bitsandbytes.nn.StableEmbedding`
     calls) by its module; the latter is the stronger one, as in bitsandbytes.
     """
     manager = getattr(getattr(sys.modules.get("bitsandbytes.optim"), "GlobalOptimManager", None), "_instance", None)
-    if manager is None:
+    if manager is None or isinstance(manager, GlobalOptimManager):  # ours where it stands in for bitsandbytes
         return {}
     by_id = dict(manager.pid2config)
     for module, name, options in manager.module_weight_config_triple:
         by_id[id(getattr(module, name, None))] = options
-    return {param: by_id[id(param)] for param in params if id(param) in by_id} if by_id else {}
+    return by_id
 
 
-def _checked_override(family: Family, group: Group, options: Mapping[str, Any], name: str) -> Group:
+def _checked_override(family: Family, group: Group, options: Mapping[str, Any], where: str) -> Group:
     """A group of one parameter with overridden options.
 
     Args:
         family: the family of the optimizer's class.
         group: the parameter's group.
         options: what is overridden.
-        name: the parameter, for messages.
+        where: whose options they are and of which parameter, for messages.
 
     Raises:
         ValueError: for an unknown option, or a value that is not allowed.
     """
-    where = f"GlobalOptimManager of bitsandbytes, {name}"
     unknown = [shown(option) for option in options if option not in (*family.options, *FOREIGN_OPTIONS)]
     if unknown:
         raise ValueError(f"{where}: unknown options {', '.join(unknown)}; allowed: {', '.join(family.options)}")
@@ -66,7 +81,7 @@ class Overrides:
 
     def __init__(self, family: Family) -> None:
         self._family = family
-        self._of: dict[Tensor, tuple[Group, Mapping[str, Any]]] = {}
+        self._of: dict[Tensor, tuple[Group, list[_Options]]] = {}
 
     def read(self, groups: Sequence[Group]) -> None:
         """Read what is overridden for the parameters of these groups."""
@@ -79,7 +94,10 @@ class Overrides:
         """The options of one parameter of a group."""
         if param not in self._of:
             return group
-        return _checked_override(self._family, group, self._of[param][1], f"parameter of shape {tuple(param.shape)}")
+        for manager, options in self._of[param][1]:
+            where = f"{manager}, parameter of shape {tuple(param.shape)}"
+            group = _checked_override(self._family, group, options, where)
+        return group
 
     def with_own(self, groups: Sequence[Group]) -> list[Group]:
         """The groups as the core has them: one more for each parameter whose options are overridden."""

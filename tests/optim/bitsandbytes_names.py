@@ -12,7 +12,7 @@ import bitsandbytes
 import torch
 
 from pagedopt import optim
-from pagedopt.optim.bitsandbytes import written_entry
+from pagedopt.optim.bnb import written_entry
 from pagedopt.optim.entries import read_entry
 
 

@@ -17,6 +17,7 @@ import torch
 
 from pagedopt import optim
 from pagedopt.errors import ConfigError
+from pagedopt.optim.aliases import ALIASES
 
 ADAM = [("lr", 1e-3), ("betas", (0.9, 0.999)), ("eps", 1e-8), ("weight_decay", 0.0), ("amsgrad", False)]
 SGD = [("momentum", 0.0), ("dampening", 0.0), ("weight_decay", 0.0), ("nesterov", False)]
@@ -119,7 +120,9 @@ def test_the_stub_is_current() -> None:
 
 
 def test_all_names_the_classes() -> None:
-    assert sorted(optim.__all__) == sorted([*NAMES, "bitsandbytes_state_dict"])
+    assert sorted(optim.__all__) == sorted(
+        [*NAMES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+from pagedopt.optim.aliases import ALIASES
 from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.presets import CLASSES, signature_of
 
@@ -25,6 +26,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
+from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
 
 __all__ = [
@@ -54,7 +57,7 @@ def doc_of(name: str, cls: type[RuleOptimizer]) -> str:
 
 def render() -> str:
     """The text of the stub."""
-    names = [*sorted(CLASSES, key=_natural), "bitsandbytes_state_dict"]
+    names = [*sorted([*CLASSES, *ALIASES, "GlobalOptimManager"], key=_natural), "bitsandbytes_state_dict", "keep_32bit"]
     parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
     for name, cls in CLASSES.items():
         doc = textwrap.indent(f'"""{doc_of(name, cls)}"""', "    ", lambda line: bool(line.strip()))
@@ -66,6 +69,8 @@ def render() -> str:
         parts.append(
             f"class {name}(RuleOptimizer):\n{doc}\n    def __init__(\n{wrapped(parameters)}\n    ) -> None: ...\n"
         )
+    for name, alias in ALIASES.items():
+        parts.append(f'class {name}({alias.__mro__[1].__name__}):\n    """{alias.__doc__}"""\n')
     return "\n".join(parts)
 
 
