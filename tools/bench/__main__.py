@@ -43,7 +43,7 @@ class Sizes:
     rounds: int = 15
     slow_rounds: int = 3
     idle_rounds: int = 30
-    rule_numel: int = 4_194_304
+    rule_numel: int = 16_777_216
     accuracy_numel: int = 1_048_576
     stream_tensors: int = 64
     stream_state_bytes: int = 2048 * MIB
