@@ -179,6 +179,13 @@ void Arena::notify() {
   link_.announce();
 }
 
+void Arena::pass_moment() {
+  if (is_foreign()) return;
+  const Lock lock(sync_.mutex);
+  schedule_.pass_moment();
+  link_.wake();
+}
+
 bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {
   refuse_in_fork();
   const Lock lock(sync_.mutex);
@@ -283,11 +290,13 @@ void Arena::Step::begin() {
 Arena::Step::~Step() {
   if (!begun_) return;
   const Lock lock(arena_.sync_.mutex);
+  const bool had_moments = arena_.schedule_.moment() > 0;
   arena_.schedule_.end();
   arena_.vm_->set_stepping(false);
   arena_.schedule_.disarm();
   arena_.sync_.work.notify_all();
   if (arena_.has_something_to_move()) arena_.link_.announce();
+  if (had_moments) arena_.link_.wake();
 }
 
 }  // namespace pagedopt

@@ -51,7 +51,7 @@ class Extent {
 // Sums over the page table at one moment: fresh + upper + lower == allocated, in pages. One in motion counts as upper.
 struct Ledger {
   std::uint64_t page_bytes, reserved_pages, allocated_pages, upper_pages, lower_pages, fresh_pages, kept_pages;
-  std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves, cycles;
+  std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves, cycles, moments;
   Visits visits;
 };
 
@@ -117,6 +117,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   EvictWay evict_way();
   std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout) { return link_.wait(seen, timeout); }
   void notify();  // makes an event: settings changed
+  // A moment of the iteration is past (schedule.h): the pager looks at the memory. Does nothing in a forked child.
+  void pass_moment();
   PlanInput look();
   // False if no pager is attached, the order or cycle has moved on, or moving has failed.
   bool submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves);

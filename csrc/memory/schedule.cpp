@@ -16,6 +16,11 @@ void Schedule::changed() {
   built_ = false;
 }
 
+void Schedule::end_cycle() {
+  ++cycle_;
+  moment_ = 0;
+}
+
 // Behind the running walk, whose entries keep their place in the order.
 void Schedule::add(PageWalk& walk) {
   const std::size_t place = next_ + (active_ != nullptr ? 1 : 0);
@@ -51,7 +56,7 @@ void Schedule::begin(PageWalk& walk) {
     std::rotate(first, it, is_idle ? it + 1 : idle);  // behind the others come those that were passed over
     visiting_ = is_idle && !was_here;
     next_ = 0;
-    ++cycle_;
+    end_cycle();
     changed();
   }
   active_ = &walk;
@@ -70,7 +75,7 @@ void Schedule::end() {
   }
   if (next_ < expected_) return;
   next_ = 0;
-  ++cycle_;
+  end_cycle();
 }
 
 // Walks may share pages: a page is needed at its first place in the order. Within one walk each page stands once.

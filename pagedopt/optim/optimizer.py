@@ -21,6 +21,7 @@ from pagedopt.optim.devices import check_device
 from pagedopt.optim.entries import is_begun, read_entry
 from pagedopt.optim.fsdp1 import gatherable, is_flattened
 from pagedopt.optim.hyper import hyper_of
+from pagedopt.optim.moments import Moments
 from pagedopt.optim.options import Group, check_options, check_paging, check_switches, named, resolve
 from pagedopt.optim.overrides import Overrides
 from pagedopt.optim.params import Places, each_param, params_of
@@ -65,6 +66,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
         self._sweep: PreparedSweep | None = None
+        self._moments = Moments()
         self._overrides = Overrides(self.family)
         self._unfinished_load: str | None = None  # why the state is not whole
         self._places = Places()
@@ -164,6 +166,9 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not sweep.run(groups, self.state, hypers, scaling):
             raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
         self._sweep = sweep
+        host = self._store.arenas.get(torch.device("cpu"))
+        if host is not None:
+            self._moments.watch([m.param for m in members if m.layout.is_paged and m.param.device.type == "cpu"], host)
 
     def _has_begun(self, param: Tensor) -> bool:
         return is_begun(self.family.rule, self.state.get(param, {}))
