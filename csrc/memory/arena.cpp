@@ -286,7 +286,8 @@ void Arena::Step::begin() {
   arena_.sync_.work.notify_all();
 }
 
-// All entries of the walk count as passed from here on, so what waits for that is woken.
+// All entries of the walk count as passed from here on, so what waits for that is woken. A plan is for a whole cycle: within
+// one it stays good, however many optimizers step.
 Arena::Step::~Step() {
   if (!begun_) return;
   const Lock lock(arena_.sync_.mutex);
@@ -295,7 +296,7 @@ Arena::Step::~Step() {
   arena_.vm_->set_stepping(false);
   arena_.schedule_.disarm();
   arena_.sync_.work.notify_all();
-  if (arena_.has_something_to_move()) arena_.link_.announce();
+  if (arena_.has_something_to_move() && arena_.link_.awaits_plan()) arena_.link_.announce();
   if (had_moments) arena_.link_.wake();
 }
 

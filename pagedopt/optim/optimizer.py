@@ -66,7 +66,8 @@ class RuleOptimizer(torch.optim.Optimizer):
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
         self._sweep: PreparedSweep | None = None
-        self._moments = Moments()
+        self._moments, self._watched = Moments(), self._sweep
+        self.fused: Any = None  # what updates parameters inside backward: see fused.py
         self._overrides = Overrides(self.family)
         self._unfinished_load: str | None = None  # why the state is not whole
         self._places = Places()
@@ -138,9 +139,47 @@ class RuleOptimizer(torch.optim.Optimizer):
         scaling = Scaling(getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
         if scaling.is_on_host and scaling.on_host() is None:
             return loss
+        if self.fused is not None:
+            if scaling.scale is not None:
+                raise RuntimeError("fuse_backward has updated before a GradScaler could look at the gradients")
+            self.fused.finish()
+            return loss
         with core_errors():
             self._update(scaling)
+        self._watch_moments()
         return loss
+
+    def part(self) -> RuleOptimizer:
+        """What `update_part` updates a parameter with: an optimizer of this class that shares this one's storage."""
+        part: RuleOptimizer = object.__new__(type(self))
+        part._paging = self._paging
+        part._prepare_storage()
+        part._store = self._store
+        part.state, part.param_groups = defaultdict(dict), []
+        return part
+
+    def update_part(self, part: RuleOptimizer, param: Tensor, place: tuple[int, int]) -> None:
+        """Update one parameter.
+
+        Args:
+            part: its own, from `part`.
+            param: the parameter.
+            place: the index of its group, and its place there.
+        """
+        self._check_loaded()
+        if self.param_groups[place[0]]["is_paged"]:
+            runtime.check()
+        group = self.param_groups[place[0]]
+        own = {"params": [param]}
+        if "param_names" in group:
+            own["param_names"] = [group["param_names"][place[1]]]
+        part.param_groups = [{**group, **own}]
+        entry = self.state.get(param)
+        if part.state.get(param) is not entry:
+            part.state = defaultdict(dict, {} if entry is None else {param: entry})
+        with core_errors():
+            part._update(Scaling())
+        self.state[param] = part.state[param]
 
     def _update(self, scaling: Scaling) -> None:
         groups = self._overrides.with_own(self.param_groups)
@@ -166,9 +205,14 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not sweep.run(groups, self.state, hypers, scaling):
             raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
         self._sweep = sweep
+
+    def _watch_moments(self) -> None:
         host = self._store.arenas.get(torch.device("cpu"))
-        if host is not None:
-            self._moments.watch([m.param for m in members if m.layout.is_paged and m.param.device.type == "cpu"], host)
+        if host is None or self._sweep is self._watched:
+            return
+        self._watched = self._sweep
+        params = [param for param in params_of(self.param_groups) if param.device.type == "cpu"]
+        self._moments.watch(params, host)
 
     def _has_begun(self, param: Tensor) -> bool:
         return is_begun(self.family.rule, self.state.get(param, {}))
