@@ -136,6 +136,12 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // For sweeps.
   void add(PageWalk& walk);
   void remove(PageWalk& walk);
+  // Evicts the pages of a walk, or of all, and expects no step of it. What is in use meanwhile stays. Returns how many
+  // pages left. Then its pages come back ahead of the step that is expected next.
+  std::size_t release(PageWalk& walk);
+  std::size_t release_all();
+  void restore(PageWalk& walk);
+  void restore_all();
   // See Pins.
   void pin(PageIndex page) { pins_.pin(page); }
   bool try_pin(PageIndex page) { return pins_.try_pin(page); }
@@ -173,6 +179,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   friend struct MemoryTest;
   void release(std::byte* begin, std::size_t bytes, bool keep) noexcept;
   std::size_t move_by_hand(MoveKind kind, const std::byte* begin, std::size_t bytes);
+  std::size_t move_by_hand(MoveKind kind, const std::vector<Move>& moves);
+  std::size_t evict_all_of(const std::vector<PageIndex>& pages);
+  void order_changed() PAGEDOPT_WANTS(&Sync::mutex);
   std::vector<Move> moves_of(MoveKind kind, const std::byte* begin, std::size_t bytes) const;
   void nudge() noexcept PAGEDOPT_WANTS_FREE(&Sync::mutex);  // something may have changed for whoever waits
   std::string fault_at_rest() PAGEDOPT_WANTS(extents_.mutex, &Sync::mutex);

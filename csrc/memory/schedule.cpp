@@ -42,6 +42,36 @@ void Schedule::remove(PageWalk& walk) {
   changed();
 }
 
+void Schedule::dismiss(PageWalk& walk) {
+  const auto first = walks_.begin(), idle = first + static_cast<std::ptrdiff_t>(expected_);
+  const auto it = std::find(first, idle, &walk);
+  if (it == idle) return;
+  if (static_cast<std::size_t>(it - first) < next_) --next_;
+  std::rotate(it, it + 1, idle);
+  --expected_;
+  if (next_ >= expected_) next_ = 0;
+  changed();
+}
+
+void Schedule::dismiss_all() {
+  expected_ = next_ = 0;
+  changed();
+}
+
+void Schedule::expect(PageWalk& walk) {
+  const auto first = walks_.begin(), idle = first + static_cast<std::ptrdiff_t>(expected_);
+  const auto it = std::find(idle, walks_.end(), &walk);
+  if (it == walks_.end()) return;
+  std::rotate(first + static_cast<std::ptrdiff_t>(next_), it, it + 1);
+  ++expected_;
+  changed();
+}
+
+void Schedule::expect_all() {
+  expected_ = walks_.size();
+  changed();
+}
+
 // The walk that steps comes first in the order, whatever was expected: its pages are needed now. Those it passed over
 // become idle, behind the expected ones.
 void Schedule::begin(PageWalk& walk) {

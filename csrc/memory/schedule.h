@@ -34,6 +34,12 @@ class Schedule {
  public:
   void add(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);  // its first step is expected next
   void remove(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);
+  // Its next step is not expected: its pages are in no order until it steps, or is expected again. pre: it does not
+  // step
+  void dismiss(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);
+  void dismiss_all() PAGEDOPT_WANTS(&Sync::mutex);
+  void expect(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);  // next
+  void expect_all() PAGEDOPT_WANTS(&Sync::mutex);
   void begin(PageWalk& walk)
       PAGEDOPT_WANTS(&Sync::mutex);  // a step starts; an unexpected one becomes the first of a new order
   void end() PAGEDOPT_WANTS(&Sync::mutex);

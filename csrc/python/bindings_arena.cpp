@@ -293,6 +293,8 @@ void bind_arena_class(py::module_& m) {
            "A moment of the iteration is past: the pager looks at the memory.")
       .def("attach", &Arena::attach, unlocked())
       .def("detach", &Arena::detach, unlocked())
+      .def("release_all", &Arena::release_all, unlocked(), "Evicts all pages; returns how many left.")
+      .def("restore_all", &Arena::restore_all, unlocked(), "They come back, ahead of the steps that are expected.")
       .def("hold", &Arena::hold, unlocked(), "Waits for the moves under way; no page moves until `let_go`.")
       .def("let_go", &Arena::let_go, unlocked())
       .def_property_readonly("watches_writes", &Arena::watches_writes,

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
-from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.fused import FusedBackward as FusedBackward
 from pagedopt.optim.fused import fuse_backward as fuse_backward
+from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
 

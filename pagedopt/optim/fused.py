@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 
 from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.params import each_param
+from pagedopt.optim.stepper import Stepper
 
 __all__ = ["FusedBackward", "fuse_backward"]
 
@@ -39,7 +40,7 @@ class FusedBackward:
         self._is_accumulating = self._is_queued = False
         self._squares: list[Tensor] = []  # of the gradients that this step has seen
         self._places = {param: (index, number) for param, index, number in each_param(optimizer.param_groups)}
-        self._parts: dict[Tensor, RuleOptimizer] = {}
+        self._parts: dict[Tensor, Stepper] = {}
         self._handles: list[RemovableHandle] = [
             param.register_post_accumulate_grad_hook(self._on_gradient) for param in self._places if param.requires_grad
         ]
@@ -61,6 +62,10 @@ class FusedBackward:
         self._parts.clear()
         self._optimizer.fused = None
 
+    def steppers(self) -> list[Stepper]:
+        """What updates each parameter, in backward's order."""
+        return list(self._parts.values())
+
     def finish(self) -> None:
         """End a step: update the parameters that still have a gradient. `optimizer.step()` calls it."""
         if self._max_norm is not None and self._norm_of == "this_step":
@@ -77,7 +82,7 @@ class FusedBackward:
             self._update(param)
         elif not self._is_queued:
             self._is_queued = True
-            torch.autograd.Variable._execution_engine.queue_callback(self._clip_and_update)  # type: ignore[attr-defined]
+            torch.autograd.Variable._execution_engine.queue_callback(self._clip_and_update)
 
     def _clip_and_update(self) -> None:
         """All gradients are whole: take their norm, then update with what it gives."""
@@ -100,8 +105,8 @@ class FusedBackward:
         if self._max_norm is not None and self.norm is not None:
             torch.nn.utils.clip_grads_with_norm_(param, self._max_norm, self.norm)
         if param not in self._parts:
-            self._parts[param] = self._optimizer.part()
-        self._optimizer.update_part(self._parts[param], param, self._places[param])
+            self._parts[param] = self._optimizer.make_stepper()
+        self._optimizer.step_part(self._parts[param], param, self._places[param])
         param.grad = None
 
 
@@ -116,7 +121,8 @@ def fuse_backward(
 
     The training loop stays as it is: `optimizer.step()` updates what backward did not come to, `zero_grad()` finds
     nothing, schedulers and closures work as before. State, checkpoints and results are those of the step at once. What
-    reads or changes gradients between backward and step (`clip_grad_norm_`, `GradScaler`) finds none: clip with `max_norm`.
+    reads or changes gradients between backward and step (`clip_grad_norm_`, `GradScaler`) finds none: clip with
+    `max_norm`.
 
         fused = pagedopt.optim.fuse_backward(model, optimizer, max_norm=1.0)
         for micro_batch in micro_batches[:-1]:
@@ -129,13 +135,14 @@ def fuse_backward(
         model: the model that is trained.
         optimizer: a class of `pagedopt.optim` over its parameters.
         max_norm: what the norm of all gradients is clipped to; None clips nothing.
-        norm: `this_step` clips as `clip_grad_norm_` does: it keeps all gradients until the last is whole, and updates then.
-            `previous_step` clips by the norm of the step before, and frees each gradient at once; the first step is not clipped.
+        norm: `this_step` clips as `clip_grad_norm_` does: it keeps all gradients until the last is whole, and updates
+            then. `previous_step` clips by the norm of the step before, and frees each gradient at once; the first step
+            is not clipped.
 
     Raises:
         TypeError: the optimizer is none of pagedopt's.
-        ValueError: for a model whose gradients are reduced after backward has made them (DistributedDataParallel, FSDP), a
-            `max_norm` that is not positive, or an optimizer that is fused already.
+        ValueError: for a model whose gradients are reduced after backward has made them (DistributedDataParallel,
+            FSDP), a `max_norm` that is not positive, or an optimizer that is fused already.
     """
     if not isinstance(optimizer, RuleOptimizer):
         raise TypeError(f"fuse_backward takes an optimizer of pagedopt.optim, not {type(optimizer).__name__}")
@@ -155,5 +162,3 @@ def fuse_backward(
     fused = FusedBackward(optimizer, max_norm, norm)
     optimizer.fused = fused
     return fused
-
-

@@ -27,7 +27,8 @@ def spread(sizes: Sequence[int], count: int = COUNT) -> list[int]:
     Returns:
         Indices, ascending.
     """
-    total, done, places = sum(sizes), 0, []
+    total, done = sum(sizes), 0
+    places: list[int] = []
     for index, size in enumerate(sizes):
         done += size
         if done * count >= (len(places) + 1) * total:

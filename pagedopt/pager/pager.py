@@ -203,7 +203,7 @@ class Pager:
             return self._apply(self._arena.ledger(), is_look=True)
 
     def _follow_phases(self) -> bool:
-        """The same between two looks, as the iteration goes on. It costs a glance where moments are told, else nothing."""
+        """The same between two looks, as the iteration goes on. Without moments it does nothing."""
         ledger = self._arena.ledger()
         if self._base is None or not (ledger["moments"] or self._phases.are_known):
             return False

@@ -87,7 +87,7 @@ for _ in range(5):
 print("trained", pagedopt.stats().arenas[0].lower_bytes >> 20)
 """
 
-# 16e6 parameters: 61 MiB, as much of gradients, 122 MiB of state. Activations are tensors of 20 MiB, as many as `depth`.
+# 16e6 parameters: 61 MiB, as much of gradients, 122 MiB of state. Activations are `depth` tensors of 20 MiB.
 PHASES = """
 import os, sys
 from pathlib import Path

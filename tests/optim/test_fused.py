@@ -16,7 +16,7 @@ from pagedopt import optim, runtime
 WIDTH, LAYERS, STEPS = 129, 6, 5
 
 
-def model_of() -> torch.nn.Module:
+def model_of() -> torch.nn.Sequential:
     torch.manual_seed(0)
     return torch.nn.Sequential(*[torch.nn.Linear(WIDTH, WIDTH) for _ in range(LAYERS)])
 
@@ -33,7 +33,10 @@ class Training:
     def __init__(self, name: str, options: dict[str, Any]) -> None:
         self.model = model_of()
         layers = list(self.model)
-        groups = [{"params": layers[0].parameters(), "lr": 3e-3}, {"params": torch.nn.Sequential(*layers[1:]).parameters()}]
+        groups = [
+            {"params": layers[0].parameters(), "lr": 3e-3},
+            {"params": torch.nn.Sequential(*layers[1:]).parameters()},
+        ]
         self.optimizer = getattr(optim, name)(groups, lr=1e-2, weight_decay=0.1, **options)
         self.schedule = torch.optim.lr_scheduler.StepLR(self.optimizer, 2, 0.5)
         self.draw = torch.Generator().manual_seed(1)
@@ -198,7 +201,11 @@ class DistributedDataParallel(torch.nn.Linear):
 
 
 REFUSED: list[tuple[Callable[[torch.nn.Module, Any], Any], type[Exception], str]] = [
-    (lambda m, o: optim.fuse_backward(DistributedDataParallel(2, 2), o), ValueError, "reduces gradients over the ranks"),
+    (
+        lambda m, o: optim.fuse_backward(DistributedDataParallel(2, 2), o),
+        ValueError,
+        "reduces gradients over the ranks",
+    ),
     (lambda m, o: optim.fuse_backward(m, torch.optim.SGD(m.parameters())), TypeError, "not SGD"),  # type: ignore[arg-type]
     (lambda m, o: optim.fuse_backward(m, o, max_norm=0.0), ValueError, "max_norm is 0.0"),
     (lambda m, o: optim.fuse_backward(m, o, norm="next_step"), ValueError, "'previous_step'"),  # type: ignore[arg-type]
