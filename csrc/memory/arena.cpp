@@ -185,6 +185,8 @@ void Arena::notify() {
 void Arena::pass_moment() {
   if (is_foreign()) return;
   const Lock lock(sync_.mutex);
+  Trace::Span span(trace_, TraceKind::moment);
+  span.is(TraceKind::moment, mover_.budget().value_or(0) * page_bytes());
   schedule_.pass_moment();
   link_.wake();
 }

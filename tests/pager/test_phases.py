@@ -11,6 +11,8 @@ import torch
 import pagedopt
 from pagedopt import optim, runtime
 from pagedopt.config import Size
+from pagedopt.monitor.export.chrome import events
+from pagedopt.monitor.wire import TraceBatch
 from pagedopt.optim.moments import spread
 from pagedopt.pager.budget import ITERATIONS, FreeMemory
 from pagedopt.pager.host_memory import limited
@@ -139,6 +141,21 @@ def test_gradients_that_are_whole_are_moments_until_the_step(model: torch.nn.Mod
     with torch.no_grad():
         model(torch.ones(2, 16))
     assert moments_of() == 0
+
+
+def test_moments_are_traced_with_the_budget(model: torch.nn.Module) -> None:
+    pagedopt.configure(budget="8MiB")
+    optimizer = optim.PagedAdamW(model.parameters())
+    model(torch.ones(2, 16)).sum().backward()
+    optimizer.step()
+    arena = runtime.paged_devices()["cpu"].arena
+    arena.set_tracing(True)
+    model(torch.ones(2, 16)).sum().backward()
+    arena.set_tracing(False)
+    records, lost = arena.take_trace()
+    found = list(events(1, [TraceBatch(device="cpu", records=records, lost=lost, monotonic_ns=0, unix_ns=0)], 0))
+    moments = [event["args"] for event in found if event["name"] == "pagedopt moment"]
+    assert moments == [{"budget_bytes": 8 * MIB}] * 4
 
 
 def test_hooks_end_with_the_optimizer(model: torch.nn.Module) -> None:
