@@ -197,15 +197,18 @@ class Pager:
         """Returns whether it is another one now. The arena makes no event of that: who calls this plans next."""
         with self._looking:  # a look with settings that were changed meanwhile must not have the last word
             self._looked_s = time.monotonic()
-            self._base = self._read_budget()
-            if self._base is None:
+            budget = self._read_budget()
+            if budget is None:
                 return False
+            self._base = budget
             return self._apply(self._arena.ledger(), is_look=True)
 
     def _follow_phases(self) -> bool:
         """The same between two looks, as the iteration goes on. Without moments it does nothing."""
+        if self._base is None or not self._has_phases:
+            return False
         ledger = self._arena.ledger()
-        if self._base is None or not (ledger["moments"] or self._phases.are_known):
+        if not ledger["moments"] and not self._phases.are_known:
             return False
         with self._looking:
             return self._apply(ledger, is_look=False)

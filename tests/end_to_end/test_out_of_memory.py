@@ -111,7 +111,7 @@ def backward(depth, micro_batches):
                 h = torch.sin(h + x.mean())
         (x.sum() + h.mean()).backward()
 
-pagedopt.configure(budget=sys.argv[2], phases=sys.argv[4] == "True", interval_s=0.05)
+pagedopt.configure(budget=sys.argv[2], interval_s=0.05)
 optimizer = optim.PagedAdamW(layers.parameters(), lr=1e-2)
 backward(8, 1)
 peak = int((limit / "memory.max_usage_in_bytes").read_text())
@@ -129,7 +129,7 @@ def train(depth, micro_batches):
 train(8, 1)
 for number in range(40):
     upper = train(8, 1)
-    if number > 9 and (upper > 115) == (sys.argv[4] == "True"):  # what was seen first is forgotten
+    if number > 9 and upper > 115:  # what was seen first is forgotten
         break
 for depth, micro_batches in ((8, 3), (9, 1), (6, 1), (9, 2), (8, 1)):  # unlike all that was seen
     for _ in range(2):
@@ -188,19 +188,18 @@ def test_least_room_for_paging(cgroup: Path, budget: str, room_mib: int) -> None
     assert int(lower_mib) > 100, "nearly everything fits: this shows nothing"
 
 
-def train_in_phases(cgroup: Path, budget: str, room_mib: int, *, phases: bool) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PHASES, str(cgroup), budget, str(room_mib), str(phases)]
+def train_in_phases(cgroup: Path, budget: str, room_mib: int) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PHASES, str(cgroup), budget, str(room_mib)]
     env = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "1000000"}  # what is freed is given back, always
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False, env=env)
 
 
 def test_state_uses_what_backward_frees(cgroup: Path) -> None:
     """At the step all state is there, though it does not fit beside the activations: who keeps it is killed."""
-    killed = train_in_phases(cgroup, "1GiB", 80, phases=True)
+    killed = train_in_phases(cgroup, "1GiB", 80)
     assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
-    for phases in (True, False):
-        done = train_in_phases(cgroup, "auto", 80, phases=phases)
-        assert done.returncode == 0, (done.returncode, done.stdout + done.stderr)
-        _, upper_mib, lower_mib = done.stdout.split()
-        assert (int(upper_mib) > 115) is phases, done.stdout
-        assert int(lower_mib) > 0 or phases
+    done = train_in_phases(cgroup, "auto", 80)
+    assert done.returncode == 0, (done.returncode, done.stdout + done.stderr)
+    _, upper_mib, lower_mib = done.stdout.split()
+    assert int(upper_mib) > 115, done.stdout
+    assert int(lower_mib) > 0
