@@ -38,8 +38,10 @@ __all__ = [
     "paged_devices",
     "publisher",
     "register",
+    "release_all",
     "reset",
     "restart_pager",
+    "restore_all",
     "shutdown",
     "stages",
     "stats",
@@ -351,6 +353,25 @@ def hold() -> AbstractContextManager[None]:
     the budget, so it should be short. Holds may be nested, and in several threads; pages move again after the last.
     """
     return _process.holds.hold()
+
+
+def release_all() -> None:
+    """Give the memory of all paged state in this process away: `optimizer.release()` of every optimizer.
+
+    Raises:
+        SpillError: the lower tier has no room for it; the state is intact.
+    """
+    for paged in _process.paged_devices.values():
+        try:
+            paged.arena.release_all()
+        except _core.VmError as error:
+            raise SpillError(str(error), errno=error.errno) from error
+
+
+def restore_all() -> None:
+    """Let the pages of all released state come back, as far as the budget allows, while the caller goes on."""
+    for paged in _process.paged_devices.values():
+        paged.arena.restore_all()
 
 
 def stats(measure: bool = False) -> Snapshot:

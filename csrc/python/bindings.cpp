@@ -100,6 +100,8 @@ void bind_step(py::module_& m) {
           "Puts the step on a stream of the GPU. Addresses of device float32 numbers, 0 for none; `lr` by group. The "
           "ring: memory of the device through which state on the host passes, in use until what is on the stream after "
           "this call is done; 0 to use the state where it is.")
+      .def("release", &Sweep::release, py::call_guard<Unlocked>(), "Evicts its pages; returns how many left.")
+      .def("restore", &Sweep::restore, py::call_guard<Unlocked>(), "Its pages come back, ahead of its next step.")
       .def_property_readonly("ring_bytes", &Sweep::ring_bytes, "What `ring` is to have; 0 where it is of no use now.");
 }
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.fused import FusedBackward as FusedBackward
+from pagedopt.optim.fused import fuse_backward as fuse_backward
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
@@ -36,6 +38,7 @@ __all__ = [
     "AdamW8",
     "AdamW8bit",
     "AdamW32bit",
+    "FusedBackward",
     "GlobalOptimManager",
     "LAMB8bit",
     "LAMB32bit",
@@ -89,6 +92,7 @@ __all__ = [
     "SGD8bit",
     "SGD32bit",
     "bitsandbytes_state_dict",
+    "fuse_backward",
     "keep_32bit",
 ]
 

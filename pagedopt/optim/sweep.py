@@ -100,6 +100,16 @@ class PreparedSweep:
                 part.run(groups, hypers, scaling)
         return True
 
+    def release(self) -> None:
+        """Evict the pages of all state; no step is expected."""
+        for part in self._parts:
+            part.release()
+
+    def restore(self) -> None:
+        """Let the pages come back ahead of the next step."""
+        for part in self._parts:
+            part.restore()
+
     def has_own_state(self, state: Mapping[Any, Any]) -> bool:
         """Whether no state was replaced since this was made."""
         return _are(state.values(), self._entries) and all(part.has_own_state() for part in self._parts)

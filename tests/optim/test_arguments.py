@@ -121,7 +121,15 @@ def test_the_stub_is_current() -> None:
 
 def test_all_names_the_classes() -> None:
     assert sorted(optim.__all__) == sorted(
-        [*NAMES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]
+        [
+            *NAMES,
+            *ALIASES,
+            "FusedBackward",
+            "GlobalOptimManager",
+            "bitsandbytes_state_dict",
+            "fuse_backward",
+            "keep_32bit",
+        ]
     )
 
 

@@ -26,6 +26,8 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.fused import FusedBackward as FusedBackward
+from pagedopt.optim.fused import fuse_backward as fuse_backward
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
@@ -57,7 +59,8 @@ def doc_of(name: str, cls: type[RuleOptimizer]) -> str:
 
 def render() -> str:
     """The text of the stub."""
-    names = [*sorted([*CLASSES, *ALIASES, "GlobalOptimManager"], key=_natural), "bitsandbytes_state_dict", "keep_32bit"]
+    classes = [*CLASSES, *ALIASES, "FusedBackward", "GlobalOptimManager"]
+    names = [*sorted(classes, key=_natural), "bitsandbytes_state_dict", "fuse_backward", "keep_32bit"]
     parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
     for name, cls in CLASSES.items():
         doc = textwrap.indent(f'"""{doc_of(name, cls)}"""', "    ", lambda line: bool(line.strip()))
