@@ -69,7 +69,7 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
             if entry is not None and not isinstance(entry, Mapping):
                 raise CheckpointError(f"{where}: its state is {type(entry).__name__}, not a mapping")
             if entry and is_begun(family.rule, entry):
-                entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
+                entries.append((param, group, read_entry(family.rule, entry, param, saved_group, where)))
             elif entry:
                 others[param] = dict(entry)
     return LoadPlan(merged, entries, others)

@@ -52,6 +52,6 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
     state = {}
     for key, entry in packed["state"].items():
         param, group = of_param[key]
-        saved = read_entry(rule, entry, param.shape, {}, f"parameter {key}")
+        saved = read_entry(rule, entry, param, {}, f"parameter {key}")
         state[key] = written_entry(rule, saved, has_norm=group["max_unorm"] > 0)
     return {"state": state, "param_groups": groups}
