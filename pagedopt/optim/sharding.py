@@ -114,7 +114,7 @@ class Sharding:
             if found is not None and (found.mesh, found.placements) == (self.mesh, self.placements):
                 return local_part(value)
             value = gathered(value)
-        # As torch.distributed.checkpoint.state_dict cuts: also right where two dimensions of the mesh split the same one.
+        # As torch.distributed.checkpoint cuts: also right where two dimensions of the mesh split the same one.
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
         shape, first = compute_local_shape_and_global_offset(value.shape, self.mesh, self.placements)

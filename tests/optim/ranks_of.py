@@ -1,4 +1,4 @@
-"""Runs a function in several ranks that talk by gloo: forked from one process that has torch, before pagedopt is there."""
+"""Runs a function in ranks that talk by gloo, forked from a process that has torch and nothing of pagedopt."""
 
 from __future__ import annotations
 

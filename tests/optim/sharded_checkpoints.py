@@ -1,0 +1,164 @@
+"""Checkpoints of sharded parameters: what test_sharded.py runs in ranks. Loading gives the bits that were saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed.checkpoint as dcp
+from optim.sharded_models import assert_same, make, make_model, page_little, train, whole
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+
+from pagedopt.errors import CheckpointError
+from pagedopt.optim import GlobalOptimManager
+
+NAMES = ("PagedAdamW", "PagedAdamW8bit", "Lion8bit")
+
+
+def state_of(model: torch.nn.Module, optimizer: Any) -> dict[str, Any]:
+    """All state of an optimizer, whole, by the names of parameters."""
+    return {
+        f"{name}.{key}": whole(value).clone()
+        for name, param in model.named_parameters()
+        for key, value in optimizer.state[param].items()
+    }
+
+
+def assert_state(model: torch.nn.Module, optimizer: Any, expected: dict[str, Any]) -> None:
+    found = state_of(model, optimizer)
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    for key, value in expected.items():
+        assert_same(found[key], value, key)
+
+
+def app_of(model: torch.nn.Module, optimizer: Any) -> dict[str, Any]:
+    return {"model": get_model_state_dict(model), "optimizer": get_optimizer_state_dict(model, optimizer)}
+
+
+def save(folder: Path, mesh: str) -> Callable[[int], None]:
+    """Train, save to `folder`, and save beside it what the state is and how training goes on."""
+
+    def saving(rank: int) -> None:
+        page_little()
+        for number, name in enumerate(NAMES):
+            model = make_model(mesh)
+            optimizer = make(name, model.parameters())
+            train(model, optimizer, range(2))
+            if number == 0:
+                dcp.async_save(app_of(model, optimizer), checkpoint_id=folder / name).result()
+            else:
+                dcp.save(app_of(model, optimizer), checkpoint_id=folder / name)
+            expected = {"state": state_of(model, optimizer), "losses": train(model, optimizer, range(2, 4))}
+            if rank == 0:
+                torch.save(expected, folder / f"{name}.pt")
+
+    return saving
+
+
+def store_as_if_sharded(model: torch.nn.Module) -> None:
+    """Keep what is 32-bit under sharding 32-bit in one process."""
+    for param in (model.get_parameter("back.weight"), model.get_parameter("odd.weight")):
+        GlobalOptimManager.get_instance().override_config(param, "optim_bits", 32)
+
+
+def load(folder: Path, mesh: str | None, *, is_begun: bool) -> Callable[[int], None]:
+    """Load on any number of ranks, before or after the first step, and go on."""
+
+    def loading(rank: int) -> None:
+        page_little()
+        for name in NAMES:
+            expected = torch.load(folder / f"{name}.pt")
+            model = make_model(mesh)
+            optimizer = make(name, model.parameters())
+            if mesh is None:
+                store_as_if_sharded(model)
+            if is_begun:
+                train(model, optimizer, range(1))
+            app = app_of(model, optimizer)
+            dcp.load(app, checkpoint_id=folder / name)
+            set_model_state_dict(model, app["model"])
+            set_optimizer_state_dict(model, optimizer, app["optimizer"])
+            assert_state(model, optimizer, expected["state"])
+            losses = train(model, optimizer, range(2, 4))
+            torch.testing.assert_close(losses, expected["losses"], rtol=2e-3, atol=0)
+
+    return loading
+
+
+OPTIONS = (
+    StateDictOptions(),
+    StateDictOptions(flatten_optimizer_state_dict=True),
+    StateDictOptions(cpu_offload=True),
+    StateDictOptions(full_state_dict=True),
+    StateDictOptions(full_state_dict=True, cpu_offload=True, broadcast_from_rank0=True),
+)
+
+
+def state_dicts(rank: int) -> None:
+    """Every form of state_dict goes out and in, and gives the same state."""
+    page_little()
+    for name in NAMES:
+        model = make_model("fsdp")
+        optimizer = make(name, model.parameters())
+        train(model, optimizer, range(2))
+        expected = state_of(model, optimizer)
+        optimizer.zero_grad()  # with gradients torch makes no state to load into
+        for options in OPTIONS:
+            state = get_optimizer_state_dict(model, optimizer, options=options)
+            if options.broadcast_from_rank0 and rank != 0:
+                state = {}
+            fresh = make(name, model.parameters())
+            set_optimizer_state_dict(model, fresh, state, options=options)
+            assert_state(model, fresh, expected)
+
+
+def into_and_from_torch(rank: int) -> None:
+    """A state_dict of torch's AdamW, sharded or whole, goes on here, and ours there."""
+    model = make_model("fsdp")
+    theirs = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    train(model, theirs, range(2))
+    ours = make("PagedAdamW", model.parameters())
+    ours.load_state_dict(theirs.state_dict())
+    assert_state(model, ours, state_of(model, theirs))
+    back = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    back.load_state_dict(ours.state_dict())
+    assert_state(model, back, state_of(model, theirs))
+    single = make_model()
+    alone = make("AdamW8bit", single.parameters())
+    train(single, alone, range(2))
+    sharded = make("PagedAdamW8bit", model.parameters())
+    sharded.load_state_dict(alone.state_dict())
+    for (name, param), other in zip(model.named_parameters(), single.parameters(), strict=True):
+        for key, value in sharded.state[param].items():
+            if value.dtype == alone.state[other][key].dtype:
+                assert_same(value, alone.state[other][key], f"{name}.{key}")
+            else:
+                assert_same(value, alone.state_values(other)[key], f"{name}.{key}")
+
+
+def codes_as_values(rank: int) -> None:
+    """Codes that were copied into 32-bit state, as DCP does it, are found."""
+    model = make_model("fsdp")
+    saved, loading = (make("AdamW8bit", model.parameters(), optim_bits=8) for _ in range(2))
+    train(model, saved, range(2))
+    state = saved.state_dict()
+    for key in ("exp_avg", "exp_avg_sq"):
+        state["state"][0][key] = state["state"][0][key].to(torch.float32)
+        del state["state"][0][f"{key}_absmax"]
+    with pytest.raises(CheckpointError, match="whole numbers from 0 to 255"):
+        loading.load_state_dict(state)
+
+
+def in_two_ranks(rank: int) -> None:
+    state_dicts(rank)
+    into_and_from_torch(rank)
+    codes_as_values(rank)
