@@ -96,8 +96,8 @@ def _refuse_cast_codes(saved: Saved, group: Mapping[str, Any], param: Tensor, wh
         if torch.equal(values, values.round()):
             raise CheckpointError(
                 f"{where}: {name} holds whole numbers from 0 to 255. These are 8-bit codes that were copied into "
-                "32-bit state: the checkpoint was saved with 8-bit state, and this parameter has 32-bit state here. Load it "
-                "into the optimizer it was saved from, or save it with full_state_dict=True"
+                "32-bit state: the checkpoint was saved with 8-bit state, and this parameter has 32-bit state here. "
+                "Load it into an optimizer like the one it was saved from, or save it with full_state_dict=True"
             )
 
 

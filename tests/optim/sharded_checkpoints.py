@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.distributed.checkpoint as dcp
 from optim.sharded_models import assert_same, make, make_model, page_little, train, whole
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -17,6 +16,9 @@ from torch.distributed.checkpoint.state_dict import (
     set_model_state_dict,
     set_optimizer_state_dict,
 )
+from torch.distributed.checkpoint.state_dict_loader import load as dcp_load
+from torch.distributed.checkpoint.state_dict_saver import async_save
+from torch.distributed.checkpoint.state_dict_saver import save as dcp_save
 
 from pagedopt.errors import CheckpointError
 from pagedopt.optim import GlobalOptimManager
@@ -47,21 +49,22 @@ def app_of(model: torch.nn.Module, optimizer: Any) -> dict[str, Any]:
 def save(folder: Path, mesh: str) -> Callable[[int], None]:
     """Train, save to `folder`, and save beside it what the state is and how training goes on."""
 
-    def saving(rank: int) -> None:
+    def save_in(rank: int) -> None:
         page_little()
-        for number, name in enumerate(NAMES):
+        for name in NAMES:
             model = make_model(mesh)
             optimizer = make(name, model.parameters())
             train(model, optimizer, range(2))
-            if number == 0:
-                dcp.async_save(app_of(model, optimizer), checkpoint_id=folder / name).result()
+            if name == NAMES[0]:
+                saving: Any = async_save(app_of(model, optimizer), checkpoint_id=folder / name)
+                saving.result()
             else:
-                dcp.save(app_of(model, optimizer), checkpoint_id=folder / name)
+                dcp_save(app_of(model, optimizer), checkpoint_id=folder / name)
             expected = {"state": state_of(model, optimizer), "losses": train(model, optimizer, range(2, 4))}
             if rank == 0:
                 torch.save(expected, folder / f"{name}.pt")
 
-    return saving
+    return save_in
 
 
 def store_as_if_sharded(model: torch.nn.Module) -> None:
@@ -73,7 +76,7 @@ def store_as_if_sharded(model: torch.nn.Module) -> None:
 def load(folder: Path, mesh: str | None, *, is_begun: bool) -> Callable[[int], None]:
     """Load on any number of ranks, before or after the first step, and go on."""
 
-    def loading(rank: int) -> None:
+    def load_in(rank: int) -> None:
         page_little()
         for name in NAMES:
             expected = torch.load(folder / f"{name}.pt")
@@ -84,14 +87,14 @@ def load(folder: Path, mesh: str | None, *, is_begun: bool) -> Callable[[int], N
             if is_begun:
                 train(model, optimizer, range(1))
             app = app_of(model, optimizer)
-            dcp.load(app, checkpoint_id=folder / name)
+            dcp_load(app, checkpoint_id=folder / name)
             set_model_state_dict(model, app["model"])
             set_optimizer_state_dict(model, optimizer, app["optimizer"])
             assert_state(model, optimizer, expected["state"])
             losses = train(model, optimizer, range(2, 4))
             torch.testing.assert_close(losses, expected["losses"], rtol=2e-3, atol=0)
 
-    return loading
+    return load_in
 
 
 OPTIONS = (

@@ -25,15 +25,16 @@ class Layers(torch.nn.Module):
         self.wide, self.back = torch.nn.Linear(512, 514), torch.nn.Linear(514, 512, bias=False)
         self.wider, self.odd, self.last = torch.nn.Linear(512, 33), torch.nn.Linear(33, 300), torch.nn.Linear(300, 1)
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor) -> Any:
         hidden = self.back(torch.tanh(self.wide(batch)))
         return self.last(torch.tanh(self.odd(torch.tanh(self.wider(hidden)))))
 
 
-def make_model(mesh: str | None = None) -> torch.nn.Module:
+def make_model(mesh: str | None = None) -> Any:
     """The model, the same one every time, sharded or whole."""
     torch.manual_seed(0)
-    model, world = Layers(), dist.get_world_size()
+    model: Any = Layers()
+    world = dist.get_world_size()
     if mesh == "fsdp":
         fully_shard(model, mesh=init_device_mesh("cpu", (world,)))
     elif mesh == "hsdp":
@@ -55,7 +56,7 @@ def batch_of(step: int) -> torch.Tensor:
     return torch.randn(4, 512, generator=torch.Generator().manual_seed(step))
 
 
-def loss_of(model: torch.nn.Module, step: int) -> torch.Tensor:
+def loss_of(model: Any, step: int) -> Any:
     return (model(batch_of(step)) ** 2).sum()
 
 

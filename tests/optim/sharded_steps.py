@@ -47,12 +47,13 @@ def same_as_one_process(mesh: str, name: str) -> None:
         ours.step()
         theirs.step()
     for (key, param), other in zip(sharded.named_parameters(), single.parameters(), strict=True):
+        spread: Any = param
         assert_same(param, other, f"{name}, {mesh}, {key}")
         assert ours.state[param].keys() == theirs.state[other].keys(), key
         for slot, value in ours.state[param].items():
             assert_same(value, theirs.state[other][slot], f"{name}, {mesh}, {key}, {slot}")
             if slot != "step" and value.dtype != torch.uint8 and "absmax" not in slot and hasattr(param, "placements"):
-                assert (value.placements, value.device_mesh) == (param.placements, param.device_mesh)
+                assert (value.placements, value.device_mesh) == (spread.placements, spread.device_mesh)
 
 
 def same_losses(mesh: str, name: str) -> None:
@@ -63,10 +64,10 @@ def same_losses(mesh: str, name: str) -> None:
     torch.testing.assert_close(found, expected, rtol=3e-3, atol=0, msg=f"{mesh}, {name}: {found}, {expected}")
 
 
-def _trained_in_parts() -> torch.nn.Module:
+def _trained_in_parts() -> Any:
     """A sharded model with a frozen part and a shared one, mixed precision and offloaded shards."""
     torch.manual_seed(0)
-    model = Layers()
+    model: Any = Layers()
     model.wider.weight.requires_grad_(False)
     model.tied = torch.nn.Linear(512, 514)
     model.tied.weight = model.wide.weight
@@ -78,7 +79,8 @@ def _trained_in_parts() -> torch.nn.Module:
 
 def ways_of_training() -> None:
     """Clipped norms, accumulation without synchronisation, and the model above: as torch's AdamW on the same shards."""
-    model, options = _trained_in_parts(), {"weight_decay": 0.1, "lr": 1e-2}
+    model = _trained_in_parts()
+    options: dict[str, Any] = {"weight_decay": 0.1, "lr": 1e-2}
     params = [param for param in model.parameters() if param.requires_grad]
     twins = [torch.nn.Parameter(param.detach().clone()) for param in params]
     ours, theirs = optim.PagedAdamW(params, **options), torch.optim.AdamW(twins, **options)
@@ -138,7 +140,7 @@ def replaced_state() -> None:
     model = make_model("fsdp")
     optimizer = make("PagedAdamW8bit", model.parameters())
     train(model, optimizer, range(2))
-    param = model.get_parameter("wider.weight")
+    param: Any = model.get_parameter("wider.weight")
     before = whole(optimizer.state[param]["exp_avg"])
     optimizer.state[param] = {key: whole(value) for key, value in optimizer.state[param].items()}
     for each in model.parameters():
