@@ -15,7 +15,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "distributed.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 import torch
 import torch.distributed.checkpoint, torch.distributed.fsdp
 from optim.ranks_of import run_ranks
@@ -43,7 +43,7 @@ def run_blocks(rank):
         assert all(hasattr(param, "placements") for param in optimizer.param_groups[0]["params"])
         print(rank, steps, flush=True)
 
-run_ranks(2, "store", run_blocks)
+run_ranks(2, os.path.abspath("store"), run_blocks)
 """
 
 
