@@ -67,13 +67,13 @@ def save(folder: Path, mesh: str) -> Callable[[int], None]:
     return save_in
 
 
-def store_as_if_sharded(model: torch.nn.Module) -> None:
-    """Keep what is 32-bit under sharding 32-bit in one process."""
-    for param in (model.get_parameter("back.weight"), model.get_parameter("odd.weight")):
-        GlobalOptimManager.get_instance().override_config(param, "optim_bits", 32)
+def store_as_saved(model: torch.nn.Module, in_32bit: str) -> None:
+    """Keep the state of a parameter in 32 bits, as it was where it was saved."""
+    if in_32bit:
+        GlobalOptimManager.get_instance().override_config(model.get_parameter(in_32bit), "optim_bits", 32)
 
 
-def load(folder: Path, mesh: str | None, *, is_begun: bool) -> Callable[[int], None]:
+def load(folder: Path, mesh: str | None, *, is_begun: bool, in_32bit: str = "") -> Callable[[int], None]:
     """Load on any number of ranks, before or after the first step, and go on."""
 
     def load_in(rank: int) -> None:
@@ -82,8 +82,7 @@ def load(folder: Path, mesh: str | None, *, is_begun: bool) -> Callable[[int], N
             expected = torch.load(folder / f"{name}.pt")
             model = make_model(mesh)
             optimizer = make(name, model.parameters())
-            if mesh is None:
-                store_as_if_sharded(model)
+            store_as_saved(model, in_32bit)
             if is_begun:
                 train(model, optimizer, range(1))
             app = app_of(model, optimizer)

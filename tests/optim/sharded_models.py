@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import Replicate
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 import pagedopt
@@ -18,11 +19,14 @@ MESHES = ("fsdp", "hsdp", "tensor", "fsdp+tensor")
 
 
 class Layers(torch.nn.Module):
-    """Rows that are whole blocks (wide, back), rows that are not (odd), and fewer rows than ranks (last)."""
+    """Rows that are whole blocks, rows that are not (odd), and fewer rows than ranks (last).
+
+    Tensor parallelism splits the columns of `back` into parts that are no whole blocks, and those of `wider` well.
+    """
 
     def __init__(self) -> None:
         super().__init__()
-        self.wide, self.back = torch.nn.Linear(512, 514), torch.nn.Linear(514, 512, bias=False)
+        self.wide, self.back = torch.nn.Linear(512, 768), torch.nn.Linear(768, 512, bias=False)
         self.wider, self.odd, self.last = torch.nn.Linear(512, 33), torch.nn.Linear(33, 300), torch.nn.Linear(300, 1)
 
     def forward(self, batch: torch.Tensor) -> Any:
@@ -49,7 +53,8 @@ def make_model(mesh: str | None = None) -> Any:
 
 
 def _split(model: torch.nn.Module, mesh: Any) -> None:
-    parallelize_module(model, mesh, {"wide": ColwiseParallel(), "back": RowwiseParallel()})
+    plan = {"wide": ColwiseParallel(), "back": RowwiseParallel(), "wider": RowwiseParallel(input_layouts=Replicate())}
+    parallelize_module(model, mesh, plan)
 
 
 def batch_of(step: int) -> torch.Tensor:

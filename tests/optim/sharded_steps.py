@@ -25,7 +25,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def is_split_in_blocks(name: str, mesh: str) -> bool:
-    """Whether the 8-bit state of a weight stays 8-bit: one of whole rows; for tensor parallelism also whole columns."""
+    """Whether the state of a parameter is 8-bit in a mesh. (`odd` is a plain tensor with tensor parallelism alone.)"""
+    if name == "back.weight":
+        return "tensor" not in mesh
     return name in ("wide.weight", "wider.weight") or (name == "odd.weight" and mesh == "tensor")
 
 
@@ -69,7 +71,7 @@ def _trained_in_parts() -> Any:
     torch.manual_seed(0)
     model: Any = Layers()
     model.wider.weight.requires_grad_(False)
-    model.tied = torch.nn.Linear(512, 514)
+    model.tied = torch.nn.Linear(512, 768)
     model.tied.weight = model.wide.weight
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
@@ -148,6 +150,10 @@ def replaced_state() -> None:
     with pytest.warns(UserWarning, match="replaced from outside"):
         optimizer.step()
     assert_same(optimizer.state[param]["exp_avg"], before, "exp_avg")
+    optimizer.state[param]["exp_avg"] = torch.zeros_like(optimizer.state[param]["exp_avg"])
+    with pytest.warns(UserWarning, match="replaced from outside"):
+        train(model, optimizer, range(1))
+    assert optimizer.state[param]["step"] == 3
     values = optimizer.state_values(param)
     assert values["exp_avg"].shape == param.shape
     assert values["exp_avg"].placements == param.placements
