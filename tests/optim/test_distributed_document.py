@@ -9,7 +9,7 @@ from pathlib import Path
 
 import forked_python
 import pytest
-import torch.distributed as dist
+from optim.test_sharded import HAS_FSDP2
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "distributed.md"
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
@@ -51,7 +51,7 @@ def test_the_blocks_are_found() -> None:
     assert len(BLOCKS) == DOCUMENT.read_text().count("```python") == 5
 
 
-@pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo")
+@pytest.mark.skipif(not HAS_FSDP2, reason="this torch has no fully_shard or no gloo")
 def test_the_blocks_run(tmp_path: Path) -> None:
     path = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}

@@ -7,9 +7,13 @@ from pathlib import Path
 
 import forked_python
 import pytest
+import torch
 import torch.distributed as dist
 
-pytestmark = pytest.mark.skipif(not (dist.is_available() and dist.is_gloo_available()), reason="this torch has no gloo")
+HAS_FSDP2 = (
+    tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 6) and dist.is_available() and dist.is_gloo_available()
+)
+pytestmark = pytest.mark.skipif(not HAS_FSDP2, reason="this torch has no fully_shard or no gloo")
 
 HEAD = """
 import pathlib, sys, warnings
@@ -29,13 +33,14 @@ run(2, sharded_steps.in_two_ranks)
 run(4, sharded_steps.in_four_ranks)
 """,
     "checkpoints": """
-from optim.sharded_checkpoints import in_two_ranks, load, save
+from optim.sharded_checkpoints import in_two_ranks, load, load_as_values, save
 run(2, in_two_ranks)
 run(2, save(folder, "fsdp"))
 run(1, load(folder, "fsdp", is_begun=False))
 run(1, load(folder, None, is_begun=True, in_32bit="odd.weight"))
 run(3, load(folder, "fsdp", is_begun=True))
 run(2, load(folder, "hsdp", is_begun=False))
+run(1, load_as_values(folder))
 folder = folder / "other mesh"
 folder.mkdir()
 run(4, save(folder, "fsdp+tensor"))
