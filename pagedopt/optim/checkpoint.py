@@ -7,8 +7,9 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from pagedopt.errors import CheckpointError
@@ -19,6 +20,9 @@ from pagedopt.optim.rules import FAMILIES, Family, Variant
 from pagedopt.optim.saved import Saved, reading
 
 __all__ = ["LoadPlan", "read"]
+
+MIN_8BIT_SIZE: Final = 4096
+"""The default of `min_8bit_size`, in elements."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,32 @@ def read(family: Family, variant: Variant, groups: Sequence[Group], state_dict: 
             if entry is not None and not isinstance(entry, Mapping):
                 raise CheckpointError(f"{where}: its state is {type(entry).__name__}, not a mapping")
             if entry and is_begun(family.rule, entry):
-                entries.append((param, group, read_entry(family.rule, entry, param.shape, saved_group, where)))
+                read = read_entry(family.rule, entry, param, saved_group, where)
+                _refuse_cast_codes(read, saved_group, param, where)
+                entries.append((param, group, read))
             elif entry:
                 others[param] = dict(entry)
     return LoadPlan(merged, entries, others)
+
+
+def _refuse_cast_codes(saved: Saved, group: Mapping[str, Any], param: Tensor, where: str) -> None:
+    """Refuse codes that were copied into 32-bit state, as torch.distributed.checkpoint does without a look at types.
+
+    Only asked of what may have been codes: a large parameter in a group of 8-bit state. Values that are all whole
+    numbers from 0 to 255, and not all 0 or 1, are codes.
+    """
+    if group.get("optim_bits") != 8 or param.numel() < MIN_8BIT_SIZE:
+        return
+    for name, slot in saved.slots.items():
+        values = slot.values
+        if slot.absmax is not None or not values.numel() or not 1 < float(values.max()) <= 255 or values.min() < 0:
+            continue
+        if torch.equal(values, values.round()):
+            raise CheckpointError(
+                f"{where}: {name} holds whole numbers from 0 to 255. These are 8-bit codes that were copied into "
+                "32-bit state: the checkpoint was saved with 8-bit state, and this parameter has 32-bit state here. "
+                "Load it into an optimizer like the one it was saved from, or save it with full_state_dict=True"
+            )
 
 
 def _check_sizes(groups: Sequence[Group], saved_groups: Sequence[Group]) -> None:

@@ -22,6 +22,8 @@ from pagedopt.optim.saved import (
     is_dense,
     reading,
 )
+from pagedopt.optim.sharding import Sharding, absmax_shape, gathered, is_dtensor, local_part
+from pagedopt.optim.transfer import slot_values
 
 __all__ = ["is_begun", "read_entry"]
 
@@ -94,23 +96,54 @@ def _read_tensor(entry: Mapping[str, Any], name: str, where: str) -> Tensor:
     return value.detach() if value.requires_grad else value
 
 
-def read_entry(
-    rule: Rule, entry: Mapping[str, Any], shape: torch.Size, options: Mapping[str, Any], where: str
-) -> Saved:
+def read_entry(rule: Rule, entry: Mapping[str, Any], param: Tensor, options: Mapping[str, Any], where: str) -> Saved:
     """Read one parameter's state, of ours, of torch.optim or of bitsandbytes, and check that it fits.
+
+    Of a sharded parameter it is this rank's part, whether the entry holds DTensors or whole tensors.
 
     Args:
         rule: the rule it is to serve.
         entry: the state.
-        shape: the parameter's.
+        param: the parameter.
         options: options of the group the state was made with, where known; a slot they switch on must be there.
         where: which parameter this is, for messages.
 
     Raises:
         CheckpointError: naming what does not fit; nothing was changed.
     """
+    sharding = Sharding.of(param)
     with reading(where):
-        return _read_named(rule, entry, shape, options, where)
+        if any(is_dtensor(value) for value in entry.values()):
+            entry = {key: _found_part(value, sharding) for key, value in entry.items()}
+            return _read_named(rule, entry, local_part(param).shape, options, where)
+        saved = _read_named(rule, entry, param.shape, options, where)
+        return saved if sharding is None else _cut(rule, saved, sharding)
+
+
+def _found_part(value: Any, sharding: Sharding | None) -> Any:
+    """What a parameter of this sharding takes of a value: of a DTensor its part, or the whole for a plain parameter."""
+    if not is_dtensor(value):
+        return value
+    return gathered(value) if sharding is None else sharding.part_of(value)
+
+
+def _cut(rule: Rule, saved: Saved, sharding: Sharding) -> Saved:
+    """This rank's part of a whole state. Codes are kept where its blocks are those of the whole."""
+    values = None if sharding.has_whole_blocks else slot_values(rule, saved)
+    slots = {}
+    for name, slot in saved.slots.items():
+        if slot.absmax is None or values is not None:
+            slots[name] = SavedSlot(sharding.part_of(slot.values if values is None else values[name]).contiguous())
+            continue
+        shape = absmax_shape(sharding.shape, sharding.strides)
+        if not sharding.is_split:
+            slots[name] = slot
+        elif slot.absmax.numel() == shape.numel() and slot.values.is_contiguous():
+            absmax = sharding.part_of(slot.absmax.reshape(shape)).flatten().contiguous()
+            slots[name] = SavedSlot(sharding.part_of(slot.values).contiguous(), absmax)
+        else:  # blocks of another size
+            slots[name] = SavedSlot(sharding.part_of(slot_values(rule, saved)[name]).contiguous())
+    return Saved(saved.step, slots, saved.rest)
 
 
 def _read_named(

@@ -10,6 +10,7 @@ import torch
 from pagedopt.optim.bnb import written_entry, written_group
 from pagedopt.optim.entries import read_entry
 from pagedopt.optim.optimizer import RuleOptimizer
+from pagedopt.optim.sharding import is_dtensor
 
 __all__ = ["bitsandbytes_state_dict"]
 
@@ -27,8 +28,8 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
         A state_dict of the flat layout, which every version of bitsandbytes reads.
 
     Raises:
-        ValueError: for what bitsandbytes does not have: amsgrad, momentum or centered in RMSprop, SGD without
-            momentum, a float64 parameter.
+        ValueError: for sharded parameters, and for what bitsandbytes does not have: amsgrad, momentum or centered in
+            RMSprop, SGD without momentum, a float64 parameter.
     """
     optimizer.refuse_unreadable()
     rule = optimizer.family.rule
@@ -41,6 +42,11 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
             raise ValueError(f"{optimizer.family.stem} of bitsandbytes needs {slot.option}: there is no {slot.name}")
     if any(param.dtype == torch.float64 for group in optimizer.param_groups for param in group["params"]):
         raise ValueError("bitsandbytes has no float64 parameters")
+    if any(is_dtensor(param) for group in optimizer.param_groups for param in group["params"]):
+        raise ValueError(
+            "a rank has only a part of sharded parameters (DTensors): gather the state with get_optimizer_state_dict("
+            "..., options=StateDictOptions(full_state_dict=True)), and load it into an optimizer of the whole model"
+        )
     is_other = optimizer.family.decoupled is None
     if is_other and any(
         group["weight_decay"] > 0 and not group["decoupled_weight_decay"] for group in optimizer.param_groups
@@ -52,6 +58,6 @@ def bitsandbytes_state_dict(optimizer: RuleOptimizer) -> dict[str, Any]:
     state = {}
     for key, entry in packed["state"].items():
         param, group = of_param[key]
-        saved = read_entry(rule, entry, param.shape, {}, f"parameter {key}")
+        saved = read_entry(rule, entry, param, {}, f"parameter {key}")
         state[key] = written_entry(rule, saved, has_norm=group["max_unorm"] > 0)
     return {"state": state, "param_groups": groups}

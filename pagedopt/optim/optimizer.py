@@ -25,6 +25,7 @@ from pagedopt.optim.params import Places, params_of
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved
 from pagedopt.optim.scaling import Scaling
+from pagedopt.optim.sharding import Sharding, check_sharding
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param
 from pagedopt.optim.stepper import Stepper
 from pagedopt.optim.transfer import slot_values
@@ -101,6 +102,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for number, param in enumerate(group["params"]):
             if param.requires_grad:  # a frozen one, quantised perhaps, is only looked at should it get a gradient
                 check_param(param, named(group, number, index), may_move=True)
+                check_sharding(param, group, named(group, number, index))
         for device in {param.device for param in group["params"] if param.requires_grad}:
             if device.type != "meta":
                 check_device(device)
@@ -211,7 +213,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         if not any(map(is_flattened, params.values())):
             return packed
         state = {
-            key: gatherable(self.family.rule, entry, params[key].shape)
+            key: gatherable(self.family.rule, entry, params[key])
             if key in params and is_begun(self.family.rule, entry)
             else entry
             for key, entry in packed["state"].items()
@@ -285,8 +287,10 @@ class RuleOptimizer(torch.optim.Optimizer):
         entry = self.state.get(param, {})
         if not is_begun(self.family.rule, entry):
             return {}
-        saved = read_entry(self.family.rule, entry, param.shape, {}, name)
+        saved = read_entry(self.family.rule, entry, param, {}, name)
         values = {key: value.detach().clone() for key, value in slot_values(self.family.rule, saved).items()}
+        if (sharding := Sharding.of(param)) is not None:
+            values = {key: sharding.whole_slot(value) for key, value in values.items()}
         return {"step": saved.step, **values}
 
     def set_state_values(self, param: Tensor, values: Mapping[str, Any]) -> None:
@@ -309,7 +313,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         group, name = self._group_of(param)
         own = {"step", *chain.from_iterable((slot.name, f"{slot.name}_absmax") for slot in self.family.rule.slots)}
         kept = {key: value for key, value in self.state.get(param, {}).items() if key not in own}
-        saved = read_entry(self.family.rule, {**kept, **values}, param.shape, group, name)
+        saved = read_entry(self.family.rule, {**kept, **values}, param, group, name)
         with core_errors():
             entry = self._store.adopt(
                 Layout.of(param, self._stepper.overrides.options_of(param, group), self.family.rule), saved
@@ -327,7 +331,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         """The loaded state of one parameter. Its old state is freed first, unless something else still uses it."""
         layout = Layout.of(param, self._stepper.overrides.options_of(param, group), self.family.rule)
         own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
-        if own is not None and saved.is_made_of(own) and self._store.holds(layout, own):
+        if own is not None and saved.is_made_of(layout.local(own)) and self._store.holds(layout, own):
             return self._store.adopt(layout, saved, own)
         del own
         return self._store.adopt(layout, saved)
@@ -361,6 +365,6 @@ class RuleOptimizer(torch.optim.Optimizer):
             if group is None or not is_begun(self.family.rule, entry):
                 clone.state[copy.deepcopy(param, memo)] = copy.deepcopy(entry, memo)
                 continue
-            saved = read_entry(self.family.rule, entry, param.shape, {}, "a parameter")
+            saved = read_entry(self.family.rule, entry, param, {}, "a parameter")
             clone.state[copy.deepcopy(param, memo)] = clone._load_entry(param, group, saved, {})
         return clone

@@ -13,7 +13,8 @@ from pagedopt import _core, runtime
 from pagedopt.optim.devices import device_of, tensor_over
 from pagedopt.optim.options import codec_of
 from pagedopt.optim.rules import Rule, Slot
-from pagedopt.optim.saved import BLOCK, GNORM_HISTORY, HISTORY_LENGTH, Saved, SavedSlot
+from pagedopt.optim.saved import GNORM_HISTORY, HISTORY_LENGTH, Saved, SavedSlot
+from pagedopt.optim.sharding import Sharding, absmax_shape, local_part
 from pagedopt.optim.transfer import copy_slot, same_order
 
 __all__ = ["DTYPES", "Entry", "Layout", "Piece", "StateStore", "check_param"]
@@ -41,11 +42,7 @@ def check_param(param: Tensor, name: str = "a parameter", *, may_move: bool = Fa
         TypeError: for a type, a layout or a kind of tensor that has no kernel.
         ValueError: for a device that has none.
     """
-    if hasattr(param, "to_local"):
-        raise TypeError(
-            f"{name} is a DTensor, as fully_shard (FSDP2) and tensor parallelism make them; this version of "
-            "pagedopt updates plain tensors, as DistributedDataParallel, ZeroRedundancyOptimizer or FSDP1 have them"
-        )
+    param = local_part(param)
     if not _has_memory(param):
         flatten = getattr(param, "__tensor_flatten__", None)
         inner = f" ({', '.join(flatten()[0])})" if flatten else ""
@@ -105,7 +102,7 @@ class Layout:
     """How one parameter's state is stored.
 
     Attributes:
-        shape: the parameter's.
+        shape: the parameter's, of its local part where it is sharded.
         strides: of the slots: the parameter's own where it is dense.
         codec: how the core stores the slots.
         slots: the slots in use.
@@ -113,6 +110,7 @@ class Layout:
         has_history: whether the norms of past gradients are kept.
         is_paged: whether the state lives in the arena.
         device: the parameter's, and so the state's.
+        sharding: how the parameter is spread over ranks; None for a plain tensor.
     """
 
     shape: torch.Size
@@ -123,16 +121,20 @@ class Layout:
     has_history: bool
     is_paged: bool
     device: torch.device
+    sharding: Sharding | None = None
 
     @classmethod
     def of(cls, param: Tensor, group: Mapping[str, Any], rule: Rule) -> Layout:
         """The layout of `param` in its group."""
-        strides = param.stride() if param.is_contiguous() else torch.empty_like(param, device="meta").stride()
+        part, sharding = local_part(param), Sharding.of(param)
+        strides = part.stride() if part.is_contiguous() else torch.empty_like(part, device="meta").stride()
         slots = tuple(slot for slot in rule.slots if slot.option is None or group[slot.option])
         starts = tuple(float(group[slot.start]) if slot.start else 0.0 for slot in slots)
         codec = codec_of(group, param, rule.has_8bit(group))
-        has_history = group["percentile_clipping"] < 100
-        return cls(param.shape, strides, codec, slots, starts, has_history, bool(group["is_paged"]), param.device)
+        if sharding is not None and codec == "blockwise8" and not sharding.has_whole_blocks:
+            codec = "f32"
+        has_history, is_paged = group["percentile_clipping"] < 100, bool(group["is_paged"])
+        return cls(part.shape, strides, codec, slots, starts, has_history, is_paged, part.device, sharding)
 
     @property
     def is_8bit(self) -> bool:
@@ -146,10 +148,36 @@ class Layout:
             dtype = torch.float64 if self.codec == "f64" else torch.float32
             nbytes = dtype.itemsize * numel
             return [Piece(slot.name, dtype, self.shape, self.strides, nbytes) for slot in self.slots]
-        count = -(-numel // BLOCK) if self.codec == "blockwise8" else min(numel, 1)
         codes = [Piece(slot.name, torch.uint8, self.shape, self.strides, numel) for slot in self.slots]
-        shape = torch.Size([count])
-        return codes + [Piece(f"{s.name}_absmax", torch.float32, shape, (1,), 4 * count) for s in self.slots]
+        is_blockwise = self.codec == "blockwise8"
+        shape = absmax_shape(self.shape, self.strides) if is_blockwise else torch.Size([min(numel, 1)])
+        strides, nbytes = (*shape[1:], 1), 4 * shape.numel()
+        return codes + [Piece(f"{s.name}_absmax", torch.float32, shape, strides, nbytes) for s in self.slots]
+
+    def local(self, entry: Mapping[str, Any]) -> Entry:
+        """An entry with the local parts of its tensors."""
+        return dict(entry) if self.sharding is None else {key: _local(value) for key, value in entry.items()}
+
+    def is_spread(self, entry: Mapping[str, Any]) -> bool:
+        """Whether the slots are DTensors where the parameter is one, spread as it is, and plain where it is plain."""
+        ours = self.sharding and (self.sharding.mesh, self.sharding.placements)
+        found = [Sharding.of(entry.get(piece.name)) for piece in self.pieces()]
+        return all((sharding and (sharding.mesh, sharding.placements)) == ours for sharding in found)
+
+    def spread(self, entry: Entry) -> Entry:
+        """An entry of local parts as it is shown: its slots are DTensors where the parameter is one."""
+        if self.sharding is None:
+            return entry
+        shown = dict(entry)
+        for slot in self.slots:
+            shown[slot.name] = self.sharding.whole_slot(entry[slot.name])
+            if self.is_8bit:
+                shown[f"{slot.name}_absmax"] = self.sharding.whole_absmax(entry[f"{slot.name}_absmax"])
+        return shown
+
+
+def _local(value: Any) -> Any:
+    return local_part(value) if isinstance(value, Tensor) else value
 
 
 def _round_up(nbytes: int) -> int:
@@ -199,7 +227,7 @@ class StateStore:
                 self._copy_slot(SavedSlot(values), slot, entry, layout)
         if layout.has_history:
             entry[GNORM_HISTORY] = torch.zeros(HISTORY_LENGTH, dtype=torch.float32, device=layout.device)
-        return entry
+        return layout.spread(entry)
 
     def _place_pieces(self, layout: Layout) -> dict[str, Tensor]:
         """Every piece, zeroed: in one extent of the arena side by side, or in ordinary memory."""
@@ -221,6 +249,9 @@ class StateStore:
     def holds(self, layout: Layout, entry: Mapping[str, Any]) -> bool:
         """Whether a parameter's state is stored as `layout` says, where it says."""
         own = [_STEP, _HISTORY] if layout.has_history else [_STEP]
+        if not layout.is_spread(entry):
+            return False
+        entry = layout.local(entry)
         if not layout.is_8bit and any(f"{slot.name}_absmax" in entry for slot in layout.slots):
             return False  # codes, whatever their type says
         return all(_fits(entry.get(piece.name), piece, layout.device) for piece in own) and all(
@@ -242,7 +273,7 @@ class StateStore:
             saved: what it holds; missing slots start at zero.
             own: an entry of this optimizer whose tensors `saved` is made of; they are kept.
         """
-        pieces = self._place_pieces(layout) if own is None else {p.name: own[p.name] for p in layout.pieces()}
+        pieces = self._place_pieces(layout) if own is None else _own_pieces(layout, own)
         entry: Entry = {"step": torch.tensor(saved.step, dtype=torch.float32, device=layout.device), **pieces}
         history = saved.rest.get(GNORM_HISTORY)
         if layout.has_history:
@@ -251,7 +282,7 @@ class StateStore:
         for slot in layout.slots if own is None else ():
             if slot.name in saved.slots:
                 self._copy_slot(saved.slots[slot.name], slot, entry, layout)
-        return {**entry, **{key: value for key, value in saved.rest.items() if key not in entry}}
+        return {**layout.spread(entry), **{key: value for key, value in saved.rest.items() if key not in entry}}
 
     def _copy_slot(self, saved: SavedSlot, slot: Slot, entry: Entry, layout: Layout) -> None:
         absmax = entry[f"{slot.name}_absmax"] if layout.is_8bit else None
@@ -265,7 +296,7 @@ class StateStore:
         """
         failed = {device: arena for device, arena in self._arenas.items() if arena.failure}
         for entry in entries if failed else ():
-            for value in entry.values() if isinstance(entry, Mapping) else ():
+            for value in map(_local, entry.values()) if isinstance(entry, Mapping) else ():
                 arena = failed.get(value.device) if isinstance(value, Tensor) else None
                 if arena is not None and value.nbytes and arena.owns(value.data_ptr(), value.nbytes):
                     arena.check_readable(value.data_ptr(), value.nbytes)
@@ -279,6 +310,11 @@ class StateStore:
             arena.write(target, source.contiguous())
         else:
             target.copy_(source)
+
+
+def _own_pieces(layout: Layout, own: Entry) -> dict[str, Tensor]:
+    local = layout.local(own)
+    return {piece.name: local[piece.name] for piece in layout.pieces()}
 
 
 def _allocate(layout: Layout) -> dict[str, Tensor]:

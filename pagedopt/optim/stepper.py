@@ -20,6 +20,7 @@ from pagedopt.optim.rows import Member
 from pagedopt.optim.rules import Family
 from pagedopt.optim.saved import Saved
 from pagedopt.optim.scaling import Scaling
+from pagedopt.optim.sharding import check_sharding
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param
 from pagedopt.optim.sweep import PreparedSweep
 
@@ -110,12 +111,14 @@ class Stepper:
                 continue
             group = groups[index]
             name = named(group, number, index)
+            options = self.overrides.options_of(param, group)
             check_param(param, name)
-            layout = Layout.of(param, self.overrides.options_of(param, group), self._family.rule)
+            check_sharding(param, options, name)
+            layout = Layout.of(param, options, self._family.rule)
             if not has_begun:
                 missing.append((param, layout))
             elif not self._store.holds(layout, state[param]):
-                foreign.append((param, layout, read_entry(self._family.rule, state[param], param.shape, {}, name)))
+                foreign.append((param, layout, read_entry(self._family.rule, state[param], param, {}, name)))
         for param, layout in missing:
             state.setdefault(param, {}).update(self._store.create(layout))  # beside what a wrapper keeps there
         for param, layout, saved in foreign:

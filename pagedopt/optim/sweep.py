@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pagedopt import _core
+from pagedopt.optim.local_parts import LocalParts
 from pagedopt.optim.profiling import phase
 from pagedopt.optim.rows import DeviceRows, Member
 from pagedopt.optim.rules import Rule
@@ -69,8 +70,9 @@ class PreparedSweep:
         self._params = list(chain.from_iterable(group["params"] for group in groups))
         self._entries = list(state.values())
         self._waiting = list(waiting)
+        self._local = LocalParts(members)
         by_device: dict[torch.device, list[Member]] = {}
-        for member in members:
+        for member in self._local.members:
             by_device.setdefault(member.param.device, []).append(member)
         self._parts = [DeviceRows(device, rows, hypers, arenas.get(device)) for device, rows in by_device.items()]
 
@@ -92,13 +94,18 @@ class PreparedSweep:
         Returns:
             False, with nothing done, when groups, parameters or state are no longer what this was made from.
         """
-        with phase("pagedopt.gather"):
-            if not self._is_current(groups, state) or not all(part.look() for part in self._parts):
-                return False
-        with phase("pagedopt.update"):
-            for part in self._parts:
-                part.run(groups, hypers, scaling)
-        return True
+        try:
+            with phase("pagedopt.gather"):
+                if not (self._is_current(groups, state) and self._local.attach()):
+                    return False
+                if not all(part.look() for part in self._parts):
+                    return False
+            with phase("pagedopt.update"):
+                for part in self._parts:
+                    part.run(groups, hypers, scaling)
+            return True
+        finally:
+            self._local.detach()
 
     def release(self) -> None:
         """Evict the pages of all state; no step is expected."""
@@ -112,7 +119,8 @@ class PreparedSweep:
 
     def has_own_state(self, state: Mapping[Any, Any]) -> bool:
         """Whether no state was replaced since this was made."""
-        return _are(state.values(), self._entries) and all(part.has_own_state() for part in self._parts)
+        is_ours = _are(state.values(), self._entries) and self._local.has_own_state()
+        return is_ours and all(part.has_own_state() for part in self._parts)
 
     def _is_current(self, groups: Sequence[Mapping[str, Any]], state: Mapping[Any, Any]) -> bool:
         return (

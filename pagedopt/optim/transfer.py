@@ -86,6 +86,7 @@ def copy_slot(source: SavedSlot, data: Tensor, absmax: Tensor | None, signed: bo
         write: writes into the memory of `data` and `absmax`.
     """
     numel = data.numel()
+    absmax = None if absmax is None else flat(absmax)
     block = numel if absmax is None or absmax.numel() == 1 else 256
     if absmax is not None and source.absmax is not None and _is_alike(source, data, absmax):
         write(flat(data), flat(source.values).cpu())

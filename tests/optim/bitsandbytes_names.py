@@ -24,7 +24,7 @@ class States:
 
     def __getitem__(self, param: torch.Tensor) -> dict[str, Any]:
         rule = self._optimizer.family.rule
-        saved = read_entry(rule, self._optimizer.state[param], param.shape, {}, "a parameter")
+        saved = read_entry(rule, self._optimizer.state[param], param, {}, "a parameter")
         return {**written_entry(rule, saved, has_norm=False), "unorm_vec": torch.ones(1)}  # a norm in passing
 
 
