@@ -9,7 +9,8 @@ from pagedopt.optim.aliases import ALIASES
 from pagedopt.optim.export import bitsandbytes_state_dict
 from pagedopt.optim.manager import GlobalOptimManager, keep_32bit
 from pagedopt.optim.presets import CLASSES
+from pagedopt.optim.wrapped import Paged
 
 globals().update(CLASSES | ALIASES)
 
-__all__ = [*CLASSES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]
+__all__ = [*CLASSES, *ALIASES, "GlobalOptimManager", "Paged", "bitsandbytes_state_dict", "keep_32bit"]

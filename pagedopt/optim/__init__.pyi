@@ -12,6 +12,7 @@ from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
+from pagedopt.optim.wrapped import Paged as Paged
 
 __all__ = [
     "LAMB",
@@ -45,6 +46,7 @@ __all__ = [
     "Lion8",
     "Lion8bit",
     "Lion32bit",
+    "Paged",
     "PagedAdEMAMix",
     "PagedAdEMAMix8",
     "PagedAdEMAMix8bit",

@@ -29,6 +29,7 @@ from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
 from pagedopt.optim.optimizer import RuleOptimizer
+from pagedopt.optim.wrapped import Paged as Paged
 
 __all__ = [
 {names}
@@ -57,7 +58,11 @@ def doc_of(name: str, cls: type[RuleOptimizer]) -> str:
 
 def render() -> str:
     """The text of the stub."""
-    names = [*sorted([*CLASSES, *ALIASES, "GlobalOptimManager"], key=_natural), "bitsandbytes_state_dict", "keep_32bit"]
+    names = [
+        *sorted([*CLASSES, *ALIASES, "GlobalOptimManager", "Paged"], key=_natural),
+        "bitsandbytes_state_dict",
+        "keep_32bit",
+    ]
     parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
     for name, cls in CLASSES.items():
         doc = textwrap.indent(f'"""{doc_of(name, cls)}"""', "    ", lambda line: bool(line.strip()))
