@@ -57,8 +57,10 @@ def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def severed(value: Any) -> Any:
-    """The same state in other objects: containers are copied, tensors share their memory."""
+    """The same state in other objects: containers and numbers are copied, tensors share their memory."""
     if isinstance(value, Tensor) and _is_plain(value):
+        if value.ndim == 0:
+            return value.clone()
         empty = torch.empty(0, dtype=value.dtype, device=value.device)
         return empty.set_(value.untyped_storage(), value.storage_offset(), value.shape, value.stride())
     if type(value) is dict:
@@ -74,9 +76,7 @@ def _is_plain(tensor: Tensor) -> bool:
 
 def _check_tensor(tensor: Tensor, key: str, name: str) -> None:
     if tensor.layout != torch.strided:
-        raise TypeError(
-            f"{name}: its state {key!r} has layout {tensor.layout}, which cannot be paged; only dense state can"
-        )
+        raise TypeError(f"{name}: its state {key!r} has layout {tensor.layout}, which cannot be paged; dense state can")
     if not _is_plain(tensor):
         kind = f"{type(tensor).__module__}.{type(tensor).__qualname__}"
         raise TypeError(f"{name}: its state {key!r} is a {kind}, which cannot be paged; only plain tensors can")

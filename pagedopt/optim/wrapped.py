@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
 from typing import Any, ClassVar, Final
 
 import torch
-from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from pagedopt import _core, config, runtime
-from pagedopt.optim import devices
+from pagedopt import config, runtime
 from pagedopt.optim.core_errors import core_errors
 from pagedopt.optim.homes import Homes, severed
 from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.options import named
-from pagedopt.optim.params import each_param
+from pagedopt.optim.params import each_param, params_of
 from pagedopt.optim.profiling import phase
 from pagedopt.optim.subsets import SubsetSteps, bare_step
 from pagedopt.optim.tasks import Tasks, Visit
@@ -28,8 +25,8 @@ class Paged(torch.optim.Optimizer):
     """Pages the state of another optimizer.
 
     Its state is moved into pages as it is made, and stays the same tensors under the same names. A step runs the
-    optimizer for a few parameters at a time, whose pages are there and stay meanwhile; those of the next are prefetched,
-    those of the last leave. Parameters and state come out to the bit as without paging. Everything else (`param_groups`,
+    optimizer for a few parameters at a time: their pages are pinned, those of the next are prefetched, and those of the
+    last evicted. Parameters and state come out to the bit as without paging. Everything else (`param_groups`,
     `state_dict`, hooks, schedulers, `train()` of a schedule-free optimizer) is the optimizer's own.
 
         optimizer = pagedopt.optim.Paged(torch.optim.RAdam(model.parameters(), lr=1e-3))
@@ -47,6 +44,11 @@ class Paged(torch.optim.Optimizer):
     """
 
     is_paged: ClassVar[bool] = True
+    _optimizer: torch.optim.Optimizer
+    _whole: bool
+    _paging: Mapping[str, Any] | None
+    _homes: Homes
+    _tasks: Tasks | None
     _step_supports_amp_scaling = False  # a GradScaler unscales the gradients itself, whatever is wrapped
 
     def __init__(
@@ -101,7 +103,7 @@ class Paged(torch.optim.Optimizer):
             ValueError: for state that parameters share.
         """
         runtime.check()
-        self._optimizer._opt_called = True  # type: ignore[attr-defined]  # a scheduler made before it was wrapped looks
+        vars(self._optimizer)["_opt_called"] = True  # a scheduler that was made before this looks
         if self._whole:
             return self._step_whole(closure)
         loss = None
@@ -130,11 +132,12 @@ class Paged(torch.optim.Optimizer):
         return loss[0]
 
     def _current_tasks(self) -> Tasks:
-        if self._tasks is None or not self._tasks.is_current(self.param_groups, self._homes):
-            self._tasks = None
-            self._homes.forget(list(chain.from_iterable(group["params"] for group in self.param_groups)))
-            self._tasks = Tasks(self.param_groups, self._homes)
-        return self._tasks
+        tasks = self._tasks
+        if tasks is None or not tasks.is_current(self.param_groups, self._homes):
+            self._tasks = tasks = None
+            self._homes.forget(params_of(self.param_groups))
+            self._tasks = tasks = Tasks(self.param_groups, self._homes)
+        return tasks
 
     def _settle(self, numbers: Sequence[int], index: int, *, is_pinned: bool, is_alone: bool = True) -> None:
         """Move what is new of the state of some parameters of a group."""
@@ -159,7 +162,8 @@ class Paged(torch.optim.Optimizer):
             ForkError: this is a forked child of the process that the state belongs to.
         """
         self._refuse_unreadable()
-        return self._optimizer.state_dict()
+        packed: dict[str, Any] = self._optimizer.state_dict()
+        return packed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Load what the optimizer's `load_state_dict` takes. The state is copied into the pages.

@@ -121,7 +121,7 @@ def test_the_stub_is_current() -> None:
 
 def test_all_names_the_classes() -> None:
     assert sorted(optim.__all__) == sorted(
-        [*NAMES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]
+        [*NAMES, *ALIASES, "GlobalOptimManager", "Paged", "bitsandbytes_state_dict", "keep_32bit"]
     )
 
 
