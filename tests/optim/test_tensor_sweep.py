@@ -19,7 +19,7 @@ def make_sweep(arena: Any, tasks: int) -> tuple[list[Any], _core.TensorSweep]:
 
 
 def test_pages_of_a_task_stay_while_it_runs(paging: Any) -> None:
-    arena = paging(pager=False)
+    arena = paging(pager=False, budget="1MiB")
     extents, sweep = make_sweep(arena, 3)
     moved: list[tuple[int, list[int]]] = []
 
@@ -55,7 +55,7 @@ def test_an_exception_ends_the_step_with_nothing_pinned(paging: Any) -> None:
 
 
 def test_steps_do_not_nest_and_tasks_ascend(paging: Any) -> None:
-    arena = paging()
+    arena = paging(budget="1MiB")
     _, sweep = make_sweep(arena, 3)
     param = torch.nn.Parameter(torch.ones(9000))
     other = optim.PagedAdamW([param])
