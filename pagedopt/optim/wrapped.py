@@ -161,7 +161,7 @@ class Paged(torch.optim.Optimizer):
         Raises:
             ForkError: this is a forked child of the process that the state belongs to.
         """
-        self._refuse_unreadable()
+        self.refuse_unreadable()
         packed: dict[str, Any] = self._optimizer.state_dict()
         return packed
 
@@ -185,12 +185,13 @@ class Paged(torch.optim.Optimizer):
         """The optimizer's own."""
         self._optimizer.add_param_group(param_group)
 
-    def _refuse_unreadable(self) -> None:
+    def refuse_unreadable(self) -> None:
+        """Refuse state that a disk lost, or that is of another process: reading it would crash."""
         with core_errors():
             self._homes.check_readable()
 
     def __getstate__(self) -> dict[str, Any]:
-        self._refuse_unreadable()
+        self.refuse_unreadable()
         return {"optimizer": self._optimizer, "whole": self._whole, "paging": self._paging}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -145,6 +145,19 @@ def test_a_schedule_free_optimizer_swaps_its_parameters(paging: Any) -> None:
     assert_same(ours, theirs)
 
 
+def test_a_group_without_gradients_counts_its_steps(paging: Any) -> None:
+    paging(budget=QUARTER)
+    theirs, ours = make_params(), make_params()
+    make = CASES["ScheduleFree"][0]
+    plain, paged = make(theirs), optim.Paged(make(ours))
+    for params, optimizer in ((theirs, plain), (ours, paged)):
+        train(optimizer, params, range(2))
+        for param in params[4:]:
+            param.grad = None
+        optimizer.step()
+    assert saved_bytes(paged) == saved_bytes(plain)
+
+
 def twin(paged: bool, **options: Any) -> tuple[list[Tensor], Any]:
     params = make_params()
     optimizer = torch.optim.NAdam(params, lr=0.1)
@@ -245,6 +258,9 @@ def test_state_that_is_replaced_comes_home(paging: Any) -> None:
         optimizer.state[params[4]] = {key: value.clone() for key, value in optimizer.state[params[4]].items()}
         entry["extra"] = torch.ones(5)
         train(optimizer, params, range(8, 10))
+        entry["extra"] = torch.arange(70_000.0)  # larger: it needs another place
+        train(optimizer, params, range(10, 11))
+        assert torch.equal(entry["extra"], torch.arange(70_000.0))
     assert_same(ours, theirs)
     assert all_in(arena, paged)
 

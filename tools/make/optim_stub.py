@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from pagedopt.optim.aliases import ALIASES
+from pagedopt.optim.muon import MUONS, Muon
 from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.presets import CLASSES, signature_of
 
@@ -28,6 +29,7 @@ from torch.optim.optimizer import ParamsT
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
+from pagedopt.optim.muon import Muon as Muon
 from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.wrapped import Paged as Paged
 
@@ -59,7 +61,7 @@ def doc_of(name: str, cls: type[RuleOptimizer]) -> str:
 def render() -> str:
     """The text of the stub."""
     names = [
-        *sorted([*CLASSES, *ALIASES, "GlobalOptimManager", "Paged"], key=_natural),
+        *sorted([*CLASSES, *ALIASES, *MUONS, "GlobalOptimManager", "Paged"], key=_natural),
         "bitsandbytes_state_dict",
         "keep_32bit",
     ]
@@ -76,6 +78,9 @@ def render() -> str:
         )
     for name, alias in ALIASES.items():
         parts.append(f'class {name}({alias.__mro__[1].__name__}):\n    """{alias.__doc__}"""\n')
+    for name, muon in MUONS.items():
+        if muon is not Muon:
+            parts.append(f'class {name}(Muon):\n    """{(muon.__doc__ or "").splitlines()[0]}"""\n')
     return "\n".join(parts)
 
 
