@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 import torch
@@ -166,9 +167,10 @@ class Homes:
         arena = self.arena(param.device)
         for address, tensors in strays.items():
             key, tensor = next(iter(tensors.items()))
-            storage = tensor.untyped_storage()
-            users = torch._C._storage_Use_Count(storage._cdata)
-            if arena.owns(address, storage.nbytes()) or users > len({id(t) for t in tensors.values()}) + 1:
+            is_others = arena.owns(address, tensor.untyped_storage().nbytes()) and any(
+                address in home.places for other, home in self._homes.items() if other is not param
+            )
+            if is_others or _users(tensor) > len({id(own) for own in tensors.values()}):
                 raise ValueError(
                     f"{name}: its state {key!r} shares memory with other tensors (the state of another parameter, or "
                     "what the optimizer keeps elsewhere), and cannot be paged"
@@ -205,13 +207,13 @@ class Homes:
         nbytes = sum(map(_round_up, sizes))
         is_kept = nbytes < runtime.settings().min_paged_bytes
         extent = arena.allocate(nbytes, keep=is_kept)
-        offset, places = 0, {}
-        for tensors, size in zip(found.values(), sizes, strict=True):
-            _move(tensors, extent, offset, device, arena.write)
-            places[extent.address + offset] = size
-            offset += _round_up(size)
+        offsets = [0, *accumulate(map(_round_up, sizes))][: len(sizes)]
+        places = {extent.address + offset: size for offset, size in zip(offsets, sizes, strict=True)}
+        # First of all: should a disk be full in between, the rest is moved at the next step.
         self._homes[param] = Home(extent, places, is_kept)
         self.changes += 1
+        for tensors, offset in zip(found.values(), offsets, strict=True):
+            _move(tensors, extent, offset, device, arena.write)
 
     def check_readable(self) -> None:
         """Check that the state can be read: in this process, and from a disk that works.
@@ -225,6 +227,13 @@ class Homes:
             for param, home in self._homes.items() if arena.failure else ():
                 if param.device == device:
                     arena.check_readable(*home.span)
+
+
+def _users(tensor: Tensor) -> int:
+    """How many tensors use a tensor's memory; 0 where torch does not say."""
+    storage = tensor.untyped_storage()
+    count = getattr(torch._C, "_storage_Use_Count", None)
+    return count(storage._cdata) - 1 if count else 0  # less the storage here
 
 
 def _storage_of(tensors: Mapping[str, Tensor]) -> UntypedStorage:

@@ -138,20 +138,22 @@ class Muon(torch.optim.Optimizer):
         _check(options, where)
         chosen = param_group.get("use_muon")
         taken = {id(param) for group in self.param_groups for param in group["params"]}
-        for number, param in enumerate(params):
-            name = named(param_group, number, len(self._order))
+        parts: dict[bool, list[Any]] = {True: [], False: []}
+        for number, item in enumerate(params):
+            param, name = _tensor_of(item), named(param_group, number, len(self._order))
             if id(param) in taken:
                 raise ValueError(f"{where}: {name} is in another group already")
             if chosen and param.ndim != 2:
                 raise ValueError(f"{where}: {name} has shape {tuple(param.shape)}; use_muon=True is for matrices alone")
-            if options["optim_bits"] == 8 and param.ndim == 2 and param.device.type != "cpu":
+            is_matrix = param.ndim == 2 if chosen is None else bool(chosen)
+            if options["optim_bits"] == 8 and is_matrix and param.device.type != "cpu":
                 raise ValueError(f"{where}: {name} is on {param.device}; momentum of 8 bits is for the CPU so far")
-        for part in (True, False):
-            own = [param for param in params if (param.ndim == 2 if chosen is None else bool(chosen)) is part]
+            parts[is_matrix].append(item)
+        for part, own in parts.items():
             if own:
                 self._add(part, own, options)
 
-    def _add(self, part: bool, params: list[Tensor], options: Mapping[str, Any]) -> None:
+    def _add(self, part: bool, params: list[Any], options: Mapping[str, Any]) -> None:
         group = _matrix_group(params, options) if part else _adamw_group(params, options)
         if part in self._parts:
             self._parts[part].add_param_group(group)
@@ -223,11 +225,19 @@ class Muon(torch.optim.Optimizer):
         super().__setstate__({**state, "defaults": copy.copy(state["defaults"])})
 
 
-def _matrix_group(params: list[Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
+def _tensor_of(item: Any) -> Tensor:
+    """A parameter that was given alone, or with its name."""
+    param = item[1] if isinstance(item, tuple) else item
+    if not isinstance(param, Tensor):
+        raise TypeError(f"a parameter is a tensor, not a {type(param).__qualname__}")
+    return param
+
+
+def _matrix_group(params: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     return {"params": params, "use_muon": True, **{k: v for k, v in options.items() if k not in _ADAMW}}
 
 
-def _adamw_group(params: list[Tensor], options: Mapping[str, Any]) -> dict[str, Any]:
+def _adamw_group(params: list[Any], options: Mapping[str, Any]) -> dict[str, Any]:
     own = {name: options[key] for key, name in _ADAMW.items()}
     own = {name: options[name] if value is None else value for name, value in own.items()}
     rest = {k: v for k, v in options.items() if k not in (*_ADAMW, *_MATRIX)}

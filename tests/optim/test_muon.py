@@ -143,6 +143,17 @@ def test_what_is_not_allowed_is_refused(cls: str, options: dict[str, Any], messa
         getattr(optim, cls)(make_params(), **options)
 
 
+def test_names_are_kept() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2))
+    optimizer = optim.Muon(model.named_parameters())
+    assert [group["param_names"] for group in optimizer.param_groups] == [
+        ["0.weight", "1.weight"],
+        ["0.bias", "1.bias"],
+    ]
+    with pytest.raises(TypeError, match="a parameter is a tensor, not a float"):
+        optim.Muon([1.0])
+
+
 def test_a_vector_is_no_matrix() -> None:
     with pytest.raises(ValueError, match=r"parameter 1 of group 0 has shape \(7,\); use_muon=True is for matrices"):
         optim.Muon([{"params": make_params()[:2], "use_muon": True}])

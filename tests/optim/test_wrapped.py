@@ -22,6 +22,7 @@ from optim.wrapped_cases import (
 from torch import Tensor
 
 from pagedopt import optim
+from pagedopt.optim import homes
 
 QUARTER = "320KiB"
 """Of the state of most of them, which is 1.2 MiB or more."""
@@ -263,6 +264,30 @@ def test_state_that_is_replaced_comes_home(paging: Any) -> None:
         assert torch.equal(entry["extra"], torch.arange(70_000.0))
     assert_same(ours, theirs)
     assert all_in(arena, paged)
+
+
+def test_state_that_found_no_room_is_moved_at_the_next_step(paging: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    arena = paging(budget=QUARTER)
+    theirs, plain = twin(False)
+    ours, paged = twin(True)
+    train(plain, theirs, range(1))
+    moves: list[Any] = []
+    move = homes._move
+
+    def fails(*arguments: Any) -> None:
+        moves.append(arguments)
+        if len(moves) == 4:
+            raise OSError("the disk is full")
+        move(*arguments)
+
+    monkeypatch.setattr(homes, "_move", fails)
+    with pytest.raises(OSError, match="the disk is full"):
+        train(paged, ours, range(1))
+    assert arena.is_valid(), arena.fault()
+    for params, optimizer in ((theirs, plain), (ours, paged)):
+        train(optimizer, params, range(1, 4))
+    assert all_in(arena, paged)
+    assert_same(ours[1:2], theirs[1:2])  # updated before the failure, and ever since
 
 
 class Odd(torch.optim.Optimizer):
