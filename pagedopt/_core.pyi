@@ -1,6 +1,6 @@
 """The native core: paged memory and the steps over it. Numbers named `address` are those of `Tensor.data_ptr()`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 from numpy.typing import NDArray
@@ -131,6 +131,10 @@ class Sweep:
     def restore(self) -> None: ...
     @property
     def ring_bytes(self) -> int: ...
+
+class TensorSweep:
+    def __init__(self, arena: Arena, tasks: Sequence[Sequence[tuple[int, int]]]) -> None: ...
+    def step(self, tasks: Sequence[int], update: Callable[[int], object], *, stream: int) -> None: ...
 
 @final
 class View:

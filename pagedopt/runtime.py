@@ -21,7 +21,7 @@ from pagedopt.config.settings import Monitor, entries
 from pagedopt.device import HOST, Device
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
 from pagedopt.monitor.publisher.publisher import Publisher
-from pagedopt.monitor.publisher.registry import Listed, Registry
+from pagedopt.monitor.publisher.registry import Listed, Registry, pages_state
 from pagedopt.monitor.publisher.snapshots import snapshot_of
 from pagedopt.monitor.publisher.sources import Sources
 from pagedopt.pager.arenas import PagedDevice, check_budget, make_paged_device
@@ -150,7 +150,7 @@ def register(optimizer: Listed, paging: Mapping[str, Any] | None = None) -> None
     """
     process = _process
     process.registry.add(optimizer)
-    if process.publisher is not None or not any(group.get("is_paged") for group in optimizer.param_groups):
+    if process.publisher is not None or not pages_state(optimizer):
         return
     with process.lock:
         try:

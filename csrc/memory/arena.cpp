@@ -324,7 +324,10 @@ bool Arena::has_something_to_move() const { return pages_.lower() > 0 || mover_.
 
 Arena::Step::Step(Arena& arena, PageWalk& walk) : arena_(arena), walk_(walk) {
   arena.refuse_in_fork();
+  if (arena.stepper_ == std::this_thread::get_id())
+    throw std::logic_error("an optimizer with paged state cannot step inside another one's step");
   one_at_a_time_ = std::unique_lock(arena.stepping_);
+  arena.stepper_ = std::this_thread::get_id();
 }
 
 // Moves queued for another order are forgotten: their positions mean other pages now.
@@ -347,6 +350,7 @@ void Arena::Step::begin() {
 // All entries of the walk count as passed from here on, so what waits for that is woken. A plan is for a whole cycle:
 // within one it stays good, however many optimizers step.
 Arena::Step::~Step() {
+  arena_.stepper_ = std::thread::id();
   if (!begun_) return;
   const Lock lock(arena_.sync_.mutex);
   const bool had_moments = arena_.schedule_.moment() > 0;

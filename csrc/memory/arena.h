@@ -4,6 +4,7 @@
 // Locks: functions take what they need, in the order stepping_, by_hand_, Extents::mutex, Sync::mutex.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <shared_mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "memory/counters.h"
@@ -203,7 +205,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Extents extents_;
 
   std::mutex stepping_;
-  std::shared_mutex by_hand_;  // shared by whoever moves or writes pages outside a step; whole for fault()
+  std::atomic<std::thread::id> stepper_;  // who holds it
+  std::shared_mutex by_hand_;             // shared by whoever moves or writes pages outside a step; whole for fault()
   int owner_pid_;
 };
 

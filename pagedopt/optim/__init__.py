@@ -9,15 +9,19 @@ from pagedopt.optim.aliases import ALIASES
 from pagedopt.optim.export import bitsandbytes_state_dict
 from pagedopt.optim.fused import FusedBackward, fuse_backward
 from pagedopt.optim.manager import GlobalOptimManager, keep_32bit
+from pagedopt.optim.muon import MUONS
 from pagedopt.optim.presets import CLASSES
+from pagedopt.optim.wrapped import Paged
 
-globals().update(CLASSES | ALIASES)
+globals().update(CLASSES | ALIASES | MUONS)
 
 __all__ = [
     *CLASSES,
     *ALIASES,
+    *MUONS,
     "FusedBackward",
     "GlobalOptimManager",
+    "Paged",
     "bitsandbytes_state_dict",
     "fuse_backward",
     "keep_32bit",

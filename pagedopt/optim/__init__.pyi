@@ -13,7 +13,9 @@ from pagedopt.optim.fused import FusedBackward as FusedBackward
 from pagedopt.optim.fused import fuse_backward as fuse_backward
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
+from pagedopt.optim.muon import Muon as Muon
 from pagedopt.optim.optimizer import RuleOptimizer
+from pagedopt.optim.wrapped import Paged as Paged
 
 __all__ = [
     "LAMB",
@@ -48,6 +50,10 @@ __all__ = [
     "Lion8",
     "Lion8bit",
     "Lion32bit",
+    "Muon",
+    "Muon8bit",
+    "Muon32bit",
+    "Paged",
     "PagedAdEMAMix",
     "PagedAdEMAMix8",
     "PagedAdEMAMix8bit",
@@ -76,6 +82,9 @@ __all__ = [
     "PagedLion8",
     "PagedLion8bit",
     "PagedLion32bit",
+    "PagedMuon",
+    "PagedMuon8bit",
+    "PagedMuon32bit",
     "PagedRMSprop",
     "PagedRMSprop8",
     "PagedRMSprop8bit",
@@ -1147,3 +1156,18 @@ class LARS8(LARS8bit):
 
 class PagedLARS8(PagedLARS8bit):
     """PagedLARS8bit under a name that does not end in `8bit`."""
+
+class Muon8bit(Muon):
+    """Muon for matrices and AdamW for all else; 8-bit state in ordinary memory."""
+
+class Muon32bit(Muon):
+    """Muon for matrices and AdamW for all else; 32-bit state in ordinary memory."""
+
+class PagedMuon(Muon):
+    """Muon for matrices and AdamW for all else; state in pages that the pager moves, 32-bit unless `optim_bits=8`."""
+
+class PagedMuon8bit(Muon):
+    """Muon for matrices and AdamW for all else; 8-bit state in pages that the pager moves."""
+
+class PagedMuon32bit(Muon):
+    """Muon for matrices and AdamW for all else; 32-bit state in pages that the pager moves."""
