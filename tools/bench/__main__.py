@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 import torch
-from bench import accuracy, cost, machine, moves, phases, rules, steps
+from bench import accuracy, cost, machine, moves, phases, release, rules, steps
 from bench.disk import Streaming, streaming
 from bench.samples import say
 
@@ -64,6 +64,8 @@ class Sizes:
     phases_warm: int = 14
     phases_rounds: int = 3
     phases_each: int = 4
+    release_state_bytes: int = 1024 * MIB
+    release_rounds: int = 5
 
 
 TINY = Sizes(
@@ -94,6 +96,8 @@ TINY = Sizes(
     phases_warm=3,
     phases_rounds=1,
     phases_each=2,
+    release_state_bytes=16 * MIB,
+    release_rounds=2,
 )
 
 Section = Callable[[Sizes, Path], dict[str, Any]]
@@ -136,6 +140,11 @@ def run_phases(sizes: Sizes, directory: Path) -> dict[str, Any]:
     return phases.phases(plan)
 
 
+def run_release(sizes: Sizes, directory: Path) -> dict[str, Any]:
+    numel = sizes.release_state_bytes // 8 // 8
+    return release.release(release.Release(8, numel, sizes.release_rounds, directory))
+
+
 SECTIONS: dict[str, Section] = {
     "one_tensor": lambda s, _: steps.one_tensor(s.numel, s.rounds, s.slow_rounds),
     "one_tensor_bf16": lambda s, _: steps.one_tensor_bf16(s.numel, s.rounds, s.slow_rounds),
@@ -148,6 +157,7 @@ SECTIONS: dict[str, Section] = {
     "moves": run_moves,
     "cost": run_cost,
     "phases": run_phases,
+    "release": run_release,
 }
 
 
