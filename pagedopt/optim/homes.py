@@ -44,6 +44,12 @@ class Home:
         """All of it."""
         return self.extent.address, self.extent.nbytes
 
+    def holds(self, value: object) -> bool:
+        """Whether a value of the state is here, or is a number; False also for lists, whose items are not looked at."""
+        if not isinstance(value, Tensor):
+            return isinstance(value, _PLAIN)
+        return value.ndim == 0 or (_is_plain(value) and value.untyped_storage().data_ptr() in self.places)
+
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
     """What is not a list, tuple or dict in the value of `key`, each under a name that messages can show."""
@@ -127,8 +133,10 @@ class Homes:
             TypeError: naming the state that cannot be paged.
             ValueError: naming the state that others share.
         """
-        found = self._memory_of(param, entry, name)
         home = self._homes.get(param)
+        if home is not None and all(map(home.holds, entry.values())):
+            return
+        found = self._memory_of(param, entry, name)
         places = home.places if home else {}
         strays = {address: tensors for address, tensors in found.items() if address not in places}
         if not strays:
