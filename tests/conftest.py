@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -26,6 +27,9 @@ from native.builds import (
     known_gpus,
 )
 from slow_tests import is_slow
+
+# Before anything imports torch: its threads sleep while they wait. Else they spin, and take cores from other tests.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
