@@ -94,6 +94,10 @@ class Sharding:
         columns = math.prod(ways[1:])
         return columns == 1 or (len(self.shape) == 2 and self.shape[1] % (BLOCK * columns) == 0)
 
+    def is_like(self, other: Sharding | None) -> bool:
+        """Whether a tensor of the other sharding is spread over the same ranks in the same way."""
+        return other is not None and (other.mesh, other.placements) == (self.mesh, self.placements)
+
     def whole(self, part: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
         """The DTensor of this shape whose local part is `part`."""
         made: Tensor = self.kind.from_local(
@@ -111,12 +115,7 @@ class Sharding:
         return self.whole(part, shape, _contiguous(shape))
 
     def part_of(self, value: Tensor) -> Tensor:
-        """This rank's part of a tensor that is spread otherwise, or not at all. Every rank calls it for a DTensor."""
-        if is_dtensor(value):
-            found = Sharding.of(value)
-            if found is not None and (found.mesh, found.placements) == (self.mesh, self.placements):
-                return local_part(value)
-            value = gathered(value)
+        """This rank's part of a plain tensor."""
         # As torch.distributed.checkpoint cuts: also right where two dimensions of the mesh split the same one.
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
