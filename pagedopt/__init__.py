@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         PagerError,
         SpillError,
     )
-    from pagedopt.runtime import configure, hold, restart_pager, stats
+    from pagedopt.runtime import configure, hold, release_all, restart_pager, restore_all, stats
     from pagedopt.trainers.install import install, uninstall
     from pagedopt.trainers.names import hf
 
@@ -43,7 +43,9 @@ __all__ = [
     "hold",
     "install",
     "optim",
+    "release_all",
     "restart_pager",
+    "restore_all",
     "stats",
     "uninstall",
 ]
@@ -53,7 +55,9 @@ _HOMES = {
     "hf": "trainers.names",
     "hold": "runtime",
     "install": "trainers.install",
+    "release_all": "runtime",
     "restart_pager": "runtime",
+    "restore_all": "runtime",
     "stats": "runtime",
     "uninstall": "trainers.install",
 }

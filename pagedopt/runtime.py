@@ -21,7 +21,7 @@ from pagedopt.config.settings import Monitor, entries
 from pagedopt.device import HOST, Device
 from pagedopt.errors import ConfigError, MonitorError, PagerError, Problem, SpillError
 from pagedopt.monitor.publisher.publisher import Publisher
-from pagedopt.monitor.publisher.registry import Listed, Registry
+from pagedopt.monitor.publisher.registry import Listed, Registry, pages_state
 from pagedopt.monitor.publisher.snapshots import snapshot_of
 from pagedopt.monitor.publisher.sources import Sources
 from pagedopt.pager.arenas import PagedDevice, check_budget, make_paged_device
@@ -38,8 +38,10 @@ __all__ = [
     "paged_devices",
     "publisher",
     "register",
+    "release_all",
     "reset",
     "restart_pager",
+    "restore_all",
     "shutdown",
     "stages",
     "stats",
@@ -148,7 +150,7 @@ def register(optimizer: Listed, paging: Mapping[str, Any] | None = None) -> None
     """
     process = _process
     process.registry.add(optimizer)
-    if process.publisher is not None or not any(group.get("is_paged") for group in optimizer.param_groups):
+    if process.publisher is not None or not pages_state(optimizer):
         return
     with process.lock:
         try:
@@ -351,6 +353,25 @@ def hold() -> AbstractContextManager[None]:
     the budget, so it should be short. Holds may be nested, and in several threads; pages move again after the last.
     """
     return _process.holds.hold()
+
+
+def release_all() -> None:
+    """Give the memory of all paged state in this process away: `optimizer.release()` of every optimizer.
+
+    Raises:
+        SpillError: the lower tier has no room for it; the state is intact.
+    """
+    for paged in _process.paged_devices.values():
+        try:
+            paged.arena.release_all()
+        except _core.VmError as error:
+            raise SpillError(str(error), errno=error.errno) from error
+
+
+def restore_all() -> None:
+    """Let the pages of all released state come back, as far as the budget allows, while the caller goes on."""
+    for paged in _process.paged_devices.values():
+        paged.arena.restore_all()
 
 
 def stats(measure: bool = False) -> Snapshot:

@@ -13,7 +13,18 @@ from typing import Any
 
 import forked_python
 import pytest
-from native.builds import CUDA_SOURCES, GPUS, NO_NVCC, NVCC, CudaCode, build, compile_cuda, configure, known_gpus
+from native.builds import (
+    CUDA_SOURCES,
+    GPUS,
+    NO_NVCC,
+    NVCC,
+    CudaCode,
+    build,
+    built_libraries,
+    compile_cuda,
+    configure,
+    known_gpus,
+)
 from slow_tests import is_slow
 
 
@@ -66,8 +77,8 @@ def run_python() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 @pytest.fixture(scope="session")
 def plain() -> Path:
-    """A folder to build native programs in, without sanitizers."""
-    return configure("plain")
+    """A folder to build native programs in, without sanitizers: with the libraries of the editable install."""
+    return configure("plain", "", *(f"-D{option}" for option in built_libraries()))
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +92,7 @@ def cuda_code() -> CudaCode:
 
 
 @pytest.fixture(scope="session")
-def interpreter(cuda_code: CudaCode) -> Path:
+def interpreter(cuda_code: CudaCode, plain: Path) -> Path:
     """A folder with the programs that interpret nvcc's PTX: `ptx_step_test`, `ptx_counts` and `libptx_kernels.so`."""
-    plain = configure("plain", "", f"-DPAGEDOPT_PTX_OBJECT={cuda_code.target}")
+    configure("plain", "", f"-DPAGEDOPT_PTX_OBJECT={cuda_code.target}")
     return build(plain, "ptx_step_test", "ptx_counts", "ptx_kernels")[0].parent

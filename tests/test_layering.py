@@ -30,7 +30,7 @@ LAYERS = {
     "config": "errors files snapshot",
     # what a process pages: nothing here knows who watches, or torch
     "pager.policy": "",
-    "pager.budget": "",
+    "pager.budget": "config",
     "pager": "_core background config device errors pager.budget pager.policy",
     # telemetry: both sides, and above them what only the watched process runs
     "monitor": "config errors files output pagedopt snapshot",

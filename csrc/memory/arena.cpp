@@ -106,8 +106,11 @@ std::size_t Arena::evict(std::byte* begin, std::size_t bytes) { return move_by_h
 
 std::size_t Arena::move_by_hand(MoveKind kind, const std::byte* begin, std::size_t bytes) {
   refuse_in_fork();
+  return move_by_hand(kind, moves_of(kind, begin, bytes));
+}
+
+std::size_t Arena::move_by_hand(MoveKind kind, const std::vector<Move>& moves) {
   const std::shared_lock by_hand(by_hand_);
-  const std::vector<Move> moves = moves_of(kind, begin, bytes);
   std::size_t moved = 0;
   for (auto first = moves.begin(); first != moves.end();) {
     const auto left = static_cast<std::size_t>(moves.end() - first);
@@ -179,6 +182,15 @@ void Arena::notify() {
   link_.announce();
 }
 
+void Arena::pass_moment() {
+  if (is_foreign()) return;
+  const Lock lock(sync_.mutex);
+  Trace::Span span(trace_, TraceKind::moment);
+  span.is(TraceKind::moment, mover_.budget().value_or(0) * page_bytes());
+  schedule_.pass_moment();
+  link_.wake();
+}
+
 bool Arena::submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves) {
   refuse_in_fork();
   const Lock lock(sync_.mutex);
@@ -217,20 +229,73 @@ std::string Arena::failure() {
 
 // ---- for steps
 
+void Arena::order_changed() {
+  mover_.cancel();
+  link_.announce();
+}
+
 void Arena::add(PageWalk& walk) {
   refuse_in_fork();
   const Lock lock(sync_.mutex);
   schedule_.add(walk);
-  mover_.cancel();
-  link_.announce();
+  order_changed();
 }
 
 void Arena::remove(PageWalk& walk) {
   if (is_foreign()) return;
   const Lock lock(sync_.mutex);
   schedule_.remove(walk);
-  mover_.cancel();
-  link_.announce();
+  order_changed();
+}
+
+std::size_t Arena::evict_all_of(const std::vector<PageIndex>& pages) {
+  std::vector<Move> moves;
+  for (const PageIndex page : pages)
+    if (pages_.tier(page) == Tier::upper && !pages_.kept(page))
+      moves.push_back({MoveKind::evict, Reason::explicit_, page, -1});
+  return move_by_hand(MoveKind::evict, moves);
+}
+
+std::size_t Arena::release(PageWalk& walk) {
+  refuse_in_fork();
+  const std::unique_lock no_step(stepping_);
+  {
+    const Lock lock(sync_.mutex);
+    schedule_.dismiss(walk);
+    order_changed();
+  }
+  return evict_all_of(walk.order());
+}
+
+std::size_t Arena::release_all() {
+  refuse_in_fork();
+  const std::unique_lock no_step(stepping_);
+  std::vector<PageIndex> pages;
+  {
+    const Lock extents(extents_.mutex);
+    const Lock lock(sync_.mutex);
+    schedule_.dismiss_all();
+    order_changed();
+    for (PageIndex page = 0; page < extents_.end(); ++page)
+      if (pages_.live(page)) pages.push_back(page);
+  }
+  return evict_all_of(pages);
+}
+
+void Arena::restore(PageWalk& walk) {
+  refuse_in_fork();
+  const std::unique_lock no_step(stepping_);
+  const Lock lock(sync_.mutex);
+  schedule_.expect(walk);
+  order_changed();
+}
+
+void Arena::restore_all() {
+  refuse_in_fork();
+  const std::unique_lock no_step(stepping_);
+  const Lock lock(sync_.mutex);
+  schedule_.expect_all();
+  order_changed();
 }
 
 bool Arena::needs_plan(const PageWalk& walk) const {
@@ -259,7 +324,10 @@ bool Arena::has_something_to_move() const { return pages_.lower() > 0 || mover_.
 
 Arena::Step::Step(Arena& arena, PageWalk& walk) : arena_(arena), walk_(walk) {
   arena.refuse_in_fork();
+  if (arena.stepper_ == std::this_thread::get_id())
+    throw std::logic_error("an optimizer with paged state cannot step inside another one's step");
   one_at_a_time_ = std::unique_lock(arena.stepping_);
+  arena.stepper_ = std::this_thread::get_id();
 }
 
 // Moves queued for another order are forgotten: their positions mean other pages now.
@@ -279,15 +347,19 @@ void Arena::Step::begin() {
   arena_.sync_.work.notify_all();
 }
 
-// All entries of the walk count as passed from here on, so what waits for that is woken.
+// All entries of the walk count as passed from here on, so what waits for that is woken. A plan is for a whole cycle:
+// within one it stays good, however many optimizers step.
 Arena::Step::~Step() {
+  arena_.stepper_ = std::thread::id();
   if (!begun_) return;
   const Lock lock(arena_.sync_.mutex);
+  const bool had_moments = arena_.schedule_.moment() > 0;
   arena_.schedule_.end();
   arena_.vm_->set_stepping(false);
   arena_.schedule_.disarm();
   arena_.sync_.work.notify_all();
-  if (arena_.has_something_to_move()) arena_.link_.announce();
+  if (arena_.has_something_to_move() && arena_.link_.awaits_plan()) arena_.link_.announce();
+  if (had_moments) arena_.link_.wake();
 }
 
 }  // namespace pagedopt

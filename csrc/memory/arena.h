@@ -4,6 +4,7 @@
 // Locks: functions take what they need, in the order stepping_, by_hand_, Extents::mutex, Sync::mutex.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <cstddef>
 #include <memory>
@@ -11,6 +12,7 @@
 #include <optional>
 #include <shared_mutex>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "memory/counters.h"
@@ -51,7 +53,7 @@ class Extent {
 // Sums over the page table at one moment: fresh + upper + lower == allocated, in pages. One in motion counts as upper.
 struct Ledger {
   std::uint64_t page_bytes, reserved_pages, allocated_pages, upper_pages, lower_pages, fresh_pages, kept_pages;
-  std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves, cycles;
+  std::uint64_t lower_file_bytes, extents, extent_bytes, queued_moves, cycles, moments;
   Visits visits;
 };
 
@@ -117,6 +119,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   EvictWay evict_way();
   std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout) { return link_.wait(seen, timeout); }
   void notify();  // makes an event: settings changed
+  // A moment of the iteration is past (schedule.h): the pager looks at the memory. Does nothing in a forked child.
+  void pass_moment();
   PlanInput look();
   // False if no pager is attached, the order or cycle has moved on, or moving has failed.
   bool submit(std::uint64_t generation, std::uint64_t cycle, const std::vector<Move>& moves);
@@ -134,6 +138,12 @@ class Arena : public std::enable_shared_from_this<Arena> {
   // For sweeps.
   void add(PageWalk& walk);
   void remove(PageWalk& walk);
+  // Evicts the pages of a walk, or of all, and expects no step of it. What is in use meanwhile stays. Returns how many
+  // pages left. Then its pages come back ahead of the step that is expected next.
+  std::size_t release(PageWalk& walk);
+  std::size_t release_all();
+  void restore(PageWalk& walk);
+  void restore_all();
   // See Pins.
   void pin(PageIndex page) { pins_.pin(page); }
   bool try_pin(PageIndex page) { return pins_.try_pin(page); }
@@ -171,6 +181,9 @@ class Arena : public std::enable_shared_from_this<Arena> {
   friend struct MemoryTest;
   void release(std::byte* begin, std::size_t bytes, bool keep) noexcept;
   std::size_t move_by_hand(MoveKind kind, const std::byte* begin, std::size_t bytes);
+  std::size_t move_by_hand(MoveKind kind, const std::vector<Move>& moves);
+  std::size_t evict_all_of(const std::vector<PageIndex>& pages);
+  void order_changed() PAGEDOPT_WANTS(&Sync::mutex);
   std::vector<Move> moves_of(MoveKind kind, const std::byte* begin, std::size_t bytes) const;
   void nudge() noexcept PAGEDOPT_WANTS_FREE(&Sync::mutex);  // something may have changed for whoever waits
   std::string fault_at_rest() PAGEDOPT_WANTS(extents_.mutex, &Sync::mutex);
@@ -192,7 +205,8 @@ class Arena : public std::enable_shared_from_this<Arena> {
   Extents extents_;
 
   std::mutex stepping_;
-  std::shared_mutex by_hand_;  // shared by whoever moves or writes pages outside a step; whole for fault()
+  std::atomic<std::thread::id> stepper_;  // who holds it
+  std::shared_mutex by_hand_;             // shared by whoever moves or writes pages outside a step; whole for fault()
   int owner_pid_;
 };
 

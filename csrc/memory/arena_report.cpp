@@ -30,6 +30,7 @@ Ledger Arena::ledger() {
   sums.extent_bytes = extents_.bytes();
   sums.queued_moves = mover_.queued();
   sums.cycles = schedule_.cycle();
+  sums.moments = schedule_.moment();
   sums.visits = vm_->visits();
   return sums;
 }

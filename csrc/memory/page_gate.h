@@ -59,6 +59,8 @@ class PageGate {
   void leave_on(std::size_t first, std::size_t last, StreamHandle stream);
 
   bool any_lower() const;  // of all pages
+  std::size_t release() { return arena_->release(walk_); }
+  void restore() { arena_->restore(walk_); }
 
  private:
   PageWalk::TaskPages pages_of(std::size_t tasks, const SpansOf& spans_of) const;

@@ -22,11 +22,17 @@ void PlanLink::announce() {
   events_.notify_all();
 }
 
+void PlanLink::wake() {
+  is_woken_ = true;
+  events_.notify_all();
+}
+
 std::uint64_t PlanLink::wait(std::uint64_t seen, std::chrono::nanoseconds timeout) {
   const auto end = std::chrono::steady_clock::now() + timeout;
   Lock lock(sync_.mutex);
-  while (event_ == seen && events_.wait_until(lock, end)) {
+  while (event_ == seen && !is_woken_ && events_.wait_until(lock, end)) {
   }
+  is_woken_ = false;
   return event_;
 }
 

@@ -25,7 +25,9 @@ class PlanLink {
 
   // Order, cycle, budget, settings or health changed: the pager wakes and plans anew.
   void announce() PAGEDOPT_WANTS(&Sync::mutex);
-  // Waits until an event came after the `seen`-th, or for so long. Returns how many there were.
+  // The pager wakes and looks at the memory; it plans anew only if the budget changes.
+  void wake() PAGEDOPT_WANTS(&Sync::mutex);
+  // Waits until an event came after the `seen`-th, or a wake-up, or for so long. Returns how many events there were.
   std::uint64_t wait(std::uint64_t seen, std::chrono::nanoseconds timeout) PAGEDOPT_WANTS_FREE(&Sync::mutex);
 
   // Whether a plan for this order would be of use now; that it was taken; that another one is needed.
@@ -47,6 +49,7 @@ class PlanLink {
   const Schedule& schedule_;
   Condition events_;
   std::uint64_t event_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;  // how many there were
+  bool is_woken_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = false;
   bool is_attached_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = false;
   std::uint64_t planned_generation_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = kNone;
   std::uint64_t planned_cycle_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;

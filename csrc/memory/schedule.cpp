@@ -16,6 +16,11 @@ void Schedule::changed() {
   built_ = false;
 }
 
+void Schedule::end_cycle() {
+  ++cycle_;
+  moment_ = 0;
+}
+
 // Behind the running walk, whose entries keep their place in the order.
 void Schedule::add(PageWalk& walk) {
   const std::size_t place = next_ + (active_ != nullptr ? 1 : 0);
@@ -37,6 +42,36 @@ void Schedule::remove(PageWalk& walk) {
   changed();
 }
 
+void Schedule::dismiss(PageWalk& walk) {
+  const auto first = walks_.begin(), idle = first + static_cast<std::ptrdiff_t>(expected_);
+  const auto it = std::find(first, idle, &walk);
+  if (it == idle) return;
+  if (static_cast<std::size_t>(it - first) < next_) --next_;
+  std::rotate(it, it + 1, idle);
+  --expected_;
+  if (next_ >= expected_) next_ = 0;
+  changed();
+}
+
+void Schedule::dismiss_all() {
+  expected_ = next_ = 0;
+  changed();
+}
+
+void Schedule::expect(PageWalk& walk) {
+  const auto first = walks_.begin(), idle = first + static_cast<std::ptrdiff_t>(expected_);
+  const auto it = std::find(idle, walks_.end(), &walk);
+  if (it == walks_.end()) return;
+  std::rotate(first + static_cast<std::ptrdiff_t>(next_), it, it + 1);
+  ++expected_;
+  changed();
+}
+
+void Schedule::expect_all() {
+  expected_ = walks_.size();
+  changed();
+}
+
 // The walk that steps comes first in the order, whatever was expected: its pages are needed now. Those it passed over
 // become idle, behind the expected ones.
 void Schedule::begin(PageWalk& walk) {
@@ -51,7 +86,7 @@ void Schedule::begin(PageWalk& walk) {
     std::rotate(first, it, is_idle ? it + 1 : idle);  // behind the others come those that were passed over
     visiting_ = is_idle && !was_here;
     next_ = 0;
-    ++cycle_;
+    end_cycle();
     changed();
   }
   active_ = &walk;
@@ -70,7 +105,7 @@ void Schedule::end() {
   }
   if (next_ < expected_) return;
   next_ = 0;
-  ++cycle_;
+  end_cycle();
 }
 
 // Walks may share pages: a page is needed at its first place in the order. Within one walk each page stands once.

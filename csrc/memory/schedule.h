@@ -2,6 +2,9 @@
 // round over them is a cycle. A walk that was passed over, because another one stepped when it was expected, is idle:
 // it is in the order only while it steps, until it has come again within a round.
 //
+// Between steps an iteration passes moments, such as a gradient that has become whole. They are counted from the end of
+// a cycle on, so the same count means the same place in every iteration.
+//
 // Locks: all functions want Sync::mutex, unless they say otherwise.
 #pragma once
 
@@ -31,12 +34,20 @@ class Schedule {
  public:
   void add(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);  // its first step is expected next
   void remove(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);
+  // Its next step is not expected: its pages are in no order until it steps, or is expected again. pre: it does not
+  // step
+  void dismiss(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);
+  void dismiss_all() PAGEDOPT_WANTS(&Sync::mutex);
+  void expect(PageWalk& walk) PAGEDOPT_WANTS(&Sync::mutex);  // next
+  void expect_all() PAGEDOPT_WANTS(&Sync::mutex);
   void begin(PageWalk& walk)
       PAGEDOPT_WANTS(&Sync::mutex);  // a step starts; an unexpected one becomes the first of a new order
   void end() PAGEDOPT_WANTS(&Sync::mutex);
 
   std::uint64_t generation() const noexcept PAGEDOPT_WANTS(&Sync::mutex) { return generation_; }
   std::uint64_t cycle() const noexcept PAGEDOPT_WANTS(&Sync::mutex) { return cycle_; }
+  void pass_moment() noexcept PAGEDOPT_WANTS(&Sync::mutex) { ++moment_; }
+  std::uint64_t moment() const noexcept PAGEDOPT_WANTS(&Sync::mutex) { return moment_; }
   const PageWalk* active() const noexcept PAGEDOPT_WANTS(&Sync::mutex) { return active_; }
   Order order() PAGEDOPT_WANTS(&Sync::mutex);
 
@@ -63,6 +74,7 @@ class Schedule {
     std::uint64_t index;  // into that walk's order
   };
   void changed() PAGEDOPT_WANTS(&Sync::mutex);
+  void end_cycle() PAGEDOPT_WANTS(&Sync::mutex);
   void build() PAGEDOPT_WANTS(&Sync::mutex);
   bool passed(const Entry& entry) const PAGEDOPT_WANTS(&Sync::mutex);
   void wake_after(std::uint64_t task, Waiter waiter) PAGEDOPT_WANTS(&Sync::mutex);
@@ -75,6 +87,7 @@ class Schedule {
   PageWalk* active_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = nullptr;
   std::uint64_t generation_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 1;
   std::uint64_t cycle_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;
+  std::uint64_t moment_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = 0;  // moments passed in this cycle
   std::vector<Entry> entries_ PAGEDOPT_GUARDED_BY(&Sync::mutex);
   bool built_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = false;
   bool visiting_ PAGEDOPT_GUARDED_BY(&Sync::mutex) = false;    // the running step is of an idle walk

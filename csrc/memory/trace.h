@@ -22,7 +22,8 @@ enum class TraceKind : std::uint8_t {
   refused = 4,
   stall = 5,
   step = 6,
-  plan_wait = 7
+  plan_wait = 7,
+  moment = 8  // with the budget as its bytes
 };
 
 // As Python reads it: "<QQQIIBB6x". Times are those of std::chrono::steady_clock, which is time.monotonic_ns of Python.

@@ -10,6 +10,7 @@
 #include "python/unlocked.h"
 #include "step/step.h"
 #include "sweep/sweep.h"
+#include "sweep/tensor_sweep.h"
 
 namespace py = pybind11;
 using namespace pybind11::literals;
@@ -100,7 +101,37 @@ void bind_step(py::module_& m) {
           "Puts the step on a stream of the GPU. Addresses of device float32 numbers, 0 for none; `lr` by group. The "
           "ring: memory of the device through which state on the host passes, in use until what is on the stream after "
           "this call is done; 0 to use the state where it is.")
+      .def("release", &Sweep::release, py::call_guard<Unlocked>(), "Evicts its pages; returns how many left.")
+      .def("restore", &Sweep::restore, py::call_guard<Unlocked>(), "Its pages come back, ahead of its next step.")
       .def_property_readonly("ring_bytes", &Sweep::ring_bytes, "What `ring` is to have; 0 where it is of no use now.");
+}
+
+void bind_tensor_sweep(py::module_& m) {
+  using Spans = std::vector<std::pair<std::uintptr_t, std::size_t>>;  // address, bytes
+  py::class_<TensorSweep>(m, "TensorSweep")
+      .def(py::init([](std::shared_ptr<Arena> arena, const std::vector<Spans>& tasks) {
+             std::vector<std::vector<ByteSpan>> spans(tasks.size());
+             for (std::size_t task = 0; task < tasks.size(); ++task)
+               for (const auto& [address, nbytes] : tasks[task])
+                 spans[task].push_back({pointer<std::byte>(address), pointer<std::byte>(address) + nbytes});
+             const Unlocked release;
+             return std::make_unique<TensorSweep>(std::move(arena), spans);
+           }),
+           "arena"_a, "tasks"_a, "The memory that each task uses, as (address, nbytes).")
+      .def(
+          "step",
+          [](TensorSweep& sweep, const std::vector<std::size_t>& tasks, const py::function& update,
+             std::uintptr_t stream) {
+            Unlocked release;
+            const auto call = [&](std::size_t task) {
+              const Relocked held(release);
+              update(task);
+            };
+            sweep.step(tasks, call, pointer<void>(stream));
+          },
+          "tasks"_a, "update"_a, py::kw_only(), "stream"_a,
+          "Calls `update(task)` for these tasks, which ascend, each while its pages are pinned. `stream`: that of the "
+          "GPU; 0 on the host.");
 }
 
 }  // namespace
@@ -118,6 +149,7 @@ PYBIND11_MODULE(_core, m) {
   pagedopt::bind_arena(m);
   pagedopt::bind_tensors(m);
   pagedopt::bind_step(m);
+  pagedopt::bind_tensor_sweep(m);
   pagedopt::bind_placement(m);
   py::module_::import("atexit").attr("register")(py::cpp_function(&pagedopt::close_border));
 }

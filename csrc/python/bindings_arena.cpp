@@ -88,7 +88,7 @@ py::dict ledger_dict(Arena& arena) {
                   "lower_pages"_a = sums.lower_pages, "fresh_pages"_a = sums.fresh_pages,
                   "kept_pages"_a = sums.kept_pages, "lower_file_bytes"_a = sums.lower_file_bytes,
                   "extents"_a = sums.extents, "extent_bytes"_a = sums.extent_bytes,
-                  "queued_moves"_a = sums.queued_moves, "cycles"_a = sums.cycles,
+                  "queued_moves"_a = sums.queued_moves, "cycles"_a = sums.cycles, "moments"_a = sums.moments,
                   "visited_pages"_a = sums.visits.visited_pages, "arrived_pages"_a = sums.visits.arrived_pages);
 }
 
@@ -289,8 +289,12 @@ void bind_arena_class(py::module_& m) {
           },
           "generation"_a, "cycle"_a, "kind"_a, "page"_a, "after"_a, "reason"_a)
       .def("notify", &Arena::notify, unlocked())
+      .def("pass_moment", &Arena::pass_moment, unlocked(),
+           "A moment of the iteration is past: the pager looks at the memory.")
       .def("attach", &Arena::attach, unlocked())
       .def("detach", &Arena::detach, unlocked())
+      .def("release_all", &Arena::release_all, unlocked(), "Evicts all pages; returns how many left.")
+      .def("restore_all", &Arena::restore_all, unlocked(), "They come back, ahead of the steps that are expected.")
       .def("hold", &Arena::hold, unlocked(), "Waits for the moves under way; no page moves until `let_go`.")
       .def("let_go", &Arena::let_go, unlocked())
       .def_property_readonly("watches_writes", &Arena::watches_writes,

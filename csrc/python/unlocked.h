@@ -43,17 +43,32 @@ struct Border {
 class Unlocked {
  public:
   Unlocked() : thread_(PyEval_SaveThread()) {}
-  ~Unlocked() {
+  ~Unlocked() { take(); }
+  Unlocked(const Unlocked&) = delete;
+  Unlocked& operator=(const Unlocked&) = delete;
+
+ private:
+  friend class Relocked;
+  void take() {
     Border& border = Border::process();
     border.enter();
     PyEval_RestoreThread(thread_);
     --border.returning;
   }
-  Unlocked(const Unlocked&) = delete;
-  Unlocked& operator=(const Unlocked&) = delete;
+
+  PyThreadState* thread_;
+};
+
+// Takes the GIL back for its own life, within an Unlocked of the same thread: to call Python.
+class Relocked {
+ public:
+  explicit Relocked(Unlocked& unlocked) : unlocked_(unlocked) { unlocked_.take(); }
+  ~Relocked() { unlocked_.thread_ = PyEval_SaveThread(); }
+  Relocked(const Relocked&) = delete;
+  Relocked& operator=(const Relocked&) = delete;
 
  private:
-  PyThreadState* thread_;
+  Unlocked& unlocked_;
 };
 
 // Registered with atexit: from now on only the calling thread goes back to Python.

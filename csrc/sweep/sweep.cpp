@@ -82,6 +82,12 @@ void Sweep::step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arg
   });
 }
 
+std::size_t Sweep::release() { return gate_ ? gate_->release() : 0; }
+
+void Sweep::restore() {
+  if (gate_) gate_->restore();
+}
+
 std::size_t Sweep::ring_bytes() const { return gate_ && gate_->any_lower() ? ring_bytes_ : 0; }
 
 }  // namespace pagedopt

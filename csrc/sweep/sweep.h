@@ -30,6 +30,9 @@ class Sweep {
   // Puts the step on the stream. Memory of the device for a ring may be given. pre: made with a GPU
   void step_on(const std::vector<Hyper>& hypers, const DeviceArguments& arguments, const RingMemory& ring,
                StreamHandle stream);
+  // See Arena::release. Nothing, where the state is in ordinary memory.
+  std::size_t release();
+  void restore();
   // What memory a ring is to have; 0 where it is of no use now, because no page is on the host.
   std::size_t ring_bytes() const;
 

@@ -146,6 +146,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float,
         Meaning("with an automatic budget: evicting stops once this much of the upper tier is free", Percent()),
     ] = 0.12
+    phases: Annotated[
+        bool,
+        Meaning(
+            "with an automatic budget on the host: whether pages use the memory that backward frees, until the next "
+            "forward needs it; without it the budget is the same for the whole iteration",
+            Switch(),
+        ),
+    ] = True
+    host_limit: Annotated[
+        Size,
+        Meaning(
+            "limit of host memory for this process, parameters and activations included; the pager works as if the "
+            "machine had no more; `auto` is the whole machine",
+            SizeOf("the machine's memory"),
+        ),
+    ] = Size()
     device_limit: Annotated[
         Size,
         Meaning(

@@ -7,9 +7,22 @@ and those of torch.optim. `__init__.pyi` tells type checkers of the classes; too
 
 from pagedopt.optim.aliases import ALIASES
 from pagedopt.optim.export import bitsandbytes_state_dict
+from pagedopt.optim.fused import FusedBackward, fuse_backward
 from pagedopt.optim.manager import GlobalOptimManager, keep_32bit
+from pagedopt.optim.muon import MUONS
 from pagedopt.optim.presets import CLASSES
+from pagedopt.optim.wrapped import Paged
 
-globals().update(CLASSES | ALIASES)
+globals().update(CLASSES | ALIASES | MUONS)
 
-__all__ = [*CLASSES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]
+__all__ = [
+    *CLASSES,
+    *ALIASES,
+    *MUONS,
+    "FusedBackward",
+    "GlobalOptimManager",
+    "Paged",
+    "bitsandbytes_state_dict",
+    "fuse_backward",
+    "keep_32bit",
+]

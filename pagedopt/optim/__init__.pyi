@@ -9,9 +9,13 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.fused import FusedBackward as FusedBackward
+from pagedopt.optim.fused import fuse_backward as fuse_backward
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
+from pagedopt.optim.muon import Muon as Muon
 from pagedopt.optim.optimizer import RuleOptimizer
+from pagedopt.optim.wrapped import Paged as Paged
 
 __all__ = [
     "LAMB",
@@ -36,6 +40,7 @@ __all__ = [
     "AdamW8",
     "AdamW8bit",
     "AdamW32bit",
+    "FusedBackward",
     "GlobalOptimManager",
     "LAMB8bit",
     "LAMB32bit",
@@ -45,6 +50,10 @@ __all__ = [
     "Lion8",
     "Lion8bit",
     "Lion32bit",
+    "Muon",
+    "Muon8bit",
+    "Muon32bit",
+    "Paged",
     "PagedAdEMAMix",
     "PagedAdEMAMix8",
     "PagedAdEMAMix8bit",
@@ -73,6 +82,9 @@ __all__ = [
     "PagedLion8",
     "PagedLion8bit",
     "PagedLion32bit",
+    "PagedMuon",
+    "PagedMuon8bit",
+    "PagedMuon32bit",
     "PagedRMSprop",
     "PagedRMSprop8",
     "PagedRMSprop8bit",
@@ -89,6 +101,7 @@ __all__ = [
     "SGD8bit",
     "SGD32bit",
     "bitsandbytes_state_dict",
+    "fuse_backward",
     "keep_32bit",
 ]
 
@@ -1143,3 +1156,18 @@ class LARS8(LARS8bit):
 
 class PagedLARS8(PagedLARS8bit):
     """PagedLARS8bit under a name that does not end in `8bit`."""
+
+class Muon8bit(Muon):
+    """Muon for matrices and AdamW for all else; 8-bit state in ordinary memory."""
+
+class Muon32bit(Muon):
+    """Muon for matrices and AdamW for all else; 32-bit state in ordinary memory."""
+
+class PagedMuon(Muon):
+    """Muon for matrices and AdamW for all else; state in pages that the pager moves, 32-bit unless `optim_bits=8`."""
+
+class PagedMuon8bit(Muon):
+    """Muon for matrices and AdamW for all else; 8-bit state in pages that the pager moves."""
+
+class PagedMuon32bit(Muon):
+    """Muon for matrices and AdamW for all else; 32-bit state in pages that the pager moves."""

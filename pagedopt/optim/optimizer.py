@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, MutableMapping
 from itertools import chain
@@ -13,25 +12,22 @@ import torch
 from torch import Tensor
 from torch._compile import _disable_dynamo
 
-from pagedopt import _core, runtime
+from pagedopt import runtime
 from pagedopt.errors import CheckpointError
 from pagedopt.optim import checkpoint
 from pagedopt.optim.core_errors import core_errors
 from pagedopt.optim.devices import check_device
 from pagedopt.optim.entries import is_begun, read_entry
 from pagedopt.optim.fsdp1 import gatherable, is_flattened
-from pagedopt.optim.hyper import hyper_of
+from pagedopt.optim.moments import Moments
 from pagedopt.optim.options import Group, check_options, check_paging, check_switches, named, resolve
-from pagedopt.optim.overrides import Overrides
-from pagedopt.optim.params import Places, each_param, params_of
-from pagedopt.optim.profiling import phase
-from pagedopt.optim.rows import Member
+from pagedopt.optim.params import Places, params_of
 from pagedopt.optim.rules import Family, Variant
 from pagedopt.optim.saved import Saved
 from pagedopt.optim.scaling import Scaling
 from pagedopt.optim.sharding import Sharding, check_sharding
 from pagedopt.optim.state import Entry, Layout, StateStore, check_param
-from pagedopt.optim.sweep import PreparedSweep
+from pagedopt.optim.stepper import Stepper
 from pagedopt.optim.transfer import slot_values
 
 __all__ = ["RuleOptimizer"]
@@ -65,8 +61,9 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _prepare_storage(self) -> None:
         self._store = StateStore(self.family.rule, self._paging)
-        self._sweep: PreparedSweep | None = None
-        self._overrides = Overrides(self.family)
+        self._stepper = self.make_stepper()
+        self._moments, self._watched = Moments(), self._stepper.sweep
+        self.fused: Any = None  # what updates parameters inside backward: see fused.py
         self._unfinished_load: str | None = None  # why the state is not whole
         self._places = Places()
 
@@ -138,80 +135,68 @@ class RuleOptimizer(torch.optim.Optimizer):
         scaling = Scaling(getattr(self, "grad_scale", None), getattr(self, "found_inf", None))
         if scaling.is_on_host and scaling.on_host() is None:
             return loss
+        if self.fused is not None:
+            if scaling.scale is not None:
+                raise RuntimeError("fuse_backward has updated before a GradScaler could look at the gradients")
+            self.fused.finish()
+            return loss
         with core_errors():
-            self._update(scaling)
+            self._stepper.update(self.param_groups, self.state, scaling)
+        self._watch_moments()
         return loss
 
-    def _update(self, scaling: Scaling) -> None:
-        groups = self._overrides.with_own(self.param_groups)
-        hypers = self._hypers(groups)
-        if self._sweep is not None and self._sweep.run(groups, self.state, hypers, scaling):
-            return
-        is_own = self._sweep is not None and self._sweep.has_own_state(self.state)
-        self._sweep = None
-        with phase("pagedopt.prepare"):
-            self._bring_home(creating=True, is_silent=is_own)
-        groups = self._overrides.with_own(self.param_groups)
-        hypers = self._hypers(groups)
-        places = self._overrides.places(len(self.param_groups))
-        members, waiting = [], []
-        for param, index, number in each_param(self.param_groups):
-            if self._has_begun(param):
-                place, name = places.get(param, index), named(self.param_groups[index], number, index)
-                layout = Layout.of(param, groups[place], self.family.rule)
-                members.append(Member(param, name, place, self.state[param], layout))
-            else:
-                waiting.append(param)
-        sweep = PreparedSweep(self.family.rule, groups, self.state, members, waiting, hypers, self._store.arenas)
-        if not sweep.run(groups, self.state, hypers, scaling):
-            raise RuntimeError("parameters or state changed while the step began; step from one thread at a time")
-        self._sweep = sweep
+    def release(self) -> None:
+        """Give the memory of paged state away until the next step, for example while a model generates.
 
-    def _has_begun(self, param: Tensor) -> bool:
-        return is_begun(self.family.rule, self.state.get(param, {}))
+        All pages leave for the lower tier, and their memory is free for others when this returns. It may be called
+        between steps at any time, and again. `restore()` brings pages back ahead of their use; a step does so, too.
 
-    def _hypers(self, groups: list[Group]) -> list[_core.Hyper]:
-        try:
-            return [hyper_of(self.family, group) for group in groups]
-        except Exception:  # an option was changed to a text, or to what is not allowed
-            for index, group in enumerate(groups):
-                group.update(check_options(self.family, group, f"{type(self).__name__}, parameter group {index}"))
-            return [hyper_of(self.family, group) for group in groups]
-
-    def _bring_home(self, *, creating: bool, is_silent: bool = False) -> None:
-        """Make every state one that rows can be made from: missing ones (`creating`) and foreign ones.
-
-        Everything is read and checked before anything is changed.
+        Raises:
+            SpillError: the lower tier has no room for them; the state is intact.
         """
-        missing: list[tuple[Tensor, Layout]] = []
-        foreign: list[tuple[Tensor, Layout, Saved]] = []
-        for index, group in enumerate(self.param_groups):
-            group.update(check_options(self.family, group, f"{type(self).__name__}, parameter group {index}"))
-        self._overrides.read(self.param_groups)
-        for param, index, number in each_param(self.param_groups):
-            has_begun = self._has_begun(param)
-            if not has_begun and (param.grad is None or not creating):
-                continue
-            group = self.param_groups[index]
-            name = named(group, number, index)
-            options = self._overrides.options_of(param, group)
-            check_param(param, name)
-            check_sharding(param, options, name)
-            layout = Layout.of(param, options, self.family.rule)
-            if not has_begun:
-                missing.append((param, layout))
-            elif not self._store.holds(layout, self.state[param]):
-                foreign.append((param, layout, read_entry(self.family.rule, self.state[param], param, {}, name)))
-        for param, layout in missing:
-            self.state.setdefault(param, {}).update(self._store.create(layout))  # beside what a wrapper keeps there
-        for param, layout, saved in foreign:
-            self.state[param] = self._store.adopt(layout, saved)
-        if foreign and not is_silent:
-            warnings.warn(
-                f"the state of {len(foreign)} parameters was replaced from outside {type(self).__name__}; "
-                "it was copied to where this optimizer keeps its state",
-                stacklevel=6,  # the line that called step
-            )
+        self._check_loaded()
+        for stepper in self._steppers():
+            stepper.release()
+
+    def restore(self) -> None:
+        """Let the pages of released state come back, as far as the budget allows, while the caller goes on."""
+        for stepper in self._steppers():
+            stepper.restore()
+
+    def _steppers(self) -> list[Stepper]:
+        return [self._stepper] if self.fused is None else self.fused.steppers()
+
+    def make_stepper(self) -> Stepper:
+        """What `step_part` updates a parameter with. It shares this optimizer's storage."""
+        return Stepper(self.family, type(self).__name__, self._store)
+
+    def step_part(self, stepper: Stepper, param: Tensor, place: tuple[int, int]) -> None:
+        """Update one parameter.
+
+        Args:
+            stepper: its own, from `make_stepper`.
+            param: the parameter.
+            place: the index of its group, and its place there.
+        """
+        self._check_loaded()
+        group = self.param_groups[place[0]]
+        if group["is_paged"]:
+            runtime.check()
+        own: Group = {**group, "params": [param]}
+        if "param_names" in group:
+            own["param_names"] = [group["param_names"][place[1]]]
+        state = {param: self.state[param]} if param in self.state else {}
+        with core_errors():
+            stepper.update([own], state, Scaling())
+        self.state[param] = state[param]
+
+    def _watch_moments(self) -> None:
+        host = self._store.arenas.get(torch.device("cpu"))
+        if host is None or self._stepper.sweep is self._watched:
+            return
+        self._watched = self._stepper.sweep
+        params = [param for param in params_of(self.param_groups) if param.device.type == "cpu"]
+        self._moments.watch(params, host)
 
     def state_dict(self) -> dict[str, Any]:
         """The state and the groups, as torch.optim has them: the state's tensors themselves, no copies.
@@ -254,7 +239,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             state_dict = hook(self, state_dict) or state_dict
         plan = checkpoint.read(self.family, self.variant, self.param_groups, state_dict)
-        self._overrides.read(self.param_groups)
+        self._stepper.overrides.read(self.param_groups)
         with core_errors():
             self._take(plan)
         for post_hook in self._optimizer_load_state_dict_post_hooks.values():
@@ -266,7 +251,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         Without old state nothing changes until all of the new is there. With it there is no way back from the first
         parameter on: should the load not finish, the optimizer refuses to go on with a part of it.
         """
-        self._sweep = None
+        self._stepper.sweep = None
         if any(self.state.get(param) for param in params_of(self.param_groups)):
             self._unfinished_load = "only a part of its state was replaced"
         before, loaded = self.state, defaultdict(dict)  # type: defaultdict[Any, Any], defaultdict[Any, Any]
@@ -331,7 +316,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         saved = read_entry(self.family.rule, {**kept, **values}, param, group, name)
         with core_errors():
             entry = self._store.adopt(
-                Layout.of(param, self._overrides.options_of(param, group), self.family.rule), saved
+                Layout.of(param, self._stepper.overrides.options_of(param, group), self.family.rule), saved
             )
         self.state[param] = entry
 
@@ -344,7 +329,7 @@ class RuleOptimizer(torch.optim.Optimizer):
 
     def _load_entry(self, param: Tensor, group: Group, saved: Saved, before: MutableMapping[Any, Entry]) -> Entry:
         """The loaded state of one parameter. Its old state is freed first, unless something else still uses it."""
-        layout = Layout.of(param, self._overrides.options_of(param, group), self.family.rule)
+        layout = Layout.of(param, self._stepper.overrides.options_of(param, group), self.family.rule)
         own = before.pop(param, None)  # here: Python 3.10 keeps arguments alive for as long as a call takes
         if own is not None and saved.is_made_of(layout.local(own)) and self._store.holds(layout, own):
             return self._store.adopt(layout, saved, own)
@@ -366,7 +351,7 @@ class RuleOptimizer(torch.optim.Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__({"_paging": None, **state})
         self._prepare_storage()
-        self._bring_home(creating=False, is_silent=True)
+        self._stepper.bring_home(self.param_groups, self.state, creating=False, is_silent=True)
         runtime.register(self, self._paging)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> RuleOptimizer:

@@ -139,6 +139,14 @@ class DeviceRows:
         increment_versions(touched)  # here, while they are at hand
         return True
 
+    def release(self) -> None:
+        """Evict the pages of the state; no step is expected."""
+        self._sweep.release()
+
+    def restore(self) -> None:
+        """Let the pages come back ahead of the next step."""
+        self._sweep.restore()
+
     def has_own_state(self) -> bool:
         """Whether the state is still made of the same tensors, in the memory they were in."""
         return self._rows.has_own_state()

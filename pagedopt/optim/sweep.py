@@ -107,6 +107,16 @@ class PreparedSweep:
         finally:
             self._local.detach()
 
+    def release(self) -> None:
+        """Evict the pages of all state; no step is expected."""
+        for part in self._parts:
+            part.release()
+
+    def restore(self) -> None:
+        """Let the pages come back ahead of the next step."""
+        for part in self._parts:
+            part.restore()
+
     def has_own_state(self, state: Mapping[Any, Any]) -> bool:
         """Whether no state was replaced since this was made."""
         is_ours = _are(state.values(), self._entries) and self._local.has_own_state()

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias
 
+from pagedopt.config import Size
+
 __all__ = ["ITERATIONS", "FreeMemory", "Peak", "Pressure", "Upper", "auto_budget", "pressure_word"]
 
 Pressure: TypeAlias = Literal["none", "some", "high"]
@@ -37,7 +39,13 @@ class FreeMemory:
 
 
 class Upper(Protocol):
-    """What the pager asks of the tier that it fills."""
+    """What the pager asks of the tier that it fills.
+
+    Attributes:
+        limit: the setting that limits it.
+    """
+
+    limit: Size
 
     @property
     def share(self) -> int:

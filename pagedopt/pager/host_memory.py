@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+from pagedopt.config import Size
 from pagedopt.pager.budget import FreeMemory, Peak
 from pagedopt.pager.proc_files import read_text, unescape
 
@@ -23,6 +24,7 @@ __all__ = [
     "group_mounts",
     "host_memory",
     "read_host_memory",
+    "read_resident_bytes",
     "read_rise_bytes",
     "read_stall_percent",
     "share_of_host",
@@ -42,6 +44,8 @@ class GroupMount(NamedTuple):
 NAMES: Final = (
     r"Mem(?:Total|Available)|Vm(?:HWM|RSS)|hierarchical_memory_limit|(?:total_)?(?:in)?active_file|slab_reclaimable"
 )
+PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
+
 NUMBER: Final = re.compile(rf"^({NAMES}):?[ \t]+(\d+)( kB)?$", re.MULTILINE)
 
 
@@ -158,6 +162,16 @@ def read_rise_bytes(root: str | os.PathLike[str] = "/") -> int:
     return max(0, status.get("VmHWM", 0) - status.get("VmRSS", 0))
 
 
+def read_resident_bytes(root: str | os.PathLike[str] = "/") -> int:
+    """Anonymous memory of this process, in bytes; 0 if /proc does not report it. Mapped files can be dropped.
+
+    Args:
+        root: Where `proc` is looked up.
+    """
+    fields = read_text(Path(root) / "proc/self/statm").split()
+    return (int(fields[1]) - int(fields[2])) * PAGE_BYTES if len(fields) > 2 else 0
+
+
 def stall_percent(text: str) -> float | None:
     """Share of the last 10 s in which some task waited for memory, from a PSI file; None if it does not say."""
     found = re.search(r"^some avg10=(\d+(?:\.\d+)?)", text, re.MULTILINE)
@@ -179,16 +193,40 @@ def share_of_host(environ: Mapping[str, str] = os.environ) -> int:
     return max(1, int(text)) if text.isdecimal() else 1
 
 
+def limited(memory: FreeMemory, limit: Size, resident_bytes: int) -> FreeMemory:
+    """The memory as if this process might have no more than a limit.
+
+    Args:
+        memory: what the machine says.
+        limit: the limit; `auto` is none.
+        resident_bytes: what the process has.
+    """
+    limit_bytes = limit.resolve(memory.total_bytes)
+    if limit_bytes is None or limit_bytes - resident_bytes >= memory.free_bytes:
+        return memory
+    total_bytes = min(memory.total_bytes, limit_bytes)
+    return FreeMemory(total_bytes, limit_bytes - resident_bytes, "host_limit")
+
+
+def _upper_bytes(ledger: Mapping[str, int]) -> int:
+    return ledger["upper_pages"] * ledger["page_bytes"]
+
+
 class HostUpper:
     """The memory of this host. It learns what the rest of an iteration needs beside the pages: gradients, activations.
 
     The arena is made in the middle of the first step, when forward and backward have been: until they come again, what
     the process needed at its peak so far tells of them.
+
+    Attributes:
+        limit: the setting `host_limit`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, limit: Size | None = None) -> None:
+        self.limit = limit or Size()
         self._needed = Peak()
         self._rise_bytes: int | None = None
+        self._last = (0, 0)  # room at the last full look, and what the process had beside the pages
 
     @property
     def share(self) -> int:
@@ -197,14 +235,26 @@ class HostUpper:
 
     def read(self, ledger: Mapping[str, int]) -> FreeMemory:
         """See `Upper`. `free` may be negative: so many bytes of pages must leave before the iteration's next peak."""
-        memory, iteration = read_host_memory(), ledger["cycles"]
-        resident_bytes = ledger["upper_pages"] * ledger["page_bytes"]
+        iteration, upper_bytes = ledger["cycles"], _upper_bytes(ledger)
+        resident_bytes = read_resident_bytes()
+        memory = limited(read_host_memory(), self.limit, resident_bytes)
         if self._rise_bytes is None:
-            self._rise_bytes = 0 if resident_bytes else self.share * read_rise_bytes()
+            self._rise_bytes = 0 if upper_bytes else self.share * read_rise_bytes()
         # Limits may change: what others need is counted from what the pages could have, and not from the total.
-        room_bytes = memory.free_bytes + resident_bytes - (self._rise_bytes if iteration == 0 else 0)
+        room_bytes = memory.free_bytes + upper_bytes - (self._rise_bytes if iteration == 0 else 0)
+        self._last = room_bytes, resident_bytes - upper_bytes
         least_bytes = -self._needed.of(iteration, -room_bytes)
-        return replace(memory, free_bytes=least_bytes - resident_bytes)
+        return replace(memory, free_bytes=least_bytes - upper_bytes)
+
+    def glance(self, ledger: Mapping[str, int]) -> int:
+        """What the pages could have now, in bytes: as `read` found it, less what this process took since.
+
+        It costs the reading of one short file, where `read` reads those of all control groups.
+        """
+        room_bytes, beside_bytes = self._last
+        room_bytes -= read_resident_bytes() - _upper_bytes(ledger) - beside_bytes
+        self._needed.of(ledger["cycles"], -room_bytes)
+        return room_bytes
 
     def stall_percent(self) -> float | None:
         """See `Upper`."""

@@ -15,6 +15,7 @@ from pagedopt.errors import PagerError, SpillError
 from pagedopt.pager.budget import Upper, auto_budget, pressure_word
 from pagedopt.pager.device_memory import DeviceUpper
 from pagedopt.pager.host_memory import HostUpper
+from pagedopt.pager.phases import Phases
 from pagedopt.pager.policy import POLICIES, Policy, View
 
 __all__ = ["Ceiling", "Pager"]
@@ -24,23 +25,24 @@ class Ceiling:
     """The most pages the upper tier had memory for, once it had none for another.
 
     The mover sets the budget to what is there when a prefetch finds no memory. From there it rises by an eighth at each
-    look, up to what was wanted or until that happens again.
+    look at the memory, up to what was wanted or until that happens again.
     """
 
     def __init__(self) -> None:
         self._most: int | None = None
         self._set: int | None = None
 
-    def lowered(self, wanted: int, now: int | None) -> int:
+    def lowered(self, wanted: int, now: int | None, *, rises: bool = True) -> int:
         """The budget to set, in pages.
 
         Args:
             wanted: what settings and free memory give.
             now: what it is; less than was set last where the mover found no memory.
+            rises: whether this is a look at the memory.
         """
         if self._set is not None and now is not None and now < self._set:
             self._most = now
-        elif self._most is not None:
+        elif self._most is not None and rises:
             self._most += max(1, self._most // 8)
         if self._most is not None and self._most >= wanted:
             self._most = None
@@ -77,6 +79,9 @@ class Pager:
         self._looking = threading.Lock()
         self._least_pages = 1  # of an automatic budget
         self._ceiling = Ceiling()
+        self._phases = Phases()
+        self._base: int | None = None  # the budget without what this moment adds, in bytes
+        self._looked_s = 0.0
         self._thread = Background(self._run, "pagedopt-pager")
 
     @property
@@ -124,8 +129,7 @@ class Pager:
 
     def tune(self, settings: Settings, policy: Policy | None = None) -> None:
         """Go on with other settings (budget, policy, depth, watermarks, limit, interval)."""
-        if isinstance(self._upper, DeviceUpper):
-            self._upper.limit = settings.device_limit
+        self._upper.limit = settings.host_limit if self._device.gpu is None else settings.device_limit
         self._settings = settings
         self._policy = policy or POLICIES[settings.policy]
         self._set_budget()
@@ -135,24 +139,26 @@ class Pager:
         try:
             if self._device.gpu is not None:
                 self._device.gpu.begin_thread()
-            seen, looked_s = 0, time.monotonic()
+            seen, self._looked_s = 0, time.monotonic()
             while not self._thread.is_ending:
-                wait_s = max(0.0, looked_s + self._settings.interval_s - time.monotonic())
-                event = self._arena.wait(seen, wait_s)
+                event = self._arena.wait(seen, self._wait_s())
                 if self._thread.is_ending:
                     return
                 if self._arena.failure:
                     raise SpillError(self._arena.failure)
-                if event != seen:
+                is_due = time.monotonic() >= self._looked_s + self._settings.interval_s
+                is_changed = self._set_budget() if is_due else self._follow_phases()
+                if is_changed or event != seen:
                     seen = event
                     self._plan()
-                if time.monotonic() >= looked_s + self._settings.interval_s:
-                    looked_s = time.monotonic()
-                    if self._set_budget():
-                        self._plan()
         except BaseException as error:  # whatever it is, training goes on and hears of it
             self.failure = error
             self._arena.detach()
+
+    def _wait_s(self) -> float:
+        """Until the next look at the memory, or glance at it."""
+        now_s, interval_s = time.monotonic(), self._settings.interval_s
+        return max(0.0, min(self._looked_s + interval_s - now_s, self._phases.interval_s(interval_s)))
 
     def _plan(self) -> None:
         start_ns = time.perf_counter_ns()
@@ -190,21 +196,50 @@ class Pager:
     def _set_budget(self) -> bool:
         """Returns whether it is another one now. The arena makes no event of that: who calls this plans next."""
         with self._looking:  # a look with settings that were changed meanwhile must not have the last word
+            self._looked_s = time.monotonic()
             budget = self._read_budget()
             if budget is None:
                 return False
-            pages = self._ceiling.lowered(max(1, budget // self._arena.page_bytes), self._arena.budget_pages)
-            return self._arena.set_budget_pages(pages, announce=False)
+            self._base = budget
+            return self._apply(self._arena.ledger(), is_look=True)
+
+    def _follow_phases(self) -> bool:
+        """The same between two looks, as the iteration goes on. Without moments it does nothing."""
+        if self._base is None or not self._has_phases:
+            return False
+        ledger = self._arena.ledger()
+        if not ledger["moments"] and not self._phases.are_known:
+            return False
+        with self._looking:
+            return self._apply(ledger, is_look=False)
+
+    def _apply(self, ledger: dict[str, int], *, is_look: bool) -> bool:
+        """Set the budget to its base and what this moment adds to it."""
+        assert self._base is not None
+        budget = self._base + (self._extra_bytes(ledger) if self._has_phases else 0)
+        wanted = max(1, budget // self._arena.page_bytes)
+        pages = self._ceiling.lowered(wanted, self._arena.budget_pages, rises=is_look)
+        return self._arena.set_budget_pages(pages, announce=False)
+
+    @property
+    def _has_phases(self) -> bool:
+        return self._settings.phases and self._settings.budget.is_auto and isinstance(self._upper, HostUpper)
+
+    def _extra_bytes(self, ledger: dict[str, int]) -> int:
+        assert isinstance(self._upper, HostUpper)
+        self._phases.see(ledger["cycles"], ledger["moments"], time.monotonic(), self._upper.glance(ledger))
+        counters = self._arena.counters()
+        speed = counters["evicted_bytes"] * 1e9 / max(1, counters["write_ns"])
+        return self._phases.extra_bytes(speed) // max(1, self._upper.share)
 
     def _read_budget(self) -> int | None:
         """What the budget should be, in bytes; None to leave it, where the system does not say what is free."""
-        settings, page_bytes = self._settings, self._arena.page_bytes
-        ledger, pages = self._arena.ledger(), self._arena.budget_pages
+        settings, page_bytes, ledger = self._settings, self._arena.page_bytes, self._arena.ledger()
         try:
             memory = self._upper.read(ledger)
         except OSError:
             self.pressure = None
-            if settings.budget.nbytes is None and pages is None:
+            if settings.budget.nbytes is None and self._base is None:
                 raise
             return settings.budget.nbytes
         low, high = settings.low_watermark, settings.high_watermark
@@ -217,7 +252,7 @@ class Pager:
             ledger["upper_pages"] * page_bytes,
             low,
             high,
-            None if pages is None else pages * page_bytes,
+            self._base,
             self._upper.share,
             page_bytes=page_bytes,
             spilled=ledger["lower_pages"] > 0,
@@ -226,4 +261,4 @@ class Pager:
 
 
 def _upper(device: Device, settings: Settings) -> Upper:
-    return HostUpper() if device.gpu is None else DeviceUpper(device, settings.device_limit)
+    return HostUpper(settings.host_limit) if device.gpu is None else DeviceUpper(device, settings.device_limit)

@@ -81,13 +81,28 @@ class CudaCode:
     ptx: dict[str, Path]
 
 
-def _kept_build() -> Path:
-    """The build of the editable install, which keeps its PTX, or one of the tests' own."""
+def editable_build() -> Path | None:
+    """The build of the editable install, which keeps its PTX."""
     tag = f"cp{sys.version_info.major}{sys.version_info.minor}-*"
     for cache in sorted((ROOT / "build").glob(f"{tag}/CMakeCache.txt")):
         if re.search(r"^PAGEDOPT_KEEP_PTX:\w+=ON$", cache.read_text(), re.MULTILINE):
             return cache.parent
-    return configure("cuda", "", "-DPAGEDOPT_CUDA=ON", "-DPAGEDOPT_KEEP_PTX=ON", "-DPAGEDOPT_STRESS=OFF")
+    return None
+
+
+def built_libraries() -> list[str]:
+    """An option with which a build links the libraries of the editable install, if there is one."""
+    if (directory := editable_build()) is None:
+        return []
+    build(directory, "pagedopt_core", "pagedopt_bindings", "pagedopt_emulated")  # where the sources changed
+    return [f"PAGEDOPT_BUILT={directory}"]
+
+
+def _kept_build() -> Path:
+    """The build of the editable install, or one of the tests' own that keeps its PTX, too."""
+    return editable_build() or configure(
+        "cuda", "", "-DPAGEDOPT_CUDA=ON", "-DPAGEDOPT_KEEP_PTX=ON", "-DPAGEDOPT_STRESS=OFF"
+    )
 
 
 def compile_cuda() -> CudaCode:

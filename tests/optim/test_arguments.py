@@ -18,6 +18,7 @@ import torch
 from pagedopt import optim
 from pagedopt.errors import ConfigError
 from pagedopt.optim.aliases import ALIASES
+from pagedopt.optim.muon import MUONS
 
 ADAM = [("lr", 1e-3), ("betas", (0.9, 0.999)), ("eps", 1e-8), ("weight_decay", 0.0), ("amsgrad", False)]
 SGD = [("momentum", 0.0), ("dampening", 0.0), ("weight_decay", 0.0), ("nesterov", False)]
@@ -121,7 +122,17 @@ def test_the_stub_is_current() -> None:
 
 def test_all_names_the_classes() -> None:
     assert sorted(optim.__all__) == sorted(
-        [*NAMES, *ALIASES, "GlobalOptimManager", "bitsandbytes_state_dict", "keep_32bit"]
+        [
+            *NAMES,
+            *ALIASES,
+            *MUONS,
+            "FusedBackward",
+            "GlobalOptimManager",
+            "Paged",
+            "bitsandbytes_state_dict",
+            "fuse_backward",
+            "keep_32bit",
+        ]
     )
 
 

@@ -383,7 +383,7 @@ def test_an_interrupt_behind_the_step_leaves_it_whole(paging: Callable[..., Any]
             other.grad = param.grad.clone()
         optimizer.step()
         twin.step()
-    part = optimizer._sweep._parts[0]
+    part = optimizer._stepper.sweep._parts[0]
     real = part._sweep
 
     class Interrupted:

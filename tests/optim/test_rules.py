@@ -101,14 +101,21 @@ def is_8bit(name: str, index: int) -> bool:
     return name.endswith("8bit") or (index >= 3 and not name.endswith("32bit"))
 
 
-def cases() -> list[tuple[str, str]]:
-    """Every class with every option that it has; `all` with those of its list that it has."""
+def cases() -> list[tuple[str, str, torch.dtype]]:
+    """Every class with every option that it has; `all` with those of its list that it has, and every type.
+
+    The other options have one type of parameters each, in turn: classes of a family that differ in the bits of their
+    state have different ones, and so have a paged class and the one that is not paged.
+    """
     found = []
-    for name, option in itertools.product(CLASSES, OPTIONS):
+    for (at, name), (number, option) in itertools.product(enumerate(CLASSES), enumerate(OPTIONS)):
         has_all = OPTIONS[option].keys() <= arguments_of(name)
         is_refused = OPTIONS[option].get("centered") and name.endswith("8bit")
-        if (has_all or option == "all") and not is_refused:
-            found.append((name, option))
+        turn = (at + number + name.startswith("Paged")) % len(ROUNDING)
+        if option == "all":
+            found += [(name, option, dtype) for dtype in ROUNDING]
+        elif has_all and not is_refused:
+            found.append((name, option, [*ROUNDING][turn]))
     return found
 
 
@@ -166,8 +173,7 @@ def check_state(entry: dict[str, Any], expected: State, is_coded: bool, block_wi
         assert not (errors > 1e-3).any(), first_bad(errors > 1e-3, name, errors, values)
 
 
-@pytest.mark.parametrize("dtype", ROUNDING, ids=str)
-@pytest.mark.parametrize(("name", "option"), cases())
+@pytest.mark.parametrize(("name", "option", "dtype"), cases(), ids=str)
 def test_step_is_the_papers(name: str, option: str, dtype: torch.dtype) -> None:
     given = {key: value for key, value in OPTIONS[option].items() if key in arguments_of(name)}
     extra = {"block_wise": given.pop("block_wise", True)}

@@ -23,7 +23,7 @@ from typing import Any
 
 import psutil
 import torch
-from bench import accuracy, cost, machine, moves, rules, steps
+from bench import accuracy, cost, machine, moves, phases, rules, steps
 from bench.disk import Streaming, streaming
 from bench.samples import say
 
@@ -57,6 +57,13 @@ class Sizes:
     cost_state_bytes: int = 1024 * MIB
     cost_percents: tuple[int, ...] = (10, 25, 50, 75, 90, 100)
     cost_steps: int = 3
+    tokens: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
+    phases_context: int = 256
+    phases_width: int = 512
+    phases_layers: int = 6
+    phases_warm: int = 14
+    phases_rounds: int = 3
+    phases_each: int = 4
 
 
 TINY = Sizes(
@@ -80,6 +87,13 @@ TINY = Sizes(
     cost_state_bytes=32 * MIB,
     cost_percents=(50, 100),
     cost_steps=1,
+    tokens=(64,),
+    phases_context=32,
+    phases_width=256,
+    phases_layers=1,
+    phases_warm=3,
+    phases_rounds=1,
+    phases_each=2,
 )
 
 Section = Callable[[Sizes, Path], dict[str, Any]]
@@ -108,6 +122,20 @@ def run_cost(sizes: Sizes, directory: Path) -> dict[str, Any]:
     return cost.cost(cost.Cost(16, numel, sizes.cost_percents, sizes.cost_steps, directory, sizes.limited))
 
 
+def run_phases(sizes: Sizes, directory: Path) -> dict[str, Any]:
+    plan = phases.Phases(
+        tokens=sizes.tokens,
+        context=sizes.phases_context,
+        width=sizes.phases_width,
+        layers=sizes.phases_layers,
+        warm=sizes.phases_warm,
+        rounds=sizes.phases_rounds,
+        each=sizes.phases_each,
+        directory=directory,
+    )
+    return phases.phases(plan)
+
+
 SECTIONS: dict[str, Section] = {
     "one_tensor": lambda s, _: steps.one_tensor(s.numel, s.rounds, s.slow_rounds),
     "one_tensor_bf16": lambda s, _: steps.one_tensor_bf16(s.numel, s.rounds, s.slow_rounds),
@@ -119,6 +147,7 @@ SECTIONS: dict[str, Section] = {
     "streaming": run_streaming,
     "moves": run_moves,
     "cost": run_cost,
+    "phases": run_phases,
 }
 
 

@@ -74,13 +74,21 @@ class Cell:
         spec: what the child is to do, see child.py.
         environment: added to the child's environment.
         limit_bytes: what the child may use beside the anonymous memory it holds when it is ready; None for no limit.
+        module: what the child runs.
     """
 
-    def __init__(self, name: str, spec: dict[str, Any], environment: dict[str, str], limit_bytes: int | None) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: dict[str, Any],
+        environment: dict[str, str],
+        limit_bytes: int | None,
+        module: str = "bench.child",
+    ) -> None:
         self.name = name
         self.limit = None if limit_bytes is None else make_limit(name)
         self.child = subprocess.Popen(
-            [sys.executable, str(TOOLS), "bench.child", json.dumps({**spec, "limited": self.limit is not None})],
+            [sys.executable, str(TOOLS), module, json.dumps({**spec, "limited": self.limit is not None})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

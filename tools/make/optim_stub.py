@@ -9,6 +9,7 @@ import textwrap
 from pathlib import Path
 
 from pagedopt.optim.aliases import ALIASES
+from pagedopt.optim.muon import MUONS, Muon
 from pagedopt.optim.optimizer import RuleOptimizer
 from pagedopt.optim.presets import CLASSES, signature_of
 
@@ -26,9 +27,13 @@ from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
 from pagedopt.optim.export import bitsandbytes_state_dict as bitsandbytes_state_dict
+from pagedopt.optim.fused import FusedBackward as FusedBackward
+from pagedopt.optim.fused import fuse_backward as fuse_backward
 from pagedopt.optim.manager import GlobalOptimManager as GlobalOptimManager
 from pagedopt.optim.manager import keep_32bit as keep_32bit
+from pagedopt.optim.muon import Muon as Muon
 from pagedopt.optim.optimizer import RuleOptimizer
+from pagedopt.optim.wrapped import Paged as Paged
 
 __all__ = [
 {names}
@@ -57,7 +62,8 @@ def doc_of(name: str, cls: type[RuleOptimizer]) -> str:
 
 def render() -> str:
     """The text of the stub."""
-    names = [*sorted([*CLASSES, *ALIASES, "GlobalOptimManager"], key=_natural), "bitsandbytes_state_dict", "keep_32bit"]
+    classes = [*CLASSES, *ALIASES, *MUONS, "FusedBackward", "GlobalOptimManager", "Paged"]
+    names = [*sorted(classes, key=_natural), "bitsandbytes_state_dict", "fuse_backward", "keep_32bit"]
     parts = [HEAD.format(names="\n".join(f'    "{name}",' for name in names))]
     for name, cls in CLASSES.items():
         doc = textwrap.indent(f'"""{doc_of(name, cls)}"""', "    ", lambda line: bool(line.strip()))
@@ -71,6 +77,9 @@ def render() -> str:
         )
     for name, alias in ALIASES.items():
         parts.append(f'class {name}({alias.__mro__[1].__name__}):\n    """{alias.__doc__}"""\n')
+    for name, muon in MUONS.items():
+        if muon is not Muon:
+            parts.append(f'class {name}(Muon):\n    """{(muon.__doc__ or "").splitlines()[0]}"""\n')
     return "\n".join(parts)
 
 

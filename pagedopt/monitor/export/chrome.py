@@ -17,7 +17,7 @@ __all__ = ["RECORD_BYTES", "base_ns", "document", "events", "merge"]
 
 _RECORD: Final = struct.Struct("<QQQIIBB6x")
 RECORD_BYTES: Final = _RECORD.size
-_KINDS: Final = ("prefetch", "populate", "evict", "drop", "refused", "stall", "step", "wait for plan")
+_KINDS: Final = ("prefetch", "populate", "evict", "drop", "refused", "stall", "step", "wait for plan", "moment")
 _REASONS: Final = ("budget", "pressure", "behind", "explicit")
 _WITH_REASON: Final = ("evict", "drop")
 _NO_PAGE: Final = 0xFFFFFFFF
@@ -47,7 +47,7 @@ def events(pid: int, batches: Iterable[TraceBatch], base: int) -> Iterator[dict[
             _note_role(roles, thread, name)
             args: dict[str, Any] = {} if page == _NO_PAGE else {"page": page, "device": batch.device}
             if nbytes:
-                args["bytes"] = nbytes
+                args["budget_bytes" if name == "moment" else "bytes"] = nbytes
             if name in _WITH_REASON and reason < len(_REASONS):
                 args["reason"] = _REASONS[reason]
             yield {
@@ -71,7 +71,7 @@ def _named(what: str, pid: int, thread: int, name: str) -> dict[str, Any]:
 
 def _note_role(roles: dict[int, str], thread: int, name: str) -> None:
     """The mover's threads are named after what they do; threads that compute keep their names."""
-    if name in ("stall", "step", "wait for plan"):
+    if name in ("stall", "step", "wait for plan", "moment"):
         roles[thread] = ""
     elif name == "prefetch":
         roles.setdefault(thread, "reader")

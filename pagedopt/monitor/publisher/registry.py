@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from pagedopt._core import Arena
 from pagedopt.snapshot import OptimizerSnapshot, TensorSnapshot
 
-__all__ = ["Listed", "Registry"]
+__all__ = ["Listed", "Registry", "pages_state"]
 
 
 class Listed(Protocol):
@@ -24,6 +24,12 @@ class Listed(Protocol):
     @property
     def state(self) -> Mapping[Any, Any]:
         """The state of its parameters."""
+
+
+def pages_state(optimizer: Listed) -> bool:
+    """Whether an optimizer says that it has paged state, by itself (`is_paged`) or in one of its groups."""
+    groups = optimizer.param_groups
+    return bool(getattr(optimizer, "is_paged", False)) or any(bool(group.get("is_paged")) for group in groups)
 
 
 class Registry:
@@ -53,7 +59,7 @@ class Registry:
                 name=type(optimizer).__name__,
                 groups=len(optimizer.param_groups),
                 parameters=sum(len(group["params"]) for group in optimizer.param_groups),
-                is_paged=any(bool(group.get("is_paged")) for group in optimizer.param_groups),
+                is_paged=pages_state(optimizer),
             )
             for number, optimizer in self._alive()
         )
