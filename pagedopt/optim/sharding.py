@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pagedopt.optim.saved import BLOCK
 
-__all__ = ["Sharding", "absmax_shape", "check_sharding", "gathered", "is_dtensor", "local_part"]
+__all__ = ["Sharding", "absmax_shape", "check_sharding", "check_whole", "gathered", "is_dtensor", "local_part"]
 
 
 def is_dtensor(value: object) -> bool:
@@ -128,6 +128,19 @@ def gathered(value: Tensor) -> Tensor:
     with torch.no_grad():
         whole: Tensor = value.full_tensor()  # type: ignore[attr-defined]
     return whole
+
+
+def check_whole(param: Tensor, name: str) -> None:
+    """Check that a matrix which an update needs the whole of is no DTensor.
+
+    Raises:
+        ValueError: for one that is.
+    """
+    if is_dtensor(param):
+        raise ValueError(
+            f"{name} is sharded (a DTensor, as FSDP2 and tensor parallelism make them), and Muon orthogonalises whole "
+            "matrices; give it use_muon=False, or take AdamW"
+        )
 
 
 def check_sharding(param: Any, options: Mapping[str, Any], name: str) -> None:
