@@ -113,18 +113,14 @@ def read_entry(rule: Rule, entry: Mapping[str, Any], param: Tensor, options: Map
     """
     sharding = Sharding.of(param)
     with reading(where):
-        if any(is_dtensor(value) for value in entry.values()):
-            entry = {key: _found_part(value, sharding) for key, value in entry.items()}
-            return _read_named(rule, entry, local_part(param).shape, options, where)
+        spread = [Sharding.of(value) for value in entry.values() if is_dtensor(value)]
+        if spread and sharding is not None and all(map(sharding.is_like, spread)):
+            local = {key: local_part(value) if is_dtensor(value) else value for key, value in entry.items()}
+            return _read_named(rule, local, local_part(param).shape, options, where)
+        if spread:  # otherwise than the parameter
+            entry = {key: gathered(value) if is_dtensor(value) else value for key, value in entry.items()}
         saved = _read_named(rule, entry, param.shape, options, where)
         return saved if sharding is None else _cut(rule, saved, sharding)
-
-
-def _found_part(value: Any, sharding: Sharding | None) -> Any:
-    """What a parameter of this sharding takes of a value: of a DTensor its part, or the whole for a plain parameter."""
-    if not is_dtensor(value):
-        return value
-    return gathered(value) if sharding is None else sharding.part_of(value)
 
 
 def _cut(rule: Rule, saved: Saved, sharding: Sharding) -> Saved:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pagedopt import _core
 from pagedopt.optim.saved import BLOCK
+from pagedopt.optim.sharding import check_whole
 
 __all__ = ["ADJUSTMENTS", "COEFFICIENTS", "Matrices", "orthogonalized"]
 
@@ -64,6 +65,7 @@ class Matrices(torch.optim.Optimizer):
                     self._update(param, group)
 
     def _update(self, param: Tensor, group: Mapping[str, Any]) -> None:
+        check_whole(param, f"a parameter of shape {tuple(param.shape)}")  # it may have become a DTensor since
         entry = self.state[param]
         grad = param.grad.float() if param.grad is not None else torch.zeros_like(param)
         buffer = momentum_of(entry) if entry else torch.zeros_like(grad, memory_format=torch.contiguous_format)

@@ -15,6 +15,7 @@ from pagedopt.optim.matrices import ADJUSTMENTS, COEFFICIENTS, Matrices
 from pagedopt.optim.options import named
 from pagedopt.optim.presets import CLASSES
 from pagedopt.optim.rules import VARIANTS, Variant
+from pagedopt.optim.sharding import check_whole
 from pagedopt.optim.wrapped import Paged
 
 __all__ = ["MUONS", "Muon"]
@@ -146,6 +147,8 @@ class Muon(torch.optim.Optimizer):
             if chosen and param.ndim != 2:
                 raise ValueError(f"{where}: {name} has shape {tuple(param.shape)}; use_muon=True is for matrices alone")
             is_matrix = param.ndim == 2 if chosen is None else bool(chosen)
+            if is_matrix:
+                check_whole(param, name)
             if options["optim_bits"] == 8 and is_matrix and param.device.type != "cpu":
                 raise ValueError(f"{where}: {name} is on {param.device}; momentum of 8 bits is for the CPU so far")
             parts[is_matrix].append(item)

@@ -251,7 +251,7 @@ class RuleOptimizer(torch.optim.Optimizer):
         Without old state nothing changes until all of the new is there. With it there is no way back from the first
         parameter on: should the load not finish, the optimizer refuses to go on with a part of it.
         """
-        self._stepper.sweep = None
+        self._stepper.sweep = self._watched = None  # they keep the old state alive
         if any(self.state.get(param) for param in params_of(self.param_groups)):
             self._unfinished_load = "only a part of its state was replaced"
         before, loaded = self.state, defaultdict(dict)  # type: defaultdict[Any, Any], defaultdict[Any, Any]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pagedopt.optim.saved import BLOCK
 
-__all__ = ["Sharding", "absmax_shape", "check_sharding", "gathered", "is_dtensor", "local_part"]
+__all__ = ["Sharding", "absmax_shape", "check_sharding", "check_whole", "gathered", "is_dtensor", "local_part"]
 
 
 def is_dtensor(value: object) -> bool:
@@ -94,6 +94,10 @@ class Sharding:
         columns = math.prod(ways[1:])
         return columns == 1 or (len(self.shape) == 2 and self.shape[1] % (BLOCK * columns) == 0)
 
+    def is_like(self, other: Sharding | None) -> bool:
+        """Whether a tensor of the other sharding is spread over the same ranks in the same way."""
+        return other is not None and (other.mesh, other.placements) == (self.mesh, self.placements)
+
     def whole(self, part: Tensor, shape: torch.Size, strides: tuple[int, ...]) -> Tensor:
         """The DTensor of this shape whose local part is `part`."""
         made: Tensor = self.kind.from_local(
@@ -111,12 +115,7 @@ class Sharding:
         return self.whole(part, shape, _contiguous(shape))
 
     def part_of(self, value: Tensor) -> Tensor:
-        """This rank's part of a tensor that is spread otherwise, or not at all. Every rank calls it for a DTensor."""
-        if is_dtensor(value):
-            found = Sharding.of(value)
-            if found is not None and (found.mesh, found.placements) == (self.mesh, self.placements):
-                return local_part(value)
-            value = gathered(value)
+        """This rank's part of a plain tensor."""
         # As torch.distributed.checkpoint cuts: also right where two dimensions of the mesh split the same one.
         from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
@@ -129,6 +128,19 @@ def gathered(value: Tensor) -> Tensor:
     with torch.no_grad():
         whole: Tensor = value.full_tensor()  # type: ignore[attr-defined]
     return whole
+
+
+def check_whole(param: Tensor, name: str) -> None:
+    """Check that a matrix which an update needs the whole of is no DTensor.
+
+    Raises:
+        ValueError: for one that is.
+    """
+    if is_dtensor(param):
+        raise ValueError(
+            f"{name} is sharded (a DTensor, as FSDP2 and tensor parallelism make them), and Muon orthogonalises whole "
+            "matrices; give it use_muon=False, or take AdamW"
+        )
 
 
 def check_sharding(param: Any, options: Mapping[str, Any], name: str) -> None:

@@ -160,9 +160,8 @@ class Layout:
 
     def is_spread(self, entry: Mapping[str, Any]) -> bool:
         """Whether the slots are DTensors where the parameter is one, spread as it is, and plain where it is plain."""
-        ours = self.sharding and (self.sharding.mesh, self.sharding.placements)
         found = [Sharding.of(entry.get(piece.name)) for piece in self.pieces()]
-        return all((sharding and (sharding.mesh, sharding.placements)) == ours for sharding in found)
+        return not any(found) if self.sharding is None else all(map(self.sharding.is_like, found))
 
     def spread(self, entry: Entry) -> Entry:
         """An entry of local parts as it is shown: its slots are DTensors where the parameter is one."""

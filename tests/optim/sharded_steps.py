@@ -129,6 +129,8 @@ def refusals() -> None:
         make("AdamW8bit", params, percentile_clipping=50)
     with pytest.raises(ValueError, match=r"is sharded .*block_wise=False"):
         make("AdamW8bit", params, block_wise=False)
+    with pytest.raises(ValueError, match=r"is sharded .*Muon"):
+        make("Muon", params)
     optimizer = make("AdamW", params)
     optimizer.param_groups[0]["max_unorm"] = 1.0
     for param in params:
