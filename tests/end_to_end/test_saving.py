@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-# 24e6 parameters: 183 MiB of state, of which 32 MiB may be resident. The limit leaves 80 MiB beside what there is before.
+# 24e6 parameters: 183 MiB of state, 32 MiB of it resident. The limit leaves 80 MiB beside what there is before.
 SCRIPT = """
 import os, sys
 from pathlib import Path
