@@ -109,7 +109,10 @@ def test_a_full_card_trains_over_the_link_until_memory_comes_free(twins: Callabl
     for _ in range(steps):
         host.step()
     assert all(torch.equal(one, other) for one, other in zip(on_host, on_gpu, strict=True))
-    assert gpu.device_bytes > 3 * MIB
+    while (
+        gpu.device_bytes <= 3 * MIB
+    ):  # pages on their way count as resident before they are; the time limit stands behind
+        time.sleep(0.01)
 
 
 def arena_on(gpu: _core.EmulatedGpu) -> _core.Arena:

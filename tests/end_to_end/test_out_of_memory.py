@@ -131,9 +131,8 @@ for number in range(40):
     upper = train(8, 1)
     if number > 9 and upper > 115:  # what was seen first is forgotten
         break
-for depth, micro_batches in ((8, 3), (9, 1), (6, 1), (9, 2), (8, 1)):  # unlike all that was seen
-    for _ in range(2):
-        train(depth, micro_batches)
+for depth, micro_batches in ((8, 3), (9, 1), (9, 1), (6, 1), (8, 1)):  # unlike all that was seen
+    train(depth, micro_batches)
 print("trained", upper, pagedopt.stats().arenas[0].lower_bytes >> 20)
 """
 

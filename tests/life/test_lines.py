@@ -11,7 +11,7 @@ from life.programs import TIMES, Program
 
 @pytest.fixture(scope="module")
 def interrupted(program: Program) -> subprocess.CompletedProcess[str]:
-    return program("interrupted.py", str(16 * TIMES), *OPERATIONS)
+    return program("interrupted.py", str(8 * TIMES), *OPERATIONS)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)

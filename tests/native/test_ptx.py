@@ -35,7 +35,7 @@ class Variant(NamedTuple):
 def variants() -> list[Variant]:
     if ALL:
         return [*map(Variant._make, product(GPUS, ("exactly", "below", "above", "drawn"), ("", "1", "2")))]
-    return [Variant("sm_80"), Variant("sm_90", "drawn", "1"), Variant("sm_100")]
+    return [Variant("sm_80"), Variant("sm_90", "drawn", "1")]
 
 
 def groups() -> list[str]:

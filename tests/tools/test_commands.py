@@ -12,7 +12,7 @@ import pytest
 from bench.machine import ROOT, TOOLS
 
 COMMANDS: dict[str, str] = runpy.run_path(str(TOOLS / "__main__.py"))["commands"]()
-WITHOUT_OPTIONS = {"bench.child", "make.bitsandbytes_fixtures", "make.cost_plot", "make.optim_stub"}
+WITHOUT_OPTIONS = {"bench.child", "bench.training", "make.bitsandbytes_fixtures", "make.cost_plot", "make.optim_stub"}
 SHOWN = re.compile(r"\bpython[\d.]* tools ([a-z_][\w.]*\w)")
 TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *TOOLS.glob("*/*.md"), *TOOLS.glob("*/*.py"), TOOLS / "gpu_check"]
 
