@@ -132,10 +132,14 @@ class Muon(torch.optim.Optimizer):
         Raises:
             ValueError: for an option that is not allowed, or a parameter that is no matrix where `use_muon` is set.
         """
+        where = f"{type(self).__name__}, parameter group {len(self._order)}"
+        if not isinstance(param_group, dict):
+            raise TypeError(f"{where}: it is a {type(param_group).__name__}, not a dict")
+        if "params" not in param_group:
+            raise ValueError(f"{where}: its `params` are missing, a parameter or an iterable of them")
         params = param_group["params"]
         params = [params] if isinstance(params, Tensor) else list(params)
         options = {**self.defaults, **{k: v for k, v in param_group.items() if k not in ("params", "use_muon")}}
-        where = f"{type(self).__name__}, parameter group {len(self._order)}"
         _check(options, where)
         chosen = param_group.get("use_muon")
         taken = {id(param) for group in self.param_groups for param in group["params"]}

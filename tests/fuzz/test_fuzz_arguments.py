@@ -19,7 +19,7 @@ from pagedopt import optim
 from pagedopt.optim.arguments import TORCH_SWITCHES
 from pagedopt.optim.rules import FAMILIES
 
-CLASSES = sorted(name for name in optim.__all__ if name.startswith(("Adam", "Paged")))
+CLASSES = sorted(name for name in optim.__all__ if name.startswith(("Adam", "Muon", "Paged")) and name != "Paged")
 OPTION_NAMES = sorted({name for family in FAMILIES for name in family.options})
 SHORT = 60
 
