@@ -57,8 +57,8 @@ class Sizes:
     cost_state_bytes: int = 1024 * MIB
     cost_percents: tuple[int, ...] = (10, 25, 50, 75, 90, 100)
     cost_steps: int = 3
-    tokens: tuple[int, ...] = (256, 512, 1024, 2048, 4096)
-    phases_context: int = 256
+    tokens: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    phases_context: int = 128
     phases_width: int = 512
     phases_layers: int = 6
     phases_warm: int = 14
