@@ -1,6 +1,9 @@
-"""A policy without any sense: whatever moves when, training gives the same bits."""
+"""A policy without any sense, under which training gives the same bits; and waiting until nothing moves."""
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 import numpy as np
 
@@ -21,3 +24,14 @@ class RandomMoves:
         page = self.random.choice(view.order, count)
         after = self.random.integers(-1, view.order.size, count)
         return Plan(kind=kind, page=page, after=after, reason=np.full(count, 2, np.uint8))
+
+
+def settled(arena: Any) -> dict[str, int]:
+    """The counters once nothing moves any more. Moves that wait for the next step may be queued."""
+    before: dict[str, int] = {}
+    for _ in range(200):
+        time.sleep(0.1)
+        if arena.counters() == before:
+            return before
+        before = arena.counters()
+    raise AssertionError("moves go on for 20 s")

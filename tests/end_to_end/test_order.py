@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import torch
+from end_to_end.moves import settled
 
 from pagedopt import optim
 
@@ -21,17 +21,6 @@ def make() -> Trained:
 def step(trained: Trained) -> None:
     trained[0].grad = torch.ones_like(trained[0])
     trained[1].step()
-
-
-def settled(arena: Any) -> dict[str, int]:
-    """The counters once nothing moves any more. Moves that wait for the next step may be queued."""
-    before: dict[str, int] = {}
-    for _ in range(200):
-        time.sleep(0.1)
-        if arena.counters() == before:
-            return before
-        before = arena.counters()
-    raise AssertionError("moves go on for 10 s")
 
 
 def moved_pages(arena: Any, before: dict[str, int]) -> int:

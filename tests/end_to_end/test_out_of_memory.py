@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -135,21 +134,6 @@ for depth, micro_batches in ((8, 3), (9, 1), (9, 1), (6, 1), (8, 1)):  # unlike 
     train(depth, micro_batches)
 print("trained", upper, pagedopt.stats().arenas[0].lower_bytes >> 20)
 """
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A memory cgroup of the test's own (version 1, as root)."""
-    root = Path("/sys/fs/cgroup/memory")
-    path = root / f"pagedopt-test-{os.getpid()}"
-    if not (root / "memory.limit_in_bytes").exists():
-        pytest.skip("no version 1 memory cgroup is mounted; version 2 needs a delegated controller")
-    try:
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"no memory cgroup can be made here: {error}")
-    yield path
-    path.rmdir()
 
 
 def train(cls: str, cgroup: Path, limit_mib: int) -> subprocess.CompletedProcess[str]:

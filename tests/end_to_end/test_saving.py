@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -45,21 +43,6 @@ else:
 first, last = (float(optimizer.state[parameters[at]]["exp_avg"][-1]) for at in (0, -1))
 print("saved", pagedopt.stats().arenas[0].lower_bytes >> 20, first, last)
 """
-
-
-@pytest.fixture
-def cgroup() -> Iterator[Path]:
-    """A memory cgroup of the test's own (version 1, as root)."""
-    root = Path("/sys/fs/cgroup/memory")
-    path = root / f"pagedopt-saving-{os.getpid()}"
-    if not (root / "memory.limit_in_bytes").exists():
-        pytest.skip("no version 1 memory cgroup is mounted; version 2 needs a delegated controller")
-    try:
-        path.mkdir()
-    except OSError as error:
-        pytest.skip(f"no memory cgroup can be made here: {error}")
-    yield path
-    path.rmdir()
 
 
 def run(how: str, cgroup: Path, *files: Path) -> subprocess.CompletedProcess[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
 import torch
+from end_to_end.moves import settled
 
 from pagedopt import _core, optim, runtime
 
@@ -66,16 +66,6 @@ def test_steps_do_not_nest_and_tasks_ascend(paging: Any) -> None:
     for tasks in ([1, 0], [1, 1], [3]):
         with pytest.raises(ValueError, match="tasks ascend and are below 3"):
             sweep.step(tasks, lambda task: None, stream=0)
-
-
-def settled(arena: Any) -> dict[str, int]:
-    before: dict[str, int] = {}
-    for _ in range(200):
-        time.sleep(0.1)
-        if arena.counters() == before:
-            return before
-        before = arena.counters()
-    raise AssertionError("moves go on for 20 s")
 
 
 def test_no_more_moves_than_have_to(paging: Any) -> None:
