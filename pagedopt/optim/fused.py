@@ -39,11 +39,10 @@ class FusedBackward:
         self._max_norm, self._norm_of = max_norm, norm_of
         self._is_accumulating = self._is_queued = False
         self._squares: list[Tensor] = []  # of the gradients that this step has seen
-        self._places = {param: (index, number) for param, index, number in each_param(optimizer.param_groups)}
+        self._places: dict[Tensor, tuple[int, int]] = {}  # the index of a parameter's group, and its place there
         self._parts: dict[Tensor, Stepper] = {}
-        self._handles: list[RemovableHandle] = [
-            param.register_post_accumulate_grad_hook(self._on_gradient) for param in self._places if param.requires_grad
-        ]
+        self._handles: dict[Tensor, RemovableHandle] = {}
+        self._follow_groups()
 
     @contextlib.contextmanager
     def accumulate(self) -> Iterator[None]:
@@ -56,7 +55,7 @@ class FusedBackward:
 
     def remove(self) -> None:
         """Let `optimizer.step()` do the updates again."""
-        for handle in self._handles:
+        for handle in self._handles.values():
             handle.remove()
         self._handles.clear()
         self._parts.clear()
@@ -68,12 +67,23 @@ class FusedBackward:
 
     def finish(self) -> None:
         """End a step: update the parameters that still have a gradient. `optimizer.step()` calls it."""
+        self._follow_groups()
         if self._max_norm is not None and self._norm_of == "this_step":
             self._clip_and_update()
         else:
             self._update_all()
             if self._squares:
                 self.norm, self._squares = torch.stack(self._squares).sum().sqrt(), []
+
+    def _follow_groups(self) -> None:
+        """Take over the parameters that the groups have now: some may be new, thawed or replaced."""
+        self._places = {param: (index, number) for param, index, number in each_param(self._optimizer.param_groups)}
+        for param in [param for param in self._handles if param not in self._places]:
+            self._handles.pop(param).remove()
+            self._parts.pop(param, None)
+        for param in self._places:
+            if param.requires_grad and param not in self._handles:
+                self._handles[param] = param.register_post_accumulate_grad_hook(self._on_gradient)
 
     def _on_gradient(self, param: Tensor) -> None:
         if self._is_accumulating:

@@ -28,8 +28,8 @@ _MATRIX: Final = ("lr", "weight_decay", "momentum", "nesterov", "ns_coefficients
 class Muon(torch.optim.Optimizer):
     """Muon for parameters that are matrices, AdamW for all others.
 
-    A group is split by the shape of its parameters; `use_muon` in a group chooses for all of it, as embeddings and the
-    head, which are matrices too, should have `use_muon=False`. The update of a matrix is that of torch.optim.Muon.
+    A group is split by the shape of its parameters; `use_muon` in a group chooses for all of it. Set `use_muon=False`
+    for embeddings and the head, which are matrices too. The update of a matrix is that of torch.optim.Muon.
 
     Args:
         params: parameters, or dicts of parameter groups.

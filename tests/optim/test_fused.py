@@ -196,6 +196,39 @@ def test_closures_and_gradients_set_by_hand() -> None:
     assert_same(ours, expected)
 
 
+def test_parameters_that_come_later() -> None:
+    """A group that is added, a parameter that takes another's place, and one that was frozen."""
+    models, optimizers = [], []
+    for is_fused in (False, True):
+        model = model_of()
+        model[5].weight.requires_grad_(False)
+        optimizer = optim.PagedAdamW(torch.nn.Sequential(*list(model)[:2]).parameters(), lr=1e-2)
+        optimizer.add_param_group({"params": [model[5].weight]})
+        if is_fused:
+            optim.fuse_backward(model, optimizer)
+        draw = torch.Generator().manual_seed(1)
+        for step in range(5):
+            if step == 1:
+                optimizer.add_param_group({"params": list(model[3].parameters()), "lr": 3e-3})
+                model[5].weight.requires_grad_(True)
+            if step == 3:
+                old: Any = model[0].weight
+                model[0].weight = torch.nn.Parameter(old.detach().clone())
+                optimizer.param_groups[0]["params"][0] = model[0].weight
+                del optimizer.state[old]
+            loss_of(model, draw).backward()
+            optimizer.step()
+            if is_fused and step in (2, 4):
+                kept = {id(param) for group in optimizer.param_groups for param in group["params"]}
+                assert all(param.grad is None for param in model.parameters() if id(param) in kept)
+            model.zero_grad()
+        models.append(model)
+        optimizers.append(optimizer)
+    for want, got in zip(*(model.parameters() for model in models), strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0)
+    assert len(optimizers[1].state) == len(optimizers[0].state) == 7
+
+
 class DistributedDataParallel(torch.nn.Linear):
     """Named as the wrapper that reduces gradients."""
 
