@@ -19,6 +19,7 @@ SLOW: Final = {
     "end_to_end/test_order.py": "an optimizer for each parameter",
     "end_to_end/test_out_of_memory.py": "control groups",
     "end_to_end/test_same_bits.py::test_every_policy": "a training for each policy, class and type",
+    "end_to_end/test_saving.py": "control groups",
     "end_to_end/test_writes.py": "a write at each moment of a move",
     "fuzz": "thousands of inputs",
     "life": "processes interrupted everywhere",

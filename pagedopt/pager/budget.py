@@ -29,8 +29,8 @@ class FreeMemory:
             GPU, the card's memory or `device_limit`.
         free_bytes: The smallest of what the machine has available and what each group leaves; page cache that can be
             dropped counts as free.
-        source: Where `free_bytes` comes from: `MemAvailable`, or the directory of the group; of a GPU, `card` or
-            `device_limit`.
+        source: Where `free_bytes` comes from: `MemAvailable`, the directory of the group, or `host_limit`; of a GPU,
+            `card` or `device_limit`.
     """
 
     total_bytes: int

@@ -9,7 +9,7 @@ moment is what the state can have then: the memory that is free, and the memory 
 Pages that are there for the step have to leave again before the next iteration needs their room. So the next iteration
 counts with what can be evicted until then:
 
-    room of the next iteration = min over its times t of (room(t) + speed * t)
+    room of the next iteration = min over its times t of (room(t) + t * half the measured speed of eviction)
 
 All rooms are those of the last iterations. Where nothing is known, nothing is extra.
 """
